@@ -1,0 +1,220 @@
+//! What the journal holds: events, a visitor's choices, and the lines of an import.
+
+use super::codec::{Malformed, Reader, put_bytes, put_i64, put_str, put_u8, put_varint};
+use super::event::Event;
+use super::identifier::Identifier;
+use super::time::Millis;
+
+/// One record of the journal. Records are folded in the order of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A collected event.
+    Event(Event),
+    /// A visitor's choice about being activated.
+    Choice(Choice),
+    /// Some lines of an import, taken together.
+    Import(ImportLines),
+}
+
+/// A visitor's choice, made by a signal or a form: whether the profile may be activated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The profile's identifier. A choice of an unknown identifier is kept for when it comes.
+    pub identifier: Identifier,
+    /// Opted out, or in again.
+    pub opted_out: bool,
+    /// When the choice was received.
+    pub received: Millis,
+}
+
+/// Consecutive lines of one import. The record is durable or not as a whole, so the lines are too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportLines {
+    /// The import: the file's hash, or the name that its user gave.
+    pub import: Box<str>,
+    /// The number of the first line, from 1.
+    pub first_line: u64,
+    /// How many lines these are, accepted, rejected and blank.
+    pub lines: u64,
+    /// The events of the accepted lines, in order. One made up its `message_id` where the line had
+    /// none.
+    pub events: Vec<ImportedEvent>,
+    /// The rejected lines, in order.
+    pub rejected: Vec<RejectedLine>,
+}
+
+/// An event of an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedEvent {
+    /// Its line, from 1.
+    pub line: u64,
+    /// Whether the line brought its own `message_id`; the others are unique by their making.
+    pub own_message_id: bool,
+    /// The event.
+    pub event: Event,
+}
+
+/// A line of an import that was not taken, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedLine {
+    /// The line, from 1.
+    pub line: u64,
+    /// The code of the answer, as in `POST /v1/events`.
+    pub code: Box<str>,
+    /// What is wrong, for a person.
+    pub message: Box<str>,
+}
+
+const EVENT: u8 = 1;
+const CHOICE: u8 = 2;
+const IMPORT: u8 = 3;
+
+impl Record {
+    /// Appends the record's bytes: a kind, then the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Event(event) => Self::encode_event(event, out),
+            Self::Choice(choice) => {
+                put_u8(out, CHOICE);
+                choice.identifier.encode(out);
+                put_u8(out, u8::from(choice.opted_out));
+                put_i64(out, choice.received);
+            }
+            Self::Import(lines) => {
+                put_u8(out, IMPORT);
+                put_str(out, &lines.import);
+                put_varint(out, lines.first_line);
+                put_varint(out, lines.lines);
+                put_varint(out, lines.events.len() as u64);
+                let mut body = Vec::new();
+                for imported in &lines.events {
+                    put_varint(out, imported.line);
+                    put_u8(out, u8::from(imported.own_message_id));
+                    body.clear();
+                    imported.event.encode(&mut body);
+                    put_bytes(out, &body);
+                }
+                put_varint(out, lines.rejected.len() as u64);
+                for rejected in &lines.rejected {
+                    rejected.encode(out);
+                }
+            }
+        }
+    }
+
+    /// Appends an event's record without making a [`Record`] of it first.
+    pub fn encode_event(event: &Event, out: &mut Vec<u8>) {
+        put_u8(out, EVENT);
+        event.encode(out);
+    }
+
+    /// Reads a record that fills `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let record = match reader.u8()? {
+            EVENT => Self::Event(Event::decode(&mut reader)?),
+            CHOICE => Self::Choice(Choice {
+                identifier: Identifier::decode(&mut reader)?,
+                opted_out: reader.u8()? == 1,
+                received: reader.i64()?,
+            }),
+            IMPORT => {
+                let import = reader.str()?.into();
+                let first_line = reader.varint()?;
+                let lines = reader.varint()?;
+                let count = reader.length()?;
+                let mut events = Vec::with_capacity(count.min(4096));
+                for _ in 0..count {
+                    let line = reader.varint()?;
+                    let own_message_id = reader.u8()? == 1;
+                    let mut body = Reader::new(reader.bytes()?);
+                    let event = Event::decode(&mut body)?;
+                    body.finish()?;
+                    events.push(ImportedEvent { line, own_message_id, event });
+                }
+                let count = reader.length()?;
+                let mut rejected = Vec::with_capacity(count.min(4096));
+                for _ in 0..count {
+                    rejected.push(RejectedLine::decode(&mut reader)?);
+                }
+                Self::Import(ImportLines { import, first_line, lines, events, rejected })
+            }
+            _ => return Err(Malformed("an unknown kind of record")),
+        };
+        reader.finish()?;
+        Ok(record)
+    }
+}
+
+impl RejectedLine {
+    /// Appends the rejected line's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.line);
+        put_str(out, &self.code);
+        put_str(out, &self.message);
+    }
+
+    /// Reads a rejected line.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            line: reader.varint()?,
+            code: reader.str()?.into(),
+            message: reader.str()?.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Device, Page, Source};
+    use crate::model::identifier::Namespace;
+    use crate::model::value::{Value, parse_json};
+
+    fn event() -> Event {
+        let id = |ns: &str, v: &str| Identifier::new(Namespace::new(ns).unwrap(), v).unwrap();
+        let Value::Object(props) = parse_json(
+            br#"{"value":14.850,"tags":["gift",null,true,{"a":-0}],"":"","n":123456789012345678901}"#,
+        )
+        .unwrap() else {
+            panic!()
+        };
+        Event {
+            site: "shop".into(),
+            name: "Order Completed".into(),
+            time: -1,
+            received: i64::MAX,
+            time_replaced: true,
+            source: Source::Js,
+            message_id: Some("m-1".into()),
+            ids: vec![id("cookie", "c"), id("user_id", "é")],
+            props,
+            attrs: vec![("country".into(), Value::Null)],
+            page: Page { url: Some("https://a.example/?x=1".into()), ..Page::default() },
+            device: Device { kind: Some("mobile".into()), ..Device::default() },
+            bot: true,
+            country: Some("FR".into()),
+            locale: None,
+        }
+    }
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        let choice = Choice { identifier: event().ids[0].clone(), opted_out: true, received: -7 };
+        let import = ImportLines {
+            import: "abc".into(),
+            first_line: 1,
+            lines: 3,
+            events: vec![ImportedEvent { line: 2, own_message_id: true, event: event() }],
+            rejected: vec![RejectedLine { line: 3, code: "time".into(), message: "no".into() }],
+        };
+        for record in [Record::Event(event()), Record::Choice(choice), Record::Import(import)] {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            assert_eq!(Record::decode(&bytes), Ok(record));
+            for cut in 0..bytes.len() {
+                assert!(Record::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+            }
+        }
+    }
+}
