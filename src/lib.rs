@@ -1,5 +1,8 @@
 //! Throng: tracker pixels come in, audiences go out.
 
 pub mod bitmap;
+pub mod config;
+pub mod metrics;
 pub mod model;
+pub mod net;
 pub mod rules;

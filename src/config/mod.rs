@@ -1,0 +1,296 @@
+//! Typed settings: one struct a concern, every default in one place, all problems told at once.
+//!
+//! Values come from the file, then from `THRONG_…` variables, then from `--set`, the later over the
+//! earlier. `config/throng.toml` states every default, and a test holds the two together.
+
+mod read;
+mod site;
+mod units;
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+pub use read::{ConfigError, Overrides, read};
+pub use site::{ConsentRegime, OriginPattern, Site};
+pub use units::{ByteSize, InvalidUnit, Period};
+
+use crate::model::Namespace;
+use crate::model::NamespaceOrder;
+
+/// All settings of one process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// The public listener.
+    pub collect: Collect,
+    /// The private listener.
+    pub console: Console,
+    /// Where state is kept.
+    pub store: Store,
+    /// The journal.
+    pub journal: Journal,
+    /// What is kept of events.
+    pub events: Events,
+    /// Identifiers beyond those that are always known.
+    pub identity: Identity,
+    /// How audiences are kept up to date.
+    pub segments: Segments,
+    /// The archive of events.
+    pub archive: Archive,
+    /// Pushing audiences to destinations.
+    pub activate: Activate,
+    /// The sites that may send events. A file with any replaces the built-in site `demo`.
+    #[serde(rename = "site")]
+    pub sites: Vec<Site>,
+}
+
+/// The public listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Collect {
+    /// Address and port; port 0 takes a free one. Default `0.0.0.0:8080`.
+    pub listen: SocketAddr,
+    /// Worker threads; 0 means one a core. Default `0`.
+    pub workers: usize,
+    /// Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count. Default none.
+    pub trusted_proxies: Vec<std::net::IpAddr>,
+    /// The header in which a trusted proxy tells the visitor's country. Default none.
+    pub country_header: Option<String>,
+    /// Whether the cookie is partitioned by top-level site (CHIPS). Default `false`.
+    pub cookie_partitioned: bool,
+    /// Events a second that one address may send. Default `200`.
+    pub rate_per_address: u32,
+    /// Events that one address may send at once. Default `2000`.
+    pub burst_per_address: u32,
+}
+
+/// The private listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Console {
+    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8081`.
+    pub listen: SocketAddr,
+    /// Allows an address beyond loopback without TLS. Default `false`.
+    pub insecure: bool,
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Store {
+    /// `embedded`; `redis` and `redis-cluster` are not there yet. Default `embedded`.
+    pub backend: Backend,
+    /// The Redis server, or the cluster's seeds separated by commas. Default `redis://127.0.0.1:6379`.
+    pub url: String,
+    /// Shards of a new store, 1 to 4096; an existing one keeps its number. Default 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u16>,
+}
+
+/// Which store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// One process, one locked data directory.
+    Embedded,
+    /// Many processes on one Redis server.
+    Redis,
+    /// Many processes on a Redis Cluster.
+    RedisCluster,
+}
+
+/// The journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Journal {
+    /// When an event counts as durable: `disk` after `fdatasync`, `disk-buffered` after `write`.
+    /// Default `disk`.
+    pub durability: Durability,
+}
+
+/// When an event is answered as accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// After `fdatasync`: survives a power cut.
+    Disk,
+    /// After `write`: survives a crash of the process; a power cut may take the last 200 ms.
+    DiskBuffered,
+}
+
+/// What is kept of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Events {
+    /// How far back rules see, in whole days up to `36500d`. Default `90d`.
+    pub retention: Period,
+    /// Memory for the message ids of the last 24 hours; older ones are looked up on disk. Default
+    /// `256MiB`.
+    pub dedup_memory: ByteSize,
+}
+
+/// Identifiers beyond those that are always known.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    /// Further namespaces, in the order in which one owns an event. Default none.
+    pub namespaces: Vec<String>,
+}
+
+/// How audiences are kept up to date.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Segments {
+    /// How often audiences are evaluated. Default `1s`.
+    pub every: Period,
+    /// Threads for evaluation; 0 means one a core. Default `0`.
+    pub threads: usize,
+}
+
+/// The archive of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Archive {
+    /// A file is cut when the journal beyond the archive is this large. Default `64MiB`.
+    pub file_size: ByteSize,
+    /// A file is cut when its oldest event is this old. Default `10m`.
+    pub file_age: Period,
+}
+
+/// Pushing audiences to destinations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Activate {
+    /// Below this many members nothing is added to a destination. Default `100`.
+    pub min_size: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            collect: Collect::default(),
+            console: Console::default(),
+            store: Store::default(),
+            journal: Journal::default(),
+            events: Events::default(),
+            identity: Identity::default(),
+            segments: Segments::default(),
+            archive: Archive::default(),
+            activate: Activate::default(),
+            sites: vec![Site::demo()],
+        }
+    }
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            workers: 0,
+            trusted_proxies: Vec::new(),
+            country_header: None,
+            cookie_partitioned: false,
+            rate_per_address: 200,
+            burst_per_address: 2_000,
+        }
+    }
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), insecure: false }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { backend: Backend::Embedded, url: "redis://127.0.0.1:6379".into(), shards: None }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { durability: Durability::Disk }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { retention: Period(90 * crate::model::time::DAY), dedup_memory: ByteSize(256 << 20) }
+    }
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self { every: Period(crate::model::time::SECOND), threads: 0 }
+    }
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Self { file_size: ByteSize(64 << 20), file_age: Period(10 * crate::model::time::MINUTE) }
+    }
+}
+
+impl Default for Activate {
+    fn default() -> Self {
+        Self { min_size: 100 }
+    }
+}
+
+impl Config {
+    /// The number of shards of a new store.
+    pub fn shards(&self) -> u16 {
+        self.store.shards.unwrap_or(match self.store.backend {
+            Backend::Embedded => 16,
+            Backend::Redis | Backend::RedisCluster => 64,
+        })
+    }
+
+    /// The order of namespaces, with the configured ones.
+    pub fn namespace_order(&self) -> NamespaceOrder {
+        NamespaceOrder::new(
+            self.identity.namespaces.iter().filter_map(|n| Namespace::new(n).ok()).collect(),
+        )
+    }
+
+    /// Everything that is wrong with the values, each with its path.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.store.backend != Backend::Embedded {
+            problems.push("store.backend: only \"embedded\" is there yet".to_owned());
+        }
+        if !(1..=4096).contains(&self.shards()) {
+            problems.push("store.shards: expected 1 to 4096".to_owned());
+        }
+        let day = crate::model::time::DAY;
+        let retention = self.events.retention.0;
+        if retention < day || retention > 36_500 * day {
+            problems.push("events.retention: expected 1d to 36500d".to_owned());
+        }
+        if self.segments.every.0 < 50 {
+            problems.push("segments.every: expected 50ms or more".to_owned());
+        }
+        if self.collect.rate_per_address == 0 || self.collect.burst_per_address == 0 {
+            problems
+                .push("collect.rate_per_address and burst_per_address: expected 1 or more".into());
+        }
+        if !self.console.listen.ip().is_loopback() && !self.console.insecure {
+            problems.push(format!(
+                "console.listen: {} is beyond loopback and there is no TLS; listen on 127.0.0.1 \
+                 behind a proxy, or set console.insecure = true",
+                self.console.listen
+            ));
+        }
+        for (at, namespace) in self.identity.namespaces.iter().enumerate() {
+            if let Err(error) = Namespace::new(namespace) {
+                problems.push(format!("identity.namespaces[{at}]: {error}"));
+            }
+        }
+        site::problems(&self.sites, &mut problems);
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests;

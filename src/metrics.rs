@@ -1,0 +1,211 @@
+//! Every metric, on one registry that its owner passes around: two servers in one test do not meet.
+//!
+//! *Instance* metrics change as things happen. *Service* metrics (marked so below) are set when a
+//! scrape asks, from the state they describe. Labels come from closed enums or from configuration,
+//! never from a request.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::model::{FoldOutcome, Outcome};
+
+/// Declares the struct, its registration, and the list of names: the doc is the help text.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:tt $name:literal [$($label:literal),*] $(buckets $buckets:expr)?;)+) => {
+        /// Every metric of the process.
+        #[derive(Debug, Clone)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
+        }
+
+        /// The name of every metric.
+        pub const NAMES: &[&str] = &[$($name),+];
+
+        impl Metrics {
+            /// Registers every metric on a registry of its own.
+            pub fn new() -> Self {
+                let registry = Registry::new();
+                $(let $field = {
+                    let help = concat!($($help),+).trim();
+                    let labels: &[&str] = &[$($label),*];
+                    let made = metrics!(@make $kind $name, help, labels $(, $buckets)?)
+                        .expect("names and labels are literals");
+                    register(&registry, &made);
+                    made
+                };)+
+                Self { registry, $($field),+ }.with_zeros()
+            }
+        }
+    };
+    (@type counter) => { IntCounter };
+    (@type counters) => { IntCounterVec };
+    (@type gauge) => { IntGauge };
+    (@type gauges) => { IntGaugeVec };
+    (@type float) => { Gauge };
+    (@type floats) => { GaugeVec };
+    (@type histogram) => { Histogram };
+    (@type histograms) => { HistogramVec };
+    (@make counter $name:literal, $help:ident, $labels:ident) => {{ let _ = $labels; IntCounter::new($name, $help) }};
+    (@make counters $name:literal, $help:ident, $labels:ident) => { IntCounterVec::new(Opts::new($name, $help), $labels) };
+    (@make gauge $name:literal, $help:ident, $labels:ident) => {{ let _ = $labels; IntGauge::new($name, $help) }};
+    (@make gauges $name:literal, $help:ident, $labels:ident) => { IntGaugeVec::new(Opts::new($name, $help), $labels) };
+    (@make float $name:literal, $help:ident, $labels:ident) => {{ let _ = $labels; Gauge::new($name, $help) }};
+    (@make floats $name:literal, $help:ident, $labels:ident) => { GaugeVec::new(Opts::new($name, $help), $labels) };
+    (@make histogram $name:literal, $help:ident, $labels:ident, $buckets:expr) => {{ let _ = $labels; Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec())) }};
+    (@make histograms $name:literal, $help:ident, $labels:ident, $buckets:expr) => { HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), $labels) };
+}
+
+/// From 50 µs to 10 s: a hit answered from memory, and one behind a slow disk.
+const FAST: [f64; 12] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0];
+/// From 1 ms to 100 s: work over a whole store.
+const SLOW: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 25.0, 100.0];
+
+metrics! {
+    /// Events by what became of them at collect. `endpoint`: `pixel`, `events` or `import`;
+    /// `outcome`: see the interface's list. Alert when `dropped` rises.
+    collect_events: counters "throng_collect_events_total" ["endpoint", "outcome"];
+    /// Events refused for consent, by the signal that said so (`silence`, `gpc`, `dnt`, `us_privacy`,
+    /// `gdpr`, `gpp`, `opt_out`).
+    collect_refusals: counters "throng_collect_refusals_total" ["signal"];
+    /// Identifiers dropped from events that were kept, by reason (`namespace`, `value`, `zero`,
+    /// `email`, `phone`).
+    collect_identifiers_dropped: counters "throng_collect_identifiers_dropped_total" ["reason"];
+    /// Time to answer a request, by endpoint.
+    collect_request_duration: histograms "throng_collect_request_duration_seconds" ["endpoint"] buckets FAST;
+    /// Answers by listener (`public`, `private`) and status class (`2xx` …). Alert on `5xx`.
+    http_responses: counters "throng_http_responses_total" ["listener", "class"];
+    /// Records made durable in the journal.
+    ingest_logged: counter "throng_ingest_logged_events_total" [];
+    /// Time for one append to the journal, `fdatasync` included where the mode asks for it.
+    journal_append_duration: histogram "throng_journal_append_duration_seconds" [] buckets FAST;
+    /// Appends that failed, by kind (`full`, `io`). Alert on any.
+    journal_errors: counters "throng_journal_errors_total" ["kind"];
+    /// Bytes of the journal on disk (service).
+    journal_bytes: gauge "throng_journal_bytes" [];
+    /// Events by what became of them at fold (`counted`, `duplicate`, `dead_letter`).
+    ingest_folded: counters "throng_ingest_folded_events_total" ["outcome"];
+    /// Age of the oldest event that is durable and not folded, 0 where there is none (service). Alert
+    /// above 300.
+    ingest_fold_lag: float "throng_ingest_fold_lag_seconds" [];
+    /// Processor time the fold has used.
+    ingest_fold_cpu: float "throng_ingest_fold_cpu_seconds" [];
+    /// Measured values beyond ±9·10¹⁴, which count as missing.
+    ingest_measures_out_of_range: counter "throng_ingest_measures_out_of_range_total" [];
+    /// Time for one commit of the fold.
+    store_commit_duration: histogram "throng_store_commit_duration_seconds" [] buckets SLOW;
+    /// Failed operations of the store, by operation. What failed is tried again. Alert when it rises.
+    store_errors: counters "throng_store_errors_total" ["operation"];
+    /// Bytes of the store on disk, journal and archive apart (service).
+    store_bytes: gauge "throng_store_bytes" [];
+    /// Profiles in the dictionary (service).
+    profiles: gauge "throng_profiles" [];
+    /// Facts in the columns of all traits (service).
+    facts: gauge "throng_facts" [];
+    /// Bytes of memory by part: `columns`, `dictionary`, `attributes`, `dedup` (service).
+    memory_bytes: gauges "throng_memory_bytes" ["part"];
+    /// Traits kept as columns (service).
+    traits: gauge "throng_traits" [];
+    /// Rows written to the archive.
+    archive_rows: counter "throng_archive_rows_total" [];
+    /// Bytes of the archive's files (service).
+    archive_bytes: gauge "throng_archive_bytes" [];
+    /// Files of the archive (service).
+    archive_files: gauge "throng_archive_files" [];
+    /// Journal bytes that the archive has not passed (service).
+    archive_pending_bytes: gauge "throng_archive_pending_bytes" [];
+    /// Members of each segment (service).
+    segment_members: gauges "throng_segment_members" ["segment"];
+    /// Time for one evaluation of all segments.
+    segment_refresh_duration: histogram "throng_segment_refresh_duration_seconds" [] buckets SLOW;
+    /// The time that the published generation is true for. Alert on `time() -` this above 120.
+    segment_last_refresh: float "throng_segment_last_refresh_timestamp_seconds" [];
+    /// Segment files whose latest edit is wrong, so that the last good version stands (service). Alert
+    /// above 0.
+    segment_files_wrong: gauge "throng_segment_files_wrong" [];
+    /// Batches sent, by destination and result (`accepted`, `retry`, `rejected`).
+    delivery_attempts: counters "throng_delivery_attempts_total" ["destination", "result"];
+    /// Identifiers acknowledged, by destination and operation (`add`, `remove`).
+    delivery_identifiers: counters "throng_delivery_identifiers_total" ["destination", "operation"];
+    /// When the oldest batch that waits was prepared, 0 where none waits (service).
+    delivery_oldest_pending: floats "throng_delivery_oldest_pending_timestamp_seconds" ["destination"];
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: &C) {
+    registry.register(Box::new(metric.clone())).expect("every name is declared once");
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Reports every value of the closed labels from the start, at zero.
+    fn with_zeros(self) -> Self {
+        for endpoint in ["pixel", "events", "import"] {
+            for outcome in Outcome::ALL {
+                self.collect_events.with_label_values(&[endpoint, outcome.as_str()]);
+            }
+            self.collect_request_duration.with_label_values(&[endpoint]);
+        }
+        for signal in ["silence", "gpc", "dnt", "us_privacy", "gdpr", "gpp", "opt_out"] {
+            self.collect_refusals.with_label_values(&[signal]);
+        }
+        for reason in ["namespace", "value", "zero", "email", "phone"] {
+            self.collect_identifiers_dropped.with_label_values(&[reason]);
+        }
+        for outcome in FoldOutcome::ALL {
+            self.ingest_folded.with_label_values(&[outcome.as_str()]);
+        }
+        for listener in ["public", "private"] {
+            for class in ["2xx", "3xx", "4xx", "5xx"] {
+                self.http_responses.with_label_values(&[listener, class]);
+            }
+        }
+        for kind in ["full", "io"] {
+            self.journal_errors.with_label_values(&[kind]);
+        }
+        for operation in ["commit", "compact", "archive", "ledger"] {
+            self.store_errors.with_label_values(&[operation]);
+        }
+        for part in ["columns", "dictionary", "attributes", "dedup"] {
+            self.memory_bytes.with_label_values(&[part]);
+        }
+        self
+    }
+
+    /// All metrics in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_pattern_and_closed_labels_start_at_zero() {
+        let metrics = Metrics::new();
+        let text = metrics.render();
+        for name in NAMES {
+            assert!(name.starts_with("throng_"), "{name}");
+        }
+        assert!(
+            text.contains(r#"throng_collect_events_total{endpoint="pixel",outcome="dropped"} 0"#),
+            "{text}"
+        );
+        Metrics::new().ingest_logged.inc();
+        assert!(metrics.render().contains("throng_ingest_logged_events_total 0"));
+    }
+}
