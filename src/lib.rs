@@ -6,3 +6,4 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod rules;
+pub mod store;

@@ -1,0 +1,49 @@
+//! The ports: what the engine asks of a store, in the domain's language, and the backends behind them.
+//!
+//! Ports are synchronous and shared between threads; async callers go through a blocking thread.
+//! Nothing above this module knows which backend answers. No rule is evaluated and no event decoded here.
+
+pub mod journal;
+
+use std::error::Error;
+
+/// Why a store did not do what was asked, sorted by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, read or written now. Trying again may help.
+    #[error("{what} is out of reach")]
+    Unavailable {
+        /// The part of the store, with its path or address.
+        what: String,
+        /// What it answered.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// It holds what this program cannot read. Trying again does not help.
+    #[error("{what} cannot be read: {hint}")]
+    Malformed {
+        /// The part of the store, with its path or address.
+        what: String,
+        /// What is wrong, and the way out.
+        hint: String,
+        /// What the decoder said.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// There is no room. It goes on as soon as there is.
+    #[error("{what} has no room left: free some, and it goes on")]
+    Full {
+        /// The part of the store, with its path or address.
+        what: String,
+        /// What it answered.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Malformed { .. })
+    }
+}
