@@ -4,6 +4,7 @@
 //! Nothing above this module knows which backend answers. No rule is evaluated and no event decoded here.
 
 pub mod journal;
+pub mod state;
 
 use std::error::Error;
 
