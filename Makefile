@@ -1,0 +1,75 @@
+# `make test` is what CI runs. Everything it makes or installs is in target/, except system packages,
+# which it installs only where they are missing and we are root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+.PHONY: test tools rust-tools lint fmt clippy doc unit audit bench soak demo
+
+VENV := target/venv
+TOOLS := target/tools
+DENY := $(TOOLS)/bin/cargo-deny
+ROUNDS ?= 200
+CASES ?= 20000
+
+# $(call stage,name,command): runs the command and tells how long it took.
+define stage
+@echo "== $(1)"; start=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - start)) s"
+endef
+
+test: tools lint unit
+	@echo "== all passed"
+
+tools:
+	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed && $(MAKE) --no-print-directory rust-tools)
+
+rust-tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup), then run make again" >&2; exit 1; }
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+
+$(VENV)/installed: loadtest/requirements.txt
+	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq python3 python3-venv; \
+	  else echo "python3 with venv is missing: install it, then run make again" >&2; exit 1; fi; }
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r loadtest/requirements.txt
+	@touch $@
+
+fmt:
+	$(call stage,fmt,cargo fmt --all --check)
+
+lint: fmt clippy doc
+
+clippy:
+	$(call stage,clippy,cargo clippy --workspace --all-targets -- -D warnings)
+
+doc:
+	$(call stage,doc,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items)
+
+unit:
+	$(call stage,unit,cargo test --workspace)
+
+# Licences, bans and sources need no network. Known holes need the advisory database: where it is
+# out of reach the audit says so instead of failing.
+audit: $(DENY)
+	$(call stage,audit,$(DENY) check bans licenses sources)
+	@if $(DENY) fetch db >/dev/null 2>&1; then $(DENY) check advisories; \
+	 else echo "advisories left out: their database is out of reach"; fi
+
+$(DENY):
+	cargo install --locked --quiet --root $(TOOLS) cargo-deny
+
+bench:
+	cargo build --release --workspace
+	target/release/loadtest bench
+	cargo bench --package loadtest -- --warm-up-time 0.5 --measurement-time 2
+
+# The long runs: ROUNDS kills under load, and CASES cases of every property test.
+soak:
+	cargo build --release --workspace
+	target/release/loadtest kill --rounds $(ROUNDS)
+	PROPTEST_CASES=$(CASES) cargo test --release --workspace
+
+demo:
+	cargo run --release -- demo
