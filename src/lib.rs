@@ -5,5 +5,6 @@ pub mod config;
 pub mod metrics;
 pub mod model;
 pub mod net;
+pub mod plan;
 pub mod rules;
 pub mod store;

@@ -1,1 +1,51 @@
 //! Columns: what the events of a block say to each trait, kept so that windows are cut exactly.
+//!
+//! ```text
+//! Snapshot ── shard ── Block (65,536 ordinals)
+//!                        ├─ trait ── day ── DayColumn: base + tail, each sorted by time
+//!                        ├─ attribute ── entries in order of receipt, values interned
+//!                        └─ sets: namespaces, devices, marks
+//! ```
+//!
+//! Below `plan`, which asks, and `ingest`, which folds. Pure: it knows neither rules nor events, and
+//! stores nothing; images of columns are bytes that a store keeps.
+
+mod attribute;
+mod block;
+mod codec;
+mod columns;
+mod scan;
+mod set;
+
+pub use attribute::AttributeColumn;
+pub use block::Block;
+pub use block::Mark;
+pub use columns::DayColumn;
+pub use columns::TraitColumns;
+pub use scan::Interval;
+pub use scan::sequence;
+pub use set::BlockSet;
+
+use std::sync::Arc;
+
+use crate::model::time::Millis;
+
+/// The number of a trait, given by the registry and never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TraitId(pub u32);
+
+impl TraitId {
+    /// Every event of the profile: what makes it known.
+    pub const ANY: Self = Self(0);
+}
+
+/// The columns of all shards at one position of the journal.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The blocks of each shard, in the order of their ordinals.
+    pub shards: Vec<Vec<Arc<Block>>>,
+    /// T: every event acknowledged before it is in the columns.
+    pub true_for: Millis,
+    /// How long events count.
+    pub retention: Millis,
+}

@@ -1,0 +1,196 @@
+//! A block: the columns of up to 65,536 profiles of one shard.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::TraitId;
+use super::attribute::AttributeColumn;
+use super::columns::DayColumn;
+use super::columns::TraitColumns;
+use super::set::BlockSet;
+use crate::model::BLOCK;
+use crate::model::Measure;
+use crate::model::Namespace;
+use crate::model::Value;
+use crate::model::time::Day;
+use crate::model::time::Millis;
+use crate::model::time::day_start;
+
+/// What is remembered of a profile besides events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// It must not be activated.
+    OptedOut,
+    /// A crawler: its user agent said so.
+    Bot,
+}
+
+/// The columns of one block. A clone shares everything; what is then changed is copied first, no more
+/// than the day it lies in.
+///
+/// Invariant: every ordinal in a column or set is below the population.
+#[derive(Debug, Clone, Default)]
+pub struct Block {
+    pub(super) population: u32,
+    pub(super) traits: BTreeMap<TraitId, Arc<TraitColumns>>,
+    pub(super) attributes: BTreeMap<Arc<str>, Arc<AttributeColumn>>,
+    pub(super) namespaces: BTreeMap<Namespace, Arc<BlockSet>>,
+    pub(super) devices: Arc<BlockSet>,
+    pub(super) opted_out: Arc<BlockSet>,
+    pub(super) bots: Arc<BlockSet>,
+}
+
+impl Block {
+    /// A block without profiles.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many ordinals are in use: those below it.
+    pub fn population(&self) -> u32 {
+        self.population
+    }
+
+    /// Says how many ordinals are in use. It never shrinks, and adding to a column makes it large enough.
+    pub fn set_population(&mut self, population: u32) {
+        self.population = self.population.max(population.min(BLOCK));
+    }
+
+    pub(super) fn hold(&mut self, ordinal: u16) {
+        self.set_population(u32::from(ordinal) + 1);
+    }
+
+    /// Adds a fact; `value` is `Some` for every fact of a trait that measures.
+    pub fn add_fact(&mut self, id: TraitId, ordinal: u16, time: Millis, value: Option<Measure>) {
+        self.hold(ordinal);
+        Arc::make_mut(self.traits.entry(id).or_default()).add(ordinal, time, value);
+    }
+
+    /// Adds a value of an attribute, null included. Calls are in order of receipt.
+    pub fn add_attribute(&mut self, name: &str, ordinal: u16, time: Millis, value: Value) {
+        self.hold(ordinal);
+        if !self.attributes.contains_key(name) {
+            self.attributes.insert(name.into(), Arc::default());
+        }
+        if let Some(column) = self.attributes.get_mut(name) {
+            Arc::make_mut(column).add(ordinal, time, value);
+        }
+    }
+
+    /// Says that a profile holds an identifier of a namespace.
+    pub fn add_namespace(&mut self, namespace: &Namespace, ordinal: u16) {
+        self.hold(ordinal);
+        match self.namespaces.get_mut(namespace) {
+            Some(set) if set.contains(ordinal) => {}
+            Some(set) => Arc::make_mut(set).insert(ordinal),
+            None => {
+                let set = Arc::new([ordinal].into_iter().collect());
+                self.namespaces.insert(namespace.clone(), set);
+            }
+        }
+    }
+
+    /// Says that the profile's own identifier is of a device namespace.
+    pub fn set_owner_is_device(&mut self, ordinal: u16) {
+        self.hold(ordinal);
+        Arc::make_mut(&mut self.devices).insert(ordinal);
+    }
+
+    /// Sets or takes away a mark.
+    pub fn set_mark(&mut self, mark: Mark, ordinal: u16, on: bool) {
+        self.hold(ordinal);
+        let set = match mark {
+            Mark::OptedOut => &mut self.opted_out,
+            Mark::Bot => &mut self.bots,
+        };
+        if set.contains(ordinal) == on {
+            return;
+        }
+        let set = Arc::make_mut(set);
+        if on { set.insert(ordinal) } else { set.remove(ordinal) }
+    }
+
+    /// The profiles with a mark.
+    pub fn marked(&self, mark: Mark) -> &BlockSet {
+        match mark {
+            Mark::OptedOut => &self.opted_out,
+            Mark::Bot => &self.bots,
+        }
+    }
+
+    /// The profiles whose own identifier is of a device namespace.
+    pub fn devices(&self) -> &BlockSet {
+        &self.devices
+    }
+
+    /// The profiles that hold an identifier of a namespace; `None` where none does.
+    pub fn holders(&self, namespace: &str) -> Option<&BlockSet> {
+        let (_, set) = self.namespaces.iter().find(|(name, _)| name.as_str() == namespace)?;
+        Some(set)
+    }
+
+    /// The namespaces that a profile of the block holds.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.keys()
+    }
+
+    /// A trait's columns; `None` where it has no fact.
+    pub fn columns(&self, id: TraitId) -> Option<&TraitColumns> {
+        self.traits.get(&id).map(|columns| &**columns)
+    }
+
+    /// The traits with facts, ascending.
+    pub fn traits(&self) -> impl Iterator<Item = (TraitId, &TraitColumns)> {
+        self.traits.iter().map(|(id, columns)| (*id, &**columns))
+    }
+
+    /// A trait's facts of one day.
+    pub fn day(&self, id: TraitId, day: Day) -> Option<&DayColumn> {
+        self.traits.get(&id)?.days.get(&day).map(|column| &**column)
+    }
+
+    /// An attribute's history; `None` where no profile of the block ever had it.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeColumn> {
+        self.attributes.get(name).map(|column| &**column)
+    }
+
+    /// The attributes by name.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &AttributeColumn)> {
+        self.attributes.iter().map(|(name, column)| (&**name, &**column))
+    }
+
+    /// Drops a trait's columns.
+    pub fn drop_trait(&mut self, id: TraitId) {
+        self.traits.remove(&id);
+    }
+
+    /// Drops what lies before a day: facts, and attribute values but for the newest of each profile.
+    pub fn drop_before(&mut self, day: Day) {
+        for columns in self.traits.values_mut() {
+            if columns.days.first_key_value().is_some_and(|(first, _)| *first < day) {
+                Arc::make_mut(columns).drop_before(day);
+            }
+        }
+        self.traits.retain(|_, columns| !columns.is_empty());
+        let edge = day_start(day);
+        for column in self.attributes.values_mut() {
+            if column.entries().any(|entry| entry.time < edge) {
+                Arc::make_mut(column).drop_before(edge);
+            }
+        }
+        self.attributes.retain(|_, column| !column.is_empty());
+    }
+
+    /// Adds facts that were gathered elsewhere, such as from the archive, to those of the trait.
+    pub fn merge_trait(&mut self, id: TraitId, columns: &TraitColumns) {
+        if let Some(ordinal) = columns.largest_ordinal() {
+            self.hold(ordinal);
+            Arc::make_mut(self.traits.entry(id).or_default()).merge(columns);
+        }
+    }
+
+    /// The bytes of memory that facts take, about.
+    pub fn memory(&self) -> usize {
+        self.traits.values().map(|columns| columns.memory()).sum()
+    }
+}

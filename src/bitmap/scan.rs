@@ -1,0 +1,269 @@
+//! Window scans: what the facts of a closed interval of time add up to, ordinal by ordinal.
+//!
+//! Each scatters facts into an array with a place for each ordinal of the block, which the caller
+//! brings and uses again. Nothing is hashed or allocated for a fact or a profile.
+
+use super::columns::DayColumn;
+use super::columns::TraitColumns;
+use super::columns::time_at;
+use super::set::BlockSet;
+use crate::model::time::DAY;
+use crate::model::time::Day;
+use crate::model::time::Millis;
+use crate::model::time::day_of;
+
+/// Times from `lo` to `hi`, both included; empty where `lo > hi`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interval {
+    /// The earliest time.
+    pub lo: Millis,
+    /// The latest time.
+    pub hi: Millis,
+}
+
+impl Interval {
+    /// An interval without a time.
+    pub const EMPTY: Self = Self { lo: 0, hi: -1 };
+
+    /// Whether no time lies in it.
+    pub fn is_empty(self) -> bool {
+        self.lo > self.hi
+    }
+
+    /// Whether a time lies in it.
+    pub fn holds(self, time: Millis) -> bool {
+        self.lo <= time && time <= self.hi
+    }
+}
+
+const LAST_MILLI: u32 = 86_399_999;
+
+impl TraitColumns {
+    /// The days an interval touches, each with the part of it that is asked for.
+    fn touched(&self, interval: Interval) -> impl Iterator<Item = (Day, &DayColumn, u32, u32)> {
+        let days = day_of(interval.lo)..=day_of(interval.hi);
+        let range = if interval.is_empty() { None } else { Some(self.days.range(days)) };
+        range.into_iter().flatten().map(move |(day, column)| {
+            let of_day = |time: Millis| u32::try_from(time.rem_euclid(DAY)).unwrap_or(0);
+            let lo = if *day == day_of(interval.lo) { of_day(interval.lo) } else { 0 };
+            let hi = if *day == day_of(interval.hi) { of_day(interval.hi) } else { LAST_MILLI };
+            (*day, &**column, lo, hi)
+        })
+    }
+
+    /// Calls `f` with the ordinals of each stretch of facts in the interval.
+    #[inline]
+    fn each_stretch(&self, interval: Interval, mut f: impl FnMut(&[u16])) {
+        for (_, column, lo, hi) in self.touched(interval) {
+            for run in column.runs() {
+                f(&run.ordinals[run.cut(lo, hi)]);
+            }
+        }
+    }
+
+    /// Calls `f` with each measured fact in the interval.
+    #[inline]
+    fn each_value(&self, interval: Interval, mut f: impl FnMut(u16, i64)) {
+        for (_, column, lo, hi) in self.touched(interval) {
+            for run in column.runs().into_iter().filter(|run| run.is_measured()) {
+                let places = run.cut(lo, hi);
+                for (ordinal, value) in run.ordinals[places.clone()].iter().zip(&run.values[places])
+                {
+                    f(*ordinal, *value);
+                }
+            }
+        }
+    }
+
+    /// How many facts the interval's days hold: what a scan costs, about.
+    pub fn weight(&self, interval: Interval) -> u64 {
+        self.touched(interval).map(|(_, column, ..)| column.len() as u64).sum()
+    }
+
+    /// A bound of the size of any ordinal's sum in the interval.
+    pub fn sum_bound(&self, interval: Interval) -> u128 {
+        self.touched(interval)
+            .map(|(_, column, ..)| column.len() as u128 * u128::from(column.largest))
+            .sum()
+    }
+
+    /// Adds the ordinals with a fact to `out`, which has room for the population.
+    pub fn did(&self, interval: Interval, out: &mut BlockSet) {
+        let words = out.words_mut();
+        self.each_stretch(interval, |ordinals| {
+            for ordinal in ordinals {
+                words[usize::from(ordinal >> 6)] |= 1 << (ordinal & 63);
+            }
+        });
+    }
+
+    /// Counts facts into bytes that stop at 255.
+    pub fn count_small(&self, interval: Interval, out: &mut [u8]) {
+        self.each_stretch(interval, |ordinals| {
+            for ordinal in ordinals {
+                let count = &mut out[usize::from(*ordinal)];
+                *count = count.saturating_add(1);
+            }
+        });
+    }
+
+    /// Counts facts.
+    pub fn count(&self, interval: Interval, out: &mut [u32]) {
+        self.each_stretch(interval, |ordinals| {
+            for ordinal in ordinals {
+                out[usize::from(*ordinal)] += 1;
+            }
+        });
+    }
+
+    /// Counts the days with a fact; `seen` is scratch.
+    pub fn count_days(&self, interval: Interval, seen: &mut BlockSet, out: &mut [u32]) {
+        let population = u32::try_from(out.len()).unwrap_or(crate::model::BLOCK);
+        for (_, column, lo, hi) in self.touched(interval) {
+            seen.reset(population);
+            let words = seen.words_mut();
+            for run in column.runs() {
+                for ordinal in &run.ordinals[run.cut(lo, hi)] {
+                    let word = &mut words[usize::from(ordinal >> 6)];
+                    let bit = 1u64 << (ordinal & 63);
+                    out[usize::from(*ordinal)] += u32::from(*word & bit == 0);
+                    *word |= bit;
+                }
+            }
+        }
+    }
+
+    /// Adds up values, where [`TraitColumns::sum_bound`] says that an `i64` holds every sum.
+    pub fn sum_small(&self, interval: Interval, out: &mut [i64]) {
+        self.each_value(interval, |ordinal, value| out[usize::from(ordinal)] += value);
+    }
+
+    /// Adds up values.
+    pub fn sum(&self, interval: Interval, out: &mut [i128]) {
+        self.each_value(interval, |ordinal, value| {
+            out[usize::from(ordinal)] += i128::from(value);
+        });
+    }
+
+    /// Lowers `out`, which starts at `i64::MAX`, to the least value.
+    pub fn min(&self, interval: Interval, out: &mut [i64]) {
+        self.each_value(interval, |ordinal, value| {
+            let least = &mut out[usize::from(ordinal)];
+            *least = value.min(*least);
+        });
+    }
+
+    /// Raises `out`, which starts at `i64::MIN`, to the greatest value.
+    pub fn max(&self, interval: Interval, out: &mut [i64]) {
+        self.each_value(interval, |ordinal, value| {
+            let greatest = &mut out[usize::from(ordinal)];
+            *greatest = value.max(*greatest);
+        });
+    }
+
+    /// Finds the latest fact of each ordinal: adds it to `seen`, and its time to `out`, which need not
+    /// be reset.
+    pub fn last(&self, interval: Interval, seen: &mut BlockSet, out: &mut [Millis]) {
+        self.extreme(interval, seen, out, |time, known| time > known);
+    }
+
+    /// Finds the earliest fact of each ordinal, as [`TraitColumns::last`] does the latest.
+    pub fn first(&self, interval: Interval, seen: &mut BlockSet, out: &mut [Millis]) {
+        self.extreme(interval, seen, out, |time, known| time < known);
+    }
+
+    fn extreme(
+        &self,
+        interval: Interval,
+        seen: &mut BlockSet,
+        out: &mut [Millis],
+        better: impl Fn(Millis, Millis) -> bool,
+    ) {
+        for (day, column, lo, hi) in self.touched(interval) {
+            for run in column.runs() {
+                let places = run.cut(lo, hi);
+                for (ordinal, millis) in
+                    run.ordinals[places.clone()].iter().zip(&run.millis[places])
+                {
+                    let time = time_at(day, *millis);
+                    let slot = &mut out[usize::from(*ordinal)];
+                    if seen.insert_new(*ordinal) || better(time, *slot) {
+                        *slot = time;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds to `out` the ordinals with a fact of `first` at some time a and one of `then` at some b with
+/// a < b ≤ a + `within`, where a is at or after `from` and b in `interval`. `seen` and `times` are
+/// scratch, as long as the population.
+pub fn sequence(
+    (first, from): (&TraitColumns, Millis),
+    (then, interval): (&TraitColumns, Interval),
+    within: Millis,
+    (seen, times): (&mut BlockSet, &mut [Millis]),
+    out: &mut BlockSet,
+) {
+    if interval.is_empty() {
+        return;
+    }
+    let earliest = from.max(interval.lo.saturating_sub(within));
+    let mut starts = Timeline::new(first, Interval { lo: earliest, hi: interval.hi });
+    let mut ends = Timeline::new(then, interval);
+    // By time; of one millisecond the ends first, since no sequence lies within it.
+    while let Some((time, ordinal)) = ends.next() {
+        while let Some((start, owner)) = starts.next_before(time) {
+            seen.insert(owner);
+            times[usize::from(owner)] = start;
+        }
+        if seen.contains(ordinal)
+            && time.abs_diff(times[usize::from(ordinal)]) <= within.unsigned_abs()
+        {
+            out.insert(ordinal);
+        }
+    }
+}
+
+/// Facts of an interval one after the other, by time.
+struct Timeline<'a> {
+    days: Box<dyn Iterator<Item = (Day, &'a DayColumn, u32, u32)> + 'a>,
+    run: std::borrow::Cow<'a, super::columns::Run>,
+    day: Day,
+    places: std::ops::Range<usize>,
+}
+
+impl<'a> Timeline<'a> {
+    fn new(columns: &'a TraitColumns, interval: Interval) -> Self {
+        Self {
+            days: Box::new(columns.touched(interval)),
+            run: std::borrow::Cow::Owned(super::columns::Run::default()),
+            day: 0,
+            places: 0..0,
+        }
+    }
+
+    fn peek(&mut self) -> Option<(Millis, u16)> {
+        while self.places.is_empty() {
+            let (day, column, lo, hi) = self.days.next()?;
+            self.run = column.merged();
+            self.day = day;
+            self.places = self.run.cut(lo, hi);
+        }
+        let place = self.places.start;
+        Some((time_at(self.day, self.run.millis[place]), self.run.ordinals[place]))
+    }
+
+    fn next(&mut self) -> Option<(Millis, u16)> {
+        let fact = self.peek()?;
+        self.places.start += 1;
+        Some(fact)
+    }
+
+    fn next_before(&mut self, time: Millis) -> Option<(Millis, u16)> {
+        let fact = self.peek().filter(|(at, _)| *at < time)?;
+        self.places.start += 1;
+        Some(fact)
+    }
+}
