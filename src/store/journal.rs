@@ -39,16 +39,6 @@ pub struct EventNo {
     pub part: u32,
 }
 
-/// When an append is acknowledged (the modes of a log on the local disk).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// After `fdatasync`: survives a power loss.
-    #[default]
-    Disk,
-    /// After `write`: survives a killed process; a power loss may take the last 200 ms.
-    DiskBuffered,
-}
-
 /// Records on their way into the journal, encoded as they are pushed.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
