@@ -1,0 +1,4 @@
+mod errors;
+mod formatting;
+mod reading;
+mod trees;
