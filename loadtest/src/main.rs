@@ -1,1 +1,288 @@
-fn main() {}
+//! The command line of the load tests.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use loadtest::bench;
+use loadtest::kill;
+use loadtest::pixel::{self, Load};
+use loadtest::random::Random;
+use loadtest::request::{self, Requests, Visitors};
+use loadtest::{bare, probe};
+use std::io::{Write, stderr, stdout};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Load on Throng from outside.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send pixel hits, at a fixed rate or as fast as answers come, and print the latencies.
+    Pixel {
+        /// The server's public listener.
+        #[arg(long)]
+        target: SocketAddr,
+        /// Hits a second; without it as many as the connections carry.
+        #[arg(long)]
+        rate: Option<f64>,
+        /// Keep-alive connections.
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        /// Threads that send.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Seconds to measure, after one that is not.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// The site key of the hits.
+        #[arg(long, default_value = "demo")]
+        site: String,
+        /// Browsers whose cookies the server makes first; 0 names visitors by `user_id` instead.
+        #[arg(long, default_value_t = 0)]
+        cookies: usize,
+        /// Visitors that are named by `user_id`.
+        #[arg(long, default_value_t = 100_000)]
+        visitors: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve the pixel's image and nothing else; prints the address.
+    Bare {
+        /// Address and port; port 0 takes a free one.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Worker threads.
+        #[arg(long, default_value_t = 2)]
+        workers: usize,
+    },
+    /// Time an `fdatasync` after a 4 KiB append.
+    Probe {
+        /// A folder on the disk in question.
+        #[arg(long, default_value = ".")]
+        directory: PathBuf,
+        /// Seconds to measure.
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
+    /// Measure `throng serve` beside the bare handler and print the ratios.
+    Bench {
+        /// The server's binary; by default the one beside this program.
+        #[arg(long)]
+        throng: Option<PathBuf>,
+        /// Where data directories are made.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+        /// Rounds over all servers.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Measured seconds of each server in each round.
+        #[arg(long, default_value_t = 4.0)]
+        seconds: f64,
+        /// Seconds at half the highest rate.
+        #[arg(long, default_value_t = 15.0)]
+        half_seconds: f64,
+        /// Keep-alive connections.
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        /// Worker threads of both servers.
+        #[arg(long, default_value_t = 2)]
+        workers: usize,
+        /// Browsers with a cookie.
+        #[arg(long, default_value_t = 2_000)]
+        visitors: usize,
+        /// The setting that holds the fold back.
+        #[arg(long, default_value = "ingest.hold_fold=true")]
+        hold: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Kill the server under load, again and again, and count what is left.
+    Kill {
+        /// The server's binary; by default the one beside this program.
+        #[arg(long)]
+        throng: Option<PathBuf>,
+        /// Where the data directory is made.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+        /// How often to kill.
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+        /// Count everything after this many rounds.
+        #[arg(long, default_value_t = 10)]
+        check_every: u32,
+        /// Kill after some number of answers below this.
+        #[arg(long, default_value_t = 3_000)]
+        answers: u64,
+        /// Concurrent clients.
+        #[arg(long, default_value_t = 8)]
+        clients: usize,
+        /// A setting of the server, `key=value`; may be given again.
+        #[arg(long = "set")]
+        settings: Vec<String>,
+        /// Repeats an earlier run.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    let mut out = stdout().lock();
+    let mut tell = |line: &str| {
+        // Progress that nobody can read is no reason to stop.
+        let _ = writeln!(stderr(), "{line}");
+    };
+    match Arguments::parse().command {
+        Command::Pixel {
+            target,
+            rate,
+            connections,
+            threads,
+            seconds,
+            site,
+            cookies,
+            visitors,
+            json,
+        } => {
+            let visitors = match cookies {
+                0 => Visitors::Named(visitors),
+                count => Visitors::Cookies(request::cookies(target, &site, count)?),
+            };
+            let load = Load {
+                target,
+                connections,
+                threads,
+                rate,
+                warm_up: Duration::from_secs(1),
+                time: Duration::from_secs_f64(seconds),
+            };
+            let requests = Requests::new(&site, visitors, 0);
+            let answers = pixel::run(&load, &requests, Random::seed())?;
+            let millis = |share| answers.latency.quantile(share).as_secs_f64() * 1e3;
+            if json {
+                let report = serde_json::json!({
+                    "rate": answers.rate(), "hits": answers.latency.count(), "p50_ms": millis(0.5),
+                    "p99_ms": millis(0.99), "p999_ms": millis(0.999),
+                    "max_ms": answers.latency.max().as_secs_f64() * 1e3,
+                    "refused": answers.refused, "unsent": answers.unsent,
+                });
+                writeln!(out, "{report}")?;
+            } else {
+                writeln!(
+                    out,
+                    "{:.0} hits/s, p50 {:.2} ms, p99 {:.2} ms, p999 {:.2} ms, longest {:.2} ms, \
+                     {} refused, {} due and not sent",
+                    answers.rate(),
+                    millis(0.5),
+                    millis(0.99),
+                    millis(0.999),
+                    answers.latency.max().as_secs_f64() * 1e3,
+                    answers.refused,
+                    answers.unsent
+                )?;
+            }
+        }
+        Command::Bare { listen, workers } => bare::serve(listen, workers, &mut out)?,
+        Command::Probe { directory, seconds } => {
+            let histogram = probe::fdatasync(&directory, Duration::from_secs_f64(seconds))?;
+            let millis = |share| histogram.quantile(share).as_secs_f64() * 1e3;
+            writeln!(
+                out,
+                "{} syncs, p50 {:.3} ms, p99 {:.3} ms, p999 {:.3} ms",
+                histogram.count(),
+                millis(0.5),
+                millis(0.99),
+                millis(0.999)
+            )?;
+        }
+        Command::Bench {
+            throng,
+            directory,
+            rounds,
+            seconds,
+            half_seconds,
+            connections,
+            workers,
+            visitors,
+            hold,
+            json,
+        } => {
+            let settings = bench::Settings {
+                throng: beside_this(throng)?,
+                loadtest: std::env::current_exe()?,
+                directory,
+                rounds: rounds.max(1),
+                seconds,
+                half_seconds,
+                connections,
+                workers,
+                visitors: visitors.max(1),
+                hold,
+            };
+            let report = bench::run(&settings, &mut tell)?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                write!(out, "{report}")?;
+            }
+        }
+        Command::Kill {
+            throng,
+            directory,
+            rounds,
+            check_every,
+            answers,
+            clients,
+            settings,
+            seed,
+            json,
+        } => {
+            let plan = kill::Plan {
+                throng: beside_this(throng)?,
+                directory,
+                rounds,
+                check_every: check_every.max(1),
+                answers: answers.max(1),
+                clients,
+                settings,
+                seed: seed.unwrap_or_else(Random::seed),
+            };
+            let report = kill::run(&plan, &mut tell)?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                writeln!(
+                    out,
+                    "{} kills: {} messages answered, each counted once ({} of them sent again); {} not \
+                     answered, of which {} counted, once; longest start {:.2} s; seed {}",
+                    report.rounds,
+                    report.answered,
+                    report.repeated,
+                    report.unanswered,
+                    report.unanswered_counted,
+                    report.longest_start,
+                    report.seed
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The server that was built together with this program, unless another is named.
+fn beside_this(throng: Option<PathBuf>) -> Result<PathBuf> {
+    Ok(match throng {
+        Some(path) => path,
+        None => std::env::current_exe()?.with_file_name("throng"),
+    })
+}
