@@ -322,14 +322,17 @@ pub struct Loaded {
 /// A stored piece of a shard.
 #[derive(Debug)]
 pub enum Piece<'a> {
-    /// An image. All images come before the deltas, in the order of their parts.
+    /// An image. All images come before the deltas; of a block, columns come last.
     Image(Part, &'a [u8]),
     /// What the commit of this number added. Deltas come in order.
     Delta(u64, &'a [u8]),
 }
 
-/// Takes stored pieces one by one; an error ends the reading.
-pub type Take<'a, P> = &'a mut dyn FnMut(P) -> Result<(), StoreError>;
+/// Takes the pieces of a shard one by one; an error ends the reading.
+pub type TakePiece<'a> = &'a mut dyn FnMut(Piece<'_>) -> Result<(), StoreError>;
+
+/// Takes numbered contents one by one; an error ends the reading.
+pub type TakeBytes<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), StoreError>;
 
 /// A store of what the fold keeps. Calls block.
 ///
@@ -340,18 +343,18 @@ pub trait State: Send + Sync {
     fn load(&self) -> Result<Loaded, StoreError>;
 
     /// Reads a shard.
-    fn load_shard(&self, shard: ShardId, take: Take<'_, Piece<'_>>) -> Result<(), StoreError>;
+    fn load_shard(&self, shard: ShardId, take: TakePiece<'_>) -> Result<(), StoreError>;
 
     /// Reads the deltas of a shard that no image covers, in order.
-    fn load_deltas(&self, shard: ShardId, take: Take<'_, (u64, &[u8])>) -> Result<(), StoreError>;
+    fn load_deltas(&self, shard: ShardId, take: TakeBytes<'_>) -> Result<(), StoreError>;
 
     /// Reads a seen set: `chunk` takes the commits and contents of its chunks in order, `run` the numbers and
     /// headers of its runs.
     fn load_seen(
         &self,
         set: SeenSet,
-        chunk: Take<'_, (u64, &[u8])>,
-        run: Take<'_, (u64, &[u8])>,
+        chunk: TakeBytes<'_>,
+        run: TakeBytes<'_>,
     ) -> Result<(), StoreError>;
 
     /// Reads one page of a run; `None` where there is no such page.

@@ -1,7 +1,15 @@
 //! The embedded backend: one process, one locked data directory, no server beside it.
+//!
+//! The journal is files of its own; small state lies in redb files, one for each port, written by one
+//! transaction a call.
 
+mod file;
 pub mod journal;
 pub mod lock;
+mod state;
+mod state_rows;
+
+pub use state::State;
 
 use std::io;
 use std::path::Path;
