@@ -91,7 +91,7 @@ def retail(folder):
         if refund:
             quantity = -quantity
         event = {
-            "site": "shop",
+            "site": "demo",
             "event": "refund" if refund else "purchase",
             "time": stamp(moment),
             "message_id": f"{row['InvoiceNo']}-{row['line']}",
@@ -143,7 +143,7 @@ def web(path, key):
                     referrer = urlunsplit((outside.scheme, outside.netloc, outside.path, "", ""))
                 page["referrer"] = referrer
             event = {
-                "site": "blog",
+                "site": "demo",
                 "event": kind,
                 "time": stamp(datetime.strptime(moment, "%d/%b/%Y:%H:%M:%S %z")),
                 "message_id": f"hit-{number}",
