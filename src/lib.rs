@@ -1,7 +1,9 @@
 //! Throng: tracker pixels come in, audiences go out.
 
 pub mod bitmap;
+pub mod collect;
 pub mod config;
+pub mod ingest;
 pub mod metrics;
 pub mod model;
 pub mod net;
