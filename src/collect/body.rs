@@ -1,0 +1,105 @@
+//! A request's body, bounded in bytes, in time and in what it inflates to.
+//!
+//! actix-web has no timer for bodies, and its own decompression inflates before it compares sizes. What
+//! the body is encoded as is told by its first bytes: clients label gzip as anything.
+
+use actix_web::http::header::CONTENT_ENCODING;
+use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::header::HeaderMap;
+use actix_web::web::Bytes;
+use actix_web::web::Payload;
+use flate2::read::MultiGzDecoder;
+use std::io::Read;
+
+use super::PATIENCE;
+
+/// The most bytes of a body as sent.
+pub(super) const MAX_BODY: usize = 512 << 10;
+/// The most bytes that a gzipped body inflates to.
+const MAX_INFLATED: usize = 1 << 20;
+/// How many times its size a gzipped body may inflate to.
+const MAX_RATIO: usize = 20;
+const GZIP: &[u8] = b"\x1f\x8b";
+
+/// Why a body was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadBody {
+    TooLarge,
+    TooSlow,
+    Unreadable,
+    /// Encoded in a way other than gzip, or gzipped twice.
+    Encoding,
+}
+
+/// Reads the whole body, inflated where it is gzip.
+pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, BadBody> {
+    let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if stated
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: u64| length > MAX_BODY as u64)
+    {
+        return Err(BadBody::TooLarge);
+    }
+    let body = tokio::time::timeout(PATIENCE, payload.to_bytes_limited(MAX_BODY)).await;
+    let body = body.map_err(|_| BadBody::TooSlow)?.map_err(|_| BadBody::TooLarge)?;
+    let body = body.map_err(|_| BadBody::Unreadable)?;
+    if body.starts_with(GZIP) {
+        return inflate(&body);
+    }
+    // Gzip that a proxy has already taken off is still labelled so.
+    let encoding = headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().trim_ascii());
+    match encoding {
+        None | Some(b"" | b"identity" | b"gzip" | b"x-gzip") => Ok(body),
+        Some(_) => Err(BadBody::Encoding),
+    }
+}
+
+fn inflate(body: &[u8]) -> Result<Bytes, BadBody> {
+    let limit = MAX_INFLATED.min(body.len() * MAX_RATIO);
+    let mut inflated = Vec::with_capacity(limit.min(body.len() * 4));
+    // One byte beyond the limit tells that there is more, without inflating it.
+    let mut decoder = MultiGzDecoder::new(body).take(limit as u64 + 1);
+    decoder.read_to_end(&mut inflated).map_err(|_| BadBody::Unreadable)?;
+    if inflated.len() > limit {
+        return Err(BadBody::TooLarge);
+    }
+    if inflated.starts_with(GZIP) {
+        return Err(BadBody::Encoding);
+    }
+    Ok(inflated.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_is_inflated_up_to_its_bounds() {
+        assert_eq!(&inflate(&gzip(b"{\"site\":\"s\"}")).unwrap()[..], b"{\"site\":\"s\"}");
+        assert_eq!(inflate(&gzip(&vec![b' '; 1 << 20])), Err(BadBody::TooLarge));
+        assert_eq!(inflate(&gzip(&gzip(b"{}"))), Err(BadBody::Encoding));
+        let mut cut = gzip(b"{\"site\":\"s\"}");
+        cut.truncate(cut.len() - 4);
+        assert_eq!(inflate(&cut), Err(BadBody::Unreadable));
+        assert_eq!(inflate(b"\x1f\x8b"), Err(BadBody::Unreadable));
+        // Noise does not deflate, so that only the absolute bound applies.
+        let mut noise: u32 = 1;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            noise.to_be_bytes()[0]
+        })
+        .take(MAX_INFLATED + 1)
+        .collect();
+        assert_eq!(inflate(&gzip(&bytes)), Err(BadBody::TooLarge));
+        assert_eq!(inflate(&gzip(&bytes[1..])).unwrap().len(), MAX_INFLATED);
+    }
+}

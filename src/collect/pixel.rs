@@ -1,0 +1,283 @@
+//! `GET /pixel.gif`: one event from a page that can load an image but not run a script.
+//!
+//! Always 200 and the GIF, whatever became of the event: an `<img>` cannot act on an error. What became of
+//! it is counted.
+
+use actix_web::HttpRequest;
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::HeaderValue;
+use actix_web::http::header::SET_COOKIE;
+use actix_web::web::Bytes;
+use std::borrow::Cow;
+use std::time::Instant;
+
+use super::consent::Verdict;
+use super::consent::judge;
+use super::cookie::Scope;
+use super::query::decode;
+use super::query::pairs;
+use super::visitor::Visitor;
+use super::worker::Endpoint;
+use super::worker::Worker;
+use crate::config::Site;
+use crate::ingest::canonical::Arrival;
+use crate::ingest::canonical::Code;
+use crate::ingest::canonical::Consent;
+use crate::ingest::canonical::Dropped;
+use crate::ingest::canonical::Ids;
+use crate::ingest::canonical::MAX_FIELDS;
+use crate::ingest::canonical::Rejection;
+use crate::ingest::canonical::event_name;
+use crate::ingest::canonical::message_id;
+use crate::ingest::canonical::sent::is_sale_opt_out;
+use crate::ingest::canonical::time;
+use crate::model::Choice;
+use crate::model::Device;
+use crate::model::Event;
+use crate::model::Identifier;
+use crate::model::Outcome;
+use crate::model::Page;
+use crate::model::Record;
+use crate::model::Source;
+use crate::model::Value;
+
+/// A transparent image of 1×1 pixel.
+const GIF: &[u8; 43] =
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\0\0\0!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\
+    \0\x02\x02D\x01\0;";
+/// The most bytes of a query.
+const MAX_QUERY: usize = 8 << 10;
+
+/// Collects the event of the query and answers with the image.
+pub(super) async fn pixel(request: HttpRequest) -> HttpResponse {
+    let started = Instant::now();
+    let worker = super::worker(&request);
+    let (outcome, cookie) = collect(worker, &request).await;
+    worker.count(Endpoint::Pixel, outcome, 1);
+
+    let mut response = HttpResponse::new(StatusCode::OK).set_body(Bytes::from_static(GIF));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/gif"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, private"));
+    if let Some(cookie) = cookie {
+        headers.insert(SET_COOKIE, cookie);
+    }
+    worker.took(Endpoint::Pixel, started.elapsed().as_secs_f64());
+    worker.answered(response.map_into_boxed_body())
+}
+
+/// What became of the event, and the cookie to set.
+async fn collect(worker: &Worker, request: &HttpRequest) -> (Outcome, Option<HeaderValue>) {
+    let query = request.query_string();
+    if query.len() > MAX_QUERY {
+        return (Outcome::TooLarge, None);
+    }
+    let shared = &*worker.shared;
+    let visitor = Visitor::of(request, shared);
+    let hit = Hit::read(query);
+    let Some(site) = shared.sites.get(&*hit.site) else { return (Outcome::UnknownSite, None) };
+    if !visitor.may_send_for(site) {
+        return (Outcome::ForeignOrigin, None);
+    }
+    let received = shared.clock.now();
+    if !site.trusted.contains(&visitor.address)
+        && shared.limiter.take(visitor.address, 1, received).is_err()
+    {
+        return (Outcome::RateLimited, None);
+    }
+    let scope = Scope::of(site, visitor.is_https);
+    let known = worker.cookies.read(visitor.headers, scope);
+    let verdict = judge(site, visitor.browser, hit.consent);
+    if let Verdict::Refuse(signal) = verdict {
+        worker.count_refusal(signal);
+        // The choice is kept before the cookie goes: else the next hit could not make it any more.
+        let expired = match known {
+            Some(identifier) => {
+                let choice = Record::Choice(Choice { identifier, opted_out: true, received });
+                let is_kept = match worker.recorder.record(|batch| batch.push(&choice)) {
+                    Ok(pending) => pending.await.is_ok(),
+                    Err(_) => false,
+                };
+                is_kept.then(|| worker.cookies.expire(scope))
+            }
+            None => None,
+        };
+        return (signal.outcome(), expired);
+    }
+
+    let country = visitor.country(shared);
+    let arrival = Arrival {
+        source: Source::Pixel,
+        received,
+        window: shared.window,
+        order: &shared.order,
+        phone_country: site.country.as_deref(),
+        cookie: known,
+        user_agent: visitor.user_agent(),
+        country: country.as_deref(),
+        locale: visitor.locale(),
+    };
+    let mut dropped = Dropped::default();
+    let mut made = None;
+    let event = hit.into_event(worker, site, &arrival, &mut made, &mut dropped);
+    worker.count_dropped(&dropped);
+    let event = match event {
+        Ok(event) => event,
+        Err(rejection) if rejection.code == Code::Size => return (Outcome::TooLarge, None),
+        Err(_) => return (Outcome::Invalid, None),
+    };
+    let choice = (verdict == Verdict::RecordMarked).then(|| {
+        Record::Choice(Choice { identifier: event.owner().clone(), opted_out: true, received })
+    });
+    let recorded = worker.recorder.record(|batch| {
+        batch.push_event(&event)?;
+        choice.iter().try_for_each(|choice| batch.push(choice))
+    });
+    let recorded = match recorded {
+        Ok(pending) => pending.await,
+        Err(error) => Err(error),
+    };
+    match recorded {
+        Ok(()) => (Outcome::Accepted, made.map(|made| worker.cookies.set(&made, scope))),
+        Err(_) => (Outcome::Dropped, None),
+    }
+}
+
+/// The parameters of one hit, still encoded where they are not needed yet. An empty one is as if it were
+/// not there, but for properties and attributes; of a doubled one the last stands.
+#[derive(Default)]
+struct Hit<'a> {
+    site: Cow<'a, str>,
+    event: &'a str,
+    url: &'a str,
+    referrer: &'a str,
+    title: &'a str,
+    time: &'a str,
+    message_id: &'a str,
+    consent: Consent,
+    ids: Vec<(&'a str, &'a str)>,
+    props: Vec<(&'a str, &'a str)>,
+    attrs: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Hit<'a> {
+    fn read(query: &'a str) -> Self {
+        let mut hit = Self::default();
+        for (key, value) in pairs(query) {
+            match key {
+                "s" => hit.site = decode(value),
+                "e" => hit.event = value,
+                "u" => hit.url = value,
+                "r" => hit.referrer = value,
+                "t" => hit.title = value,
+                "ts" => hit.time = value,
+                "m" => hit.message_id = value,
+                "gdpr" => hit.consent.gdpr = decode(value).trim() == "1",
+                "gpp_sid" => hit.consent.gpp = !value.is_empty(),
+                "us_privacy" => hit.consent.sale_opt_out = is_sale_opt_out(&decode(value)),
+                _ => {
+                    if let Some(namespace) = key.strip_prefix("id.") {
+                        hit.ids.push((namespace, value));
+                    } else if let Some(name) = key.strip_prefix("p.") {
+                        hit.props.push((name, value));
+                    } else if let Some(name) = key.strip_prefix("a.") {
+                        hit.attrs.push((name, value));
+                    }
+                }
+            }
+        }
+        hit
+    }
+
+    fn into_event(
+        self,
+        worker: &Worker,
+        site: &Site,
+        arrival: &Arrival<'_>,
+        made: &mut Option<Identifier>,
+        dropped: &mut Dropped,
+    ) -> Result<Event, Rejection> {
+        let name = decode(self.event);
+        let name = if name.is_empty() { "page_view" } else { event_name(&name)? };
+        let time =
+            match self.time {
+                "" => None,
+                text => Some(time::millis(text).ok_or_else(|| {
+                    Rejection::new(Code::Time, "ts: expected integer milliseconds")
+                })?),
+            };
+        let (time, time_replaced) = arrival.window.place(time, None, arrival.received);
+        let message_id = match &*decode(self.message_id) {
+            "" => None,
+            id => Some(message_id(id)?.into()),
+        };
+        let mut ids = Ids::default();
+        for (at, (namespace, value)) in self.ids.iter().enumerate() {
+            let is_last = !self.ids[at + 1..].iter().any(|(later, _)| later == namespace);
+            if is_last && !value.is_empty() {
+                ids.add(&decode(namespace), &decode(value), arrival.phone_country);
+            }
+        }
+        let mut mint = || {
+            *made = worker.cookies.mint();
+            made.clone()
+        };
+        let ids = ids.finish(arrival, &mut mint, dropped)?;
+        let props = named(&self.props)?;
+        let attrs = named(&self.attrs)?;
+        let text = |encoded: &str| (!encoded.is_empty()).then(|| decode(encoded).into());
+        let agent = match arrival.user_agent {
+            Some(text) => worker.agents.borrow_mut().judge(text),
+            None => Default::default(),
+        };
+        Ok(Event {
+            site: site.key.as_str().into(),
+            name: name.into(),
+            time,
+            received: arrival.received,
+            time_replaced,
+            source: arrival.source,
+            message_id,
+            ids,
+            props,
+            attrs,
+            page: Page {
+                url: text(self.url),
+                referrer: text(self.referrer),
+                title: text(self.title),
+            },
+            device: Device {
+                kind: agent.kind.map(Into::into),
+                os: agent.os.map(Into::into),
+                browser: agent.browser.map(Into::into),
+            },
+            bot: agent.bot,
+            country: arrival.country.map(Into::into),
+            locale: arrival.locale.map(Into::into),
+        })
+    }
+}
+
+/// Named values, each name once with its last value, at the place of its first.
+fn named(sent: &[(&str, &str)]) -> Result<Vec<(Box<str>, Value)>, Rejection> {
+    let mut named: Vec<(Box<str>, Value)> = Vec::with_capacity(sent.len().min(MAX_FIELDS));
+    for (name, value) in sent {
+        let name = decode(name);
+        if name.is_empty() {
+            continue;
+        }
+        let value = Value::string(decode(value));
+        if let Some(known) = named.iter_mut().find(|(known, _)| **known == *name) {
+            known.1 = value;
+        } else if named.len() < MAX_FIELDS {
+            named.push((name.into(), value));
+        } else {
+            let message = format!("expected at most {MAX_FIELDS} properties");
+            return Err(Rejection::new(Code::Size, message));
+        }
+    }
+    Ok(named)
+}

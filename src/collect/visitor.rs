@@ -1,0 +1,162 @@
+//! Who asks: what a request tells about the browser or server that sent it.
+
+use actix_web::HttpRequest;
+use actix_web::http::header::ACCEPT_LANGUAGE;
+use actix_web::http::header::HeaderMap;
+use actix_web::http::header::HeaderName;
+use actix_web::http::header::ORIGIN;
+use actix_web::http::header::REFERER;
+use actix_web::http::header::USER_AGENT;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+
+use super::consent::Browser;
+use super::cookie;
+use super::worker::Shared;
+use crate::config::Site;
+
+const DNT: HeaderName = HeaderName::from_static("dnt");
+const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What a request tells, read once.
+pub(super) struct Visitor<'a> {
+    pub(super) headers: &'a HeaderMap,
+    /// The address, for limits only; it is written nowhere.
+    pub(super) address: IpAddr,
+    pub(super) is_https: bool,
+    pub(super) page: Page<'a>,
+    pub(super) browser: Browser,
+}
+
+/// The origin of the page that a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page<'a> {
+    /// The `Origin` header.
+    Origin(&'a str),
+    /// The origin of the `Referer` header.
+    Referrer(&'a str),
+    /// Neither was sent.
+    Unknown,
+}
+
+impl<'a> Visitor<'a> {
+    pub(super) fn of(request: &'a HttpRequest, shared: &Shared) -> Self {
+        let headers = request.headers();
+        let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        let peer = peer.to_canonical();
+        let is_proxied = shared.proxies.contains(&peer);
+        // This listener speaks plain http; https is what a trusted proxy says it took off.
+        let is_https =
+            is_proxied && last(headers, &X_FORWARDED_PROTO).is_some_and(|p| p == "https");
+        Self {
+            headers,
+            address: if is_proxied { forwarded_for(headers, shared, peer) } else { peer },
+            is_https,
+            page: page(headers),
+            browser: Browser {
+                gpc: says_one(headers, &SEC_GPC),
+                dnt: says_one(headers, &DNT),
+                opted_out: cookie::is_opted_out(headers, is_https),
+            },
+        }
+    }
+
+    /// Whether the page may send events of the site.
+    pub(super) fn may_send_for(&self, site: &Site) -> bool {
+        match self.page {
+            Page::Origin(origin) | Page::Referrer(origin) => site.allows(origin),
+            Page::Unknown => !site.require_origin,
+        }
+    }
+
+    /// Whether the request came by a browser's script: with an `Origin`.
+    pub(super) fn has_origin(&self) -> bool {
+        matches!(self.page, Page::Origin(_))
+    }
+
+    pub(super) fn user_agent(&self) -> Option<&'a str> {
+        self.headers.get(USER_AGENT)?.to_str().ok()
+    }
+
+    /// The country that the configured header tells, as two capital letters.
+    pub(super) fn country(&self, shared: &Shared) -> Option<String> {
+        let header = self.headers.get(shared.country_header.as_ref()?)?.to_str().ok()?.trim();
+        let is_country = header.len() == 2 && header.bytes().all(|b| b.is_ascii_alphabetic());
+        // XX is what proxies send for "unknown".
+        (is_country && !header.eq_ignore_ascii_case("xx")).then(|| header.to_ascii_uppercase())
+    }
+
+    /// The first tag of `Accept-Language`.
+    pub(super) fn locale(&self) -> Option<&'a str> {
+        let header = self.headers.get(ACCEPT_LANGUAGE)?.to_str().ok()?;
+        let tag = header.split([',', ';']).next()?.trim();
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        ((1..=35).contains(&tag.len()) && tag.bytes().all(fits)).then_some(tag)
+    }
+}
+
+fn says_one(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get(name).is_some_and(|value| value.as_bytes().trim_ascii() == b"1")
+}
+
+/// The last entry of a header's list: the one that the nearest proxy wrote.
+fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let line = headers.get_all(name).last()?.to_str().ok()?;
+    line.rsplit(',').next().map(str::trim)
+}
+
+/// The nearest address in `X-Forwarded-For` that is no trusted proxy: what lies beyond is hearsay.
+fn forwarded_for(headers: &HeaderMap, shared: &Shared, peer: IpAddr) -> IpAddr {
+    let mut nearest = peer;
+    let lines: Vec<_> = headers.get_all(&X_FORWARDED_FOR).collect();
+    for line in lines.into_iter().rev() {
+        for entry in line.to_str().unwrap_or_default().rsplit(',') {
+            let Ok(address) = entry.trim().parse::<IpAddr>() else { return nearest };
+            nearest = address.to_canonical();
+            if !shared.proxies.contains(&nearest) {
+                return nearest;
+            }
+        }
+    }
+    nearest
+}
+
+fn page(headers: &HeaderMap) -> Page<'_> {
+    // A header that is no text is of no site, and `null` (a sandboxed page) is none either.
+    if let Some(origin) = headers.get(ORIGIN) {
+        return Page::Origin(origin.to_str().unwrap_or("null").trim());
+    }
+    match headers.get(REFERER) {
+        Some(referrer) if !referrer.is_empty() => {
+            Page::Referrer(referrer.to_str().map_or("null", origin_of))
+        }
+        _ => Page::Unknown,
+    }
+}
+
+/// `scheme://host[:port]` of an absolute URL, or the text itself.
+fn origin_of(url: &str) -> &str {
+    let Some(at) = url.find("://") else { return url };
+    let end = url[at + 3..].find(['/', '?', '#', '\\']).map_or(url.len(), |end| at + 3 + end);
+    &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_origin_of_a_referrer_ends_at_its_path() {
+        for (url, origin) in [
+            ("https://shop.example/a?b#c", "https://shop.example"),
+            ("http://localhost:8000", "http://localhost:8000"),
+            ("https://shop.example?x", "https://shop.example"),
+            ("https://shop.example\\@evil.example/", "https://shop.example"),
+            ("about:client", "about:client"),
+        ] {
+            assert_eq!(origin_of(url), origin);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the handlers share: across all workers, and within one worker thread.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderName;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::consent::Signal;
+use super::cookie::Cookies;
+use super::limit::Limiter;
+use super::secret::Secret;
+use crate::config::Config;
+use crate::config::Durability;
+use crate::config::Site;
+use crate::ingest::canonical::Agents;
+use crate::ingest::canonical::Dropped;
+use crate::ingest::canonical::Window;
+use crate::ingest::record::Recorder;
+use crate::metrics::Histogram;
+use crate::metrics::IntCounter;
+use crate::metrics::Metrics;
+use crate::model::NamespaceOrder;
+use crate::model::Outcome;
+use crate::net::Clock;
+use crate::store::journal::Journal;
+
+/// What all workers of one listener share.
+pub(super) struct Shared {
+    pub(super) sites: HashMap<String, Site>,
+    pub(super) order: NamespaceOrder,
+    pub(super) window: Window,
+    pub(super) proxies: Vec<IpAddr>,
+    pub(super) country_header: Option<HeaderName>,
+    pub(super) limiter: Limiter,
+    pub(super) clock: Arc<dyn Clock>,
+    secret: Secret,
+    partitioned: bool,
+    metrics: Metrics,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        secret: Secret,
+    ) -> Self {
+        let country_header = config.collect.country_header.as_deref();
+        Self {
+            sites: config.sites.iter().map(|site| (site.key.clone(), site.clone())).collect(),
+            order: config.namespace_order(),
+            window: Window::Within(config.events.retention.0),
+            proxies: config.collect.trusted_proxies.iter().map(IpAddr::to_canonical).collect(),
+            country_header: country_header.and_then(|name| name.parse().ok()),
+            limiter: Limiter::new(
+                config.collect.rate_per_address,
+                config.collect.burst_per_address,
+            ),
+            clock,
+            secret,
+            partitioned: config.collect.cookie_partitioned,
+            metrics,
+        }
+    }
+}
+
+/// Where an event came in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Endpoint {
+    Pixel,
+    Events,
+}
+
+impl Endpoint {
+    const ALL: [Self; 2] = [Self::Pixel, Self::Events];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pixel => "pixel",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// The state of one worker thread.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) recorder: Recorder,
+    pub(super) agents: RefCell<Agents>,
+    pub(super) cookies: Cookies,
+    outcomes: [[IntCounter; Outcome::ALL.len()]; 2],
+    durations: [Histogram; 2],
+    refusals: [IntCounter; Signal::ALL.len()],
+    classes: [IntCounter; 4],
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        journal: Arc<dyn Journal>,
+        durability: Durability,
+    ) -> Self {
+        // Looked up once: a label's lookup costs as much as the rest of the count.
+        let metrics = &shared.metrics;
+        let outcomes = Endpoint::ALL.map(|endpoint| {
+            Outcome::ALL.map(|outcome| {
+                let labels = [endpoint.as_str(), outcome.as_str()];
+                metrics.collect_events.with_label_values(&labels)
+            })
+        });
+        let durations = Endpoint::ALL.map(|endpoint| {
+            metrics.collect_request_duration.with_label_values(&[endpoint.as_str()])
+        });
+        let refusals = Signal::ALL
+            .map(|signal| metrics.collect_refusals.with_label_values(&[signal.as_str()]));
+        let classes = ["2xx", "3xx", "4xx", "5xx"]
+            .map(|class| metrics.http_responses.with_label_values(&["public", class]));
+        Self {
+            recorder: Recorder::new(journal, durability, metrics.clone()),
+            agents: RefCell::default(),
+            cookies: Cookies::new(&shared.secret, shared.partitioned),
+            outcomes,
+            durations,
+            refusals,
+            classes,
+            shared,
+        }
+    }
+
+    /// Counts what became of events.
+    pub(super) fn count(&self, endpoint: Endpoint, outcome: Outcome, events: usize) {
+        self.outcomes[endpoint as usize][outcome as usize].inc_by(events as u64);
+    }
+
+    /// Counts a refusal for consent.
+    pub(super) fn count_refusal(&self, signal: Signal) {
+        self.refusals[signal as usize].inc();
+    }
+
+    /// Counts identifiers that were dropped.
+    pub(super) fn count_dropped(&self, dropped: &Dropped) {
+        for (reason, count) in dropped.iter() {
+            let counter = &self.shared.metrics.collect_identifiers_dropped;
+            counter.with_label_values(&[reason.as_str()]).inc_by(u64::from(count));
+        }
+    }
+
+    /// Counts how long a request took.
+    pub(super) fn took(&self, endpoint: Endpoint, seconds: f64) {
+        self.durations[endpoint as usize].observe(seconds);
+    }
+
+    /// Counts an answer on its way out.
+    pub(super) fn answered(&self, response: HttpResponse) -> HttpResponse {
+        self.count_answer(response.status());
+        response
+    }
+
+    fn count_answer(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(2);
+        if let Some(counter) = self.classes.get(class) {
+            counter.inc();
+        }
+    }
+}
