@@ -18,7 +18,10 @@ mod layout;
 mod lexer;
 mod parser;
 mod printer;
+mod render;
+mod set;
 mod token;
+mod toml_text;
 
 pub use ast::Rule;
 pub use ast::Span;
@@ -36,33 +39,22 @@ pub use printer::print;
 pub use printer::print_inline;
 pub use printer::print_name;
 pub use printer::print_string;
+pub use render::JsonDiagnostic;
+pub use render::JsonLabel;
+pub use render::JsonPlace;
+pub use render::render;
+pub use render::render_coloured;
+pub use render::to_json;
 pub use segment_file::Activate;
 pub use segment_file::Body;
 pub use segment_file::Level;
 pub use segment_file::Lookalike;
+pub use segment_file::MAX_FILE;
+pub use segment_file::MAX_ID;
 pub use segment_file::Reach;
 pub use segment_file::SegmentFile;
+pub use set::ParsedFile;
+pub use set::parse_files;
 
 #[cfg(test)]
 mod tests;
-
-impl SegmentFile {
-    /// Reads a segment file, whose stem is `id`. Never fails: the diagnostics have all that is wrong
-    /// with it, and where one is an error the segment is not to be used.
-    pub fn parse(id: &str, text: &str) -> (Self, Vec<Diagnostic>) {
-        let (rule, diagnostics) = parse(text);
-        let file = Self {
-            id: id.into(),
-            name: id.into(),
-            description: String::new(),
-            owner: String::new(),
-            body: Body::Rule(rule),
-            level: Level::default(),
-            min_size: None,
-            taxonomy: std::collections::BTreeMap::new(),
-            tags: Vec::new(),
-            activate: Vec::new(),
-        };
-        (file, diagnostics)
-    }
-}

@@ -1,4 +1,5 @@
 mod errors;
 mod formatting;
 mod reading;
+mod segment_files;
 mod trees;

@@ -2,14 +2,22 @@
 //!
 //! What names mean (other segments, destinations, namespaces) is checked elsewhere.
 
+mod format;
+mod read;
+
 use std::collections::BTreeMap;
 
 use crate::rules::ast::Name;
 use crate::rules::ast::Rule;
 use crate::rules::ast::Span;
+use crate::rules::diagnostic::Diagnostic;
+
+pub(crate) use read::read;
 
 /// The longest id of a segment, in bytes.
 pub const MAX_ID: usize = 64;
+/// The longest segment file, in bytes.
+pub const MAX_FILE: usize = 1024 * 1024;
 
 /// One segment, as one file of `segments/` states it.
 ///
@@ -36,6 +44,24 @@ pub struct SegmentFile {
     pub tags: Vec<String>,
     /// Where its members go.
     pub activate: Vec<Activate>,
+}
+
+impl SegmentFile {
+    /// Reads a segment file, whose stem is `id`. Never fails: the diagnostics have all that is wrong
+    /// with it, and where one is an error the segment is not to be used.
+    pub fn parse(id: &str, text: &str) -> (Self, Vec<Diagnostic>) {
+        let read = read(id, text);
+        (read.file, read.diagnostics)
+    }
+
+    /// Prints a segment file's rules the one canonical way, and keeps everything else, comments in
+    /// rules included.
+    ///
+    /// A file with errors comes back as it is, with what `parse` says of it. A rule that had to be left
+    /// as it is has a warning.
+    pub fn format(id: &str, text: &str) -> (String, Vec<Diagnostic>) {
+        format::format(id, text)
+    }
 }
 
 /// Who the members of a segment are.
