@@ -1,0 +1,196 @@
+//! The thread that follows the journal: when a range is large or old enough, it is cut and committed.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+
+use crate::metrics::Metrics;
+use crate::model::Millis;
+use crate::model::Record;
+use crate::model::time::MINUTE;
+use crate::net::Clock;
+use crate::store::journal::Journal;
+use crate::store::journal::Position;
+use crate::store::state::ArchivePosition;
+
+use super::ArchiveError;
+use super::Catalog;
+use super::Folded;
+use super::cut::cut;
+
+/// When a range is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Once it takes so many bytes of the journal; also the most that one cut takes.
+    pub bytes: u64,
+    /// Once its oldest record was received so long ago.
+    pub age: Millis,
+}
+
+/// 64 MiB, 10 minutes.
+impl Default for Policy {
+    fn default() -> Self {
+        Self { bytes: 64 << 20, age: 10 * MINUTE }
+    }
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing was large or old enough.
+    Idle,
+    /// A range was cut.
+    Cut {
+        /// How many events it held.
+        rows: u64,
+        /// How many files it became.
+        files: usize,
+    },
+}
+
+/// Follows the journal behind the fold.
+pub struct Archiver {
+    catalog: Arc<Catalog>,
+    journal: Arc<dyn Journal>,
+    folded: Arc<dyn Folded>,
+    clock: Arc<dyn Clock>,
+    policy: Policy,
+    /// When the record at a position was received; kept so that it is not read at every step.
+    oldest: Option<(Position, Millis)>,
+}
+
+impl Archiver {
+    /// An archiver that has done nothing yet.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        journal: Arc<dyn Journal>,
+        folded: Arc<dyn Folded>,
+        clock: Arc<dyn Clock>,
+        policy: Policy,
+    ) -> Self {
+        Self { catalog, journal, folded, clock, policy, oldest: None }
+    }
+
+    /// Cuts one range where one is due, commits it, and gives up what the journal holds before it.
+    pub fn step(&mut self) -> Result<Step, ArchiveError> {
+        let (reached, to) = (self.catalog.reached(), self.folded.committed());
+        let pending = to.position.0.saturating_sub(reached.position.0);
+        if pending == 0 {
+            return Ok(Step::Idle);
+        }
+        if pending < self.policy.bytes {
+            let oldest = self.oldest_received(reached)?;
+            if self.clock.now().saturating_sub(oldest) < self.policy.age {
+                return Ok(Step::Idle);
+            }
+        }
+        self.cut(reached, to)
+    }
+
+    /// Cuts all that the fold has committed.
+    pub fn flush(&mut self) -> Result<(), ArchiveError> {
+        loop {
+            let (reached, to) = (self.catalog.reached(), self.folded.committed());
+            if reached.position >= to.position {
+                return Ok(());
+            }
+            self.cut(reached, to)?;
+        }
+    }
+
+    fn cut(&mut self, from: ArchivePosition, to: ArchivePosition) -> Result<Step, ArchiveError> {
+        let mut reader = self.journal.reader(from.position);
+        let cut = cut(self.catalog.dir(), &mut *reader, to, self.policy.bytes, &*self.folded)?;
+        drop(reader);
+        let step = Step::Cut {
+            rows: cut.files.iter().map(|file| file.rows).sum(),
+            files: cut.files.len(),
+        };
+        self.catalog.add(cut.files, cut.reached)?;
+        self.folded.archived(cut.reached);
+        self.journal.release(cut.reached.position)?;
+        Ok(step)
+    }
+
+    /// When the first record past `reached` was received.
+    fn oldest_received(&mut self, reached: ArchivePosition) -> Result<Millis, ArchiveError> {
+        if let Some((position, received)) = self.oldest
+            && position == reached.position
+        {
+            return Ok(received);
+        }
+        let frame = self.journal.reader(reached.position).next()?;
+        let record = frame.as_ref().and_then(|frame| frame.records().next());
+        let received =
+            match record.map(|record| record.and_then(|(_, bytes)| Record::decode(bytes))) {
+                Some(Ok(Record::Event(event))) => event.received,
+                Some(Ok(Record::Choice(choice))) => choice.received,
+                Some(Ok(Record::Import(lines))) => {
+                    lines.events.first().map_or(self.clock.now(), |line| line.event.received)
+                }
+                Some(Err(_)) | None => self.clock.now(),
+            };
+        self.oldest = Some((reached.position, received));
+        Ok(received)
+    }
+}
+
+/// An archiver on a thread of its own. It ends when this is dropped.
+pub struct Worker {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub fn start(archiver: Archiver, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("archive".to_owned())
+            .spawn(move || follow(archiver, &metrics, &stopped))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic was printed by its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn follow(mut archiver: Archiver, metrics: &Metrics, stop: &(Mutex<bool>, Condvar)) {
+    const IDLE: Duration = Duration::from_secs(1);
+    const AFTER_ERROR: Duration = Duration::from_secs(10);
+    loop {
+        let pause = match archiver.step() {
+            Ok(Step::Cut { rows, files }) => {
+                metrics.archive_rows.inc_by(rows);
+                tracing::debug!(rows, files, "archived");
+                Duration::ZERO
+            }
+            Ok(Step::Idle) => IDLE,
+            Err(error) => {
+                metrics.store_errors.with_label_values(&["archive"]).inc();
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, cause, "the archive cannot go on; trying again");
+                AFTER_ERROR
+            }
+        };
+        let mut stopped = stop.0.lock();
+        if !*stopped && pause > Duration::ZERO {
+            stop.1.wait_for(&mut stopped, pause);
+        }
+        if *stopped {
+            return;
+        }
+    }
+}

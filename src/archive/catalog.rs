@@ -1,0 +1,218 @@
+//! Which files count, and up to where the archive has taken over from the journal.
+//!
+//! Both change in one commit of the state. A [`Pin`] holds one version of both, and a reader of the
+//! journal from exactly there: what it names is neither deleted nor released while it lives.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::model::time::Day;
+use crate::store::journal::Journal;
+use crate::store::journal::JournalReader;
+use crate::store::state::ArchiveCommit;
+use crate::store::state::ArchivePosition;
+use crate::store::state::ManifestRow;
+use crate::store::state::State;
+
+use super::ArchiveError;
+use super::cut::UNFINISHED;
+use super::failed;
+
+/// The manifest in memory, and the way to change it.
+pub struct Catalog {
+    dir: PathBuf,
+    state: Arc<dyn State>,
+    /// Held while a commit runs, so that a pin sees all of it or nothing.
+    inner: Mutex<Inner>,
+    /// Pins that live, by the version they hold; apart from `inner`, so that dropping one never waits.
+    pinned: Arc<Mutex<BTreeMap<u64, usize>>>,
+}
+
+struct Inner {
+    files: Arc<Vec<ManifestRow>>,
+    reached: ArchivePosition,
+    /// Grows when files are removed.
+    version: u64,
+    /// Files that count no longer, and the last version in which they did.
+    trash: Vec<(u64, PathBuf)>,
+}
+
+/// One version of the archive, and the journal from where it ends.
+pub struct Pin {
+    /// The directory that the files lie in.
+    pub dir: PathBuf,
+    /// The files that count.
+    pub files: Arc<Vec<ManifestRow>>,
+    /// Where the archive ends.
+    pub reached: ArchivePosition,
+    /// Reads the journal from there.
+    pub tail: Box<dyn JournalReader>,
+    version: u64,
+    pinned: Arc<Mutex<BTreeMap<u64, usize>>>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pinned = self.pinned.lock();
+        if let Some(count) = pinned.get_mut(&self.version) {
+            *count -= 1;
+            if *count == 0 {
+                pinned.remove(&self.version);
+            }
+        }
+    }
+}
+
+impl Catalog {
+    /// Takes over a loaded manifest; sweeps what does not count. Returns how many files were swept.
+    pub fn open(
+        dir: &Path,
+        state: Arc<dyn State>,
+        files: Vec<ManifestRow>,
+        reached: ArchivePosition,
+    ) -> Result<(Self, usize), ArchiveError> {
+        std::fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
+        let swept = sweep(dir, &files)?;
+        let inner = Inner { files: Arc::new(files), reached, version: 0, trash: Vec::new() };
+        let catalog =
+            Self { dir: dir.to_owned(), state, inner: Mutex::new(inner), pinned: Arc::default() };
+        Ok((catalog, swept))
+    }
+
+    /// The directory that the files lie in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The files that count.
+    pub fn files(&self) -> Arc<Vec<ManifestRow>> {
+        self.inner.lock().files.clone()
+    }
+
+    /// Where the archive ends.
+    pub fn reached(&self) -> ArchivePosition {
+        self.inner.lock().reached
+    }
+
+    /// Holds the archive as it is. `also` runs while it stands still: there the caller notes how far it
+    /// has folded and which events were not counted, which is all past the pin's position.
+    pub fn pin<T>(
+        &self,
+        journal: &dyn Journal,
+        also: impl FnOnce(ArchivePosition) -> T,
+    ) -> (Pin, T) {
+        let inner = self.inner.lock();
+        *self.pinned.lock().entry(inner.version).or_default() += 1;
+        let pin = Pin {
+            dir: self.dir.clone(),
+            files: inner.files.clone(),
+            reached: inner.reached,
+            tail: journal.reader(inner.reached.position),
+            version: inner.version,
+            pinned: self.pinned.clone(),
+        };
+        let also = also(inner.reached);
+        (pin, also)
+    }
+
+    /// Commits new files and the position that they reach.
+    pub(super) fn add(
+        &self,
+        added: Vec<ManifestRow>,
+        reached: ArchivePosition,
+    ) -> Result<(), ArchiveError> {
+        let mut inner = self.inner.lock();
+        let commit = ArchiveCommit { added, removed: Vec::new(), reached };
+        self.state.commit_archive(&commit)?;
+        if !commit.added.is_empty() {
+            let mut files = Vec::clone(&inner.files);
+            files.extend(commit.added);
+            inner.files = Arc::new(files);
+        }
+        inner.reached = reached;
+        Ok(())
+    }
+
+    /// Drops the files of days before `day`, and deletes those that nobody has pinned. Calling it again
+    /// deletes what was pinned meanwhile. Returns how many files count no longer.
+    pub fn drop_before(&self, day: Day) -> Result<usize, ArchiveError> {
+        let mut inner = self.inner.lock();
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            inner.files.iter().cloned().partition(|file| file.day >= day);
+        if !dropped.is_empty() {
+            let commit = ArchiveCommit {
+                added: Vec::new(),
+                removed: dropped.iter().map(|row| row.file.clone()).collect(),
+                reached: inner.reached,
+            };
+            self.state.commit_archive(&commit)?;
+            let version = inner.version;
+            inner.trash.extend(dropped.iter().map(|row| (version, self.dir.join(&*row.file))));
+            inner.files = Arc::new(kept);
+            inner.version += 1;
+        }
+        let oldest = self.pinned.lock().keys().next().copied().unwrap_or(u64::MAX);
+        let (free, held) = inner.trash.drain(..).partition(|(version, _)| *version < oldest);
+        inner.trash = held;
+        drop(inner);
+        for (_, path) in free {
+            // What cannot be deleted now is swept at the next start.
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, path = %path.display(), "a file that counts no longer stays");
+            }
+            remove_empty_folders(&path);
+        }
+        Ok(dropped.len())
+    }
+}
+
+/// Deletes the archive's files that no row of the manifest names, and folders left empty.
+fn sweep(dir: &Path, manifest: &[ManifestRow]) -> Result<usize, ArchiveError> {
+    let counted: BTreeSet<&str> = manifest.iter().map(|row| &*row.file).collect();
+    let mut swept = 0;
+    for day in folders(dir, "day=")? {
+        for shard in folders(&day, "shard=")? {
+            let entries = std::fs::read_dir(&shard).map_err(|e| failed("read", &shard, e))?;
+            for entry in entries {
+                let path = entry.map_err(|source| failed("read", &shard, source))?.path();
+                let extension = path.extension().and_then(|extension| extension.to_str());
+                let ours = matches!(extension, Some("parquet" | UNFINISHED));
+                let name = path.strip_prefix(dir).ok().and_then(Path::to_str);
+                if ours && name.is_none_or(|name| !counted.contains(name)) {
+                    std::fs::remove_file(&path).map_err(|e| failed("remove", &path, e))?;
+                    swept += 1;
+                }
+            }
+            // Fails where it is not empty, as it should.
+            let _ = std::fs::remove_dir(&shard);
+        }
+        let _ = std::fs::remove_dir(&day);
+    }
+    Ok(swept)
+}
+
+fn folders(dir: &Path, prefix: &str) -> Result<Vec<PathBuf>, ArchiveError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|source| failed("read", dir, source))? {
+        let entry = entry.map_err(|source| failed("read", dir, source))?;
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the folders of a deleted file, as far as nothing else is in them.
+fn remove_empty_folders(file: &Path) {
+    for folder in file.ancestors().skip(1).take(2) {
+        if std::fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
+}
