@@ -3,6 +3,7 @@
 //! Values come from the file, then from `THRONG_…` variables, then from `--set`, the later over the
 //! earlier. `config/throng.toml` states every default, and a test holds the two together.
 
+mod destinations;
 mod read;
 mod site;
 mod units;
@@ -10,6 +11,7 @@ mod units;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
+pub use destinations::{Destination, DestinationKind, FileFormat, read_destinations};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use units::{ByteSize, InvalidUnit, Period};

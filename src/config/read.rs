@@ -129,7 +129,8 @@ fn lookup(known: &Table, key: &str) -> Vec<String> {
     keys.into_iter().chain(optional.iter().map(|k| (*k).to_owned())).collect()
 }
 
-fn hint<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
+/// Names the known key that is nearest, where one is near.
+pub(super) fn hint<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
     known
         .map(|name| (strsim::damerau_levenshtein(key, name), name))
         .min()
