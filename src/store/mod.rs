@@ -5,6 +5,7 @@
 
 pub mod embedded;
 pub mod journal;
+pub mod ledger;
 pub mod state;
 
 use std::error::Error;

@@ -5,6 +5,7 @@
 
 mod file;
 pub mod journal;
+pub mod ledger;
 pub mod lock;
 mod state;
 mod state_rows;

@@ -1,0 +1,340 @@
+//! The ledger and outbox in a redb file of their own, `ledger.redb`.
+//!
+//! ```text
+//! meta        name → number                  version, the next order, the next target number
+//! targets     (destination, segment) → number, last generation, last seq, how many are held
+//! held        target number ‖ namespace ‖ 0 ‖ value → 0 sure, 1 unsure
+//! outbox      (target number, generation, seq) → order, times, adds, removes
+//! deliveries  (destination, order) → JSON of a `Delivery`
+//! ```
+//! Target numbers are big-endian in `held`, so that a target's identifiers lie together, in order. A target
+//! is never forgotten, or the names of its batches could come again.
+
+mod codec;
+mod file;
+
+use redb::ReadableTable;
+use redb::TableDefinition;
+use redb::WriteTransaction;
+use std::ops::Bound;
+use std::path::Path;
+
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::store::StoreError;
+use crate::store::ledger::Batch;
+use crate::store::ledger::Changes;
+use crate::store::ledger::DELIVERIES_KEPT;
+use crate::store::ledger::Delivery;
+use crate::store::ledger::DeliveryState;
+use crate::store::ledger::Held;
+use crate::store::ledger::Ledger;
+use crate::store::ledger::Standing;
+use crate::store::ledger::Target;
+use codec::{Posted, TargetRow};
+use file::{Fault, LedgerFile};
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const TARGETS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("targets");
+const HELD: TableDefinition<'_, &[u8], u8> = TableDefinition::new("held");
+const OUTBOX: TableDefinition<'_, (u32, u64, u64), &[u8]> = TableDefinition::new("outbox");
+const DELIVERIES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("deliveries");
+
+const SURE: u8 = 0;
+const UNSURE: u8 = 1;
+
+/// The version of the file's layout.
+const VERSION: u64 = 1;
+
+/// The ledger of one process.
+#[derive(Debug)]
+pub struct EmbeddedLedger {
+    file: LedgerFile,
+}
+
+impl EmbeddedLedger {
+    /// Opens the file, and makes it where it is missing.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { file: LedgerFile::open(path)? })
+    }
+
+    /// A ledger that is gone with the process, for tests of what is above it.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Self { file: LedgerFile::in_memory() }
+    }
+
+    /// Ends a prepared batch: every identifier in it takes the mark given for its side, or leaves.
+    fn settle(
+        &self,
+        batch: &Batch,
+        now: Millis,
+        state: DeliveryState,
+        marks: Marks,
+    ) -> Result<(), StoreError> {
+        self.file.write(|txn| {
+            let Some(mut row) = target_row(txn, &batch.target)? else { return Ok(()) };
+            let key = (row.number, batch.generation, batch.seq);
+            let Some(posted) = take_posted(txn, key)? else { return Ok(()) };
+            {
+                let mut held = txn.open_table(HELD)?;
+                let sides =
+                    [(&posted.changes.adds, marks.adds), (&posted.changes.removes, marks.removes)];
+                for (identifiers, mark) in sides {
+                    for identifier in identifiers {
+                        let key = codec::held_key(row.number, identifier);
+                        match mark {
+                            Some(mark) => {
+                                let new = held.insert(key.as_slice(), mark)?.is_none();
+                                row.held += u64::from(new);
+                            }
+                            None => {
+                                let gone = held.remove(key.as_slice())?.is_some();
+                                row.held -= u64::from(gone);
+                            }
+                        }
+                    }
+                }
+            }
+            put_target_row(txn, &batch.target, &row)?;
+            change_delivery(txn, &batch.target.destination, posted.order, |delivery| {
+                delivery.state = state;
+                delivery.settled_at = Some(now);
+            })
+        })
+    }
+}
+
+/// What an identifier becomes: held with a mark, or not held.
+struct Marks {
+    adds: Option<u8>,
+    removes: Option<u8>,
+}
+
+impl Ledger for EmbeddedLedger {
+    fn standings(&self) -> Result<Vec<Standing>, StoreError> {
+        self.file.read(|txn| {
+            let outbox = txn.open_table(OUTBOX)?;
+            let mut standings = Vec::new();
+            for entry in txn.open_table(TARGETS)?.iter()? {
+                let (key, row) = entry?;
+                let (destination, segment) = key.value();
+                let row = TargetRow::decode(row.value())?;
+                let mut prepared = 0;
+                for entry in outbox.range(batches_of(row.number))? {
+                    entry?;
+                    prepared += 1;
+                }
+                if row.held > 0 || prepared > 0 {
+                    let target = Target::new(destination, segment);
+                    standings.push(Standing { target, held: row.held, prepared });
+                }
+            }
+            Ok(standings)
+        })
+    }
+
+    fn held(
+        &self,
+        target: &Target,
+        after: Option<&Identifier>,
+        limit: usize,
+    ) -> Result<Vec<Held>, StoreError> {
+        self.file.read(|txn| {
+            let targets = txn.open_table(TARGETS)?;
+            let key = (target.destination.as_str(), target.segment.as_str());
+            let Some(row) = targets.get(key)? else { return Ok(Vec::new()) };
+            let number = TargetRow::decode(row.value())?.number;
+            let (first, end) = codec::held_range(number);
+            let after = after.map(|identifier| codec::held_key(number, identifier));
+            let from = match &after {
+                Some(key) => Bound::Excluded(key.as_slice()),
+                None => Bound::Included(first.as_slice()),
+            };
+            let table = txn.open_table(HELD)?;
+            let mut held = Vec::new();
+            for entry in table.range::<&[u8]>((from, Bound::Excluded(end.as_slice())))?.take(limit)
+            {
+                let (key, mark) = entry?;
+                let identifier = codec::held_identifier(key.value())?;
+                held.push(Held { identifier, unsure: mark.value() != SURE });
+            }
+            Ok(held)
+        })
+    }
+
+    fn prepare(
+        &self,
+        target: &Target,
+        generation: u64,
+        true_for: Millis,
+        changes: Changes,
+        now: Millis,
+    ) -> Result<Batch, StoreError> {
+        self.file.write(|txn| {
+            let mut row = match target_row(txn, target)? {
+                Some(row) => row,
+                None => {
+                    let number = next(txn, "targets")?;
+                    let number =
+                        u32::try_from(number).map_err(|_| Fault::Layout("too many targets"))?;
+                    TargetRow { number, generation, seq: 0, held: 0 }
+                }
+            };
+            if generation > row.generation {
+                (row.generation, row.seq) = (generation, 0);
+            }
+            row.seq += 1;
+            put_target_row(txn, target, &row)?;
+            let order = next(txn, "order")?;
+            let posted = Posted { order, true_for, prepared_at: now, changes: changes.clone() };
+            txn.open_table(OUTBOX)?
+                .insert((row.number, row.generation, row.seq), posted.encode().as_slice())?;
+            let batch = Batch {
+                target: target.clone(),
+                generation: row.generation,
+                seq: row.seq,
+                true_for,
+                prepared_at: now,
+                changes: changes.clone(),
+            };
+            remember(txn, order, &batch.delivery())?;
+            Ok(batch)
+        })
+    }
+
+    fn prepared(&self, target: &Target) -> Result<Vec<Batch>, StoreError> {
+        self.file.read(|txn| {
+            let targets = txn.open_table(TARGETS)?;
+            let key = (target.destination.as_str(), target.segment.as_str());
+            let Some(row) = targets.get(key)? else { return Ok(Vec::new()) };
+            let number = TargetRow::decode(row.value())?.number;
+            let mut batches = Vec::new();
+            for entry in txn.open_table(OUTBOX)?.range(batches_of(number))? {
+                let (key, bytes) = entry?;
+                let (_, generation, seq) = key.value();
+                let posted = Posted::decode(bytes.value())?;
+                batches.push(Batch {
+                    target: target.clone(),
+                    generation,
+                    seq,
+                    true_for: posted.true_for,
+                    prepared_at: posted.prepared_at,
+                    changes: posted.changes,
+                });
+            }
+            Ok(batches)
+        })
+    }
+
+    fn failed(&self, batch: &Batch, trouble: &str) -> Result<(), StoreError> {
+        self.file.write(|txn| {
+            let Some(row) = target_row(txn, &batch.target)? else { return Ok(()) };
+            let order = {
+                let outbox = txn.open_table(OUTBOX)?;
+                let entry = outbox.get((row.number, batch.generation, batch.seq))?;
+                match entry {
+                    Some(bytes) => Posted::decode(bytes.value())?.order,
+                    None => return Ok(()),
+                }
+            };
+            change_delivery(txn, &batch.target.destination, order, |delivery| {
+                delivery.failures += 1;
+                delivery.trouble = Some(trouble.to_owned());
+            })
+        })
+    }
+
+    fn acknowledge(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
+        let marks = Marks { adds: Some(SURE), removes: None };
+        self.settle(batch, now, DeliveryState::Acknowledged, marks)
+    }
+
+    fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
+        let marks = Marks { adds: Some(UNSURE), removes: Some(UNSURE) };
+        self.settle(batch, now, DeliveryState::Withdrawn, marks)
+    }
+
+    fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        self.file.read(|txn| {
+            let table = txn.open_table(DELIVERIES)?;
+            let mut deliveries = Vec::new();
+            for entry in table.range((destination, 0)..=(destination, u64::MAX))?.rev().take(limit)
+            {
+                deliveries.push(codec::delivery(entry?.1.value())?);
+            }
+            Ok(deliveries)
+        })
+    }
+}
+
+/// The keys of a target's batches.
+fn batches_of(number: u32) -> std::ops::RangeInclusive<(u32, u64, u64)> {
+    (number, 0, 0)..=(number, u64::MAX, u64::MAX)
+}
+
+/// Gives the next number of a count in `meta`, from 1.
+fn next(txn: &WriteTransaction, count: &str) -> Result<u64, Fault> {
+    let mut meta = txn.open_table(META)?;
+    let next = meta.get(count)?.map_or(0, |last| last.value()) + 1;
+    meta.insert(count, next)?;
+    Ok(next)
+}
+
+fn target_row(txn: &WriteTransaction, target: &Target) -> Result<Option<TargetRow>, Fault> {
+    let table = txn.open_table(TARGETS)?;
+    let row = table.get((target.destination.as_str(), target.segment.as_str()))?;
+    Ok(row.map(|row| TargetRow::decode(row.value())).transpose()?)
+}
+
+fn put_target_row(txn: &WriteTransaction, target: &Target, row: &TargetRow) -> Result<(), Fault> {
+    let key = (target.destination.as_str(), target.segment.as_str());
+    txn.open_table(TARGETS)?.insert(key, row.encode().as_slice())?;
+    Ok(())
+}
+
+/// Takes a batch out of the outbox.
+fn take_posted(txn: &WriteTransaction, key: (u32, u64, u64)) -> Result<Option<Posted>, Fault> {
+    let mut outbox = txn.open_table(OUTBOX)?;
+    let bytes = outbox.remove(key)?;
+    Ok(bytes.map(|bytes| Posted::decode(bytes.value())).transpose()?)
+}
+
+/// Puts a delivery on record, and drops the oldest of its destination beyond those kept.
+fn remember(txn: &WriteTransaction, order: u64, delivery: &Delivery) -> Result<(), Fault> {
+    let destination = delivery.destination.as_str();
+    let mut table = txn.open_table(DELIVERIES)?;
+    table.insert((destination, order), codec::delivery_bytes(delivery).as_slice())?;
+    let mut kept = 0;
+    let mut dropped = Vec::new();
+    for entry in table.range((destination, 0)..=(destination, u64::MAX))?.rev() {
+        kept += 1;
+        if kept > DELIVERIES_KEPT {
+            dropped.push(entry?.0.value().1);
+        }
+    }
+    for order in dropped {
+        table.remove((destination, order))?;
+    }
+    Ok(())
+}
+
+/// Changes what is on record of a delivery, if it is still kept.
+fn change_delivery(
+    txn: &WriteTransaction,
+    destination: &str,
+    order: u64,
+    change: impl FnOnce(&mut Delivery),
+) -> Result<(), Fault> {
+    let mut table = txn.open_table(DELIVERIES)?;
+    let delivery = table.get((destination, order))?.map(|bytes| codec::delivery(bytes.value()));
+    if let Some(delivery) = delivery {
+        let mut delivery = delivery?;
+        change(&mut delivery);
+        table.insert((destination, order), codec::delivery_bytes(&delivery).as_slice())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

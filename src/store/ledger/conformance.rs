@@ -1,0 +1,209 @@
+//! The contract of a [`Ledger`], run against every backend.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::model::Namespace;
+
+/// Opens the store, the same one at each call.
+pub(crate) type Open<'a> = &'a dyn Fn() -> Arc<dyn Ledger>;
+
+/// The contracts that hold across processes: a backend opens the store anew at each call.
+pub(crate) const ACROSS_PROCESSES: [fn(Open<'_>); 2] =
+    [names_of_batches_only_rise, everything_outlives_the_process];
+
+/// Every contract. Each gets a store of its own.
+pub(crate) const ALL: [fn(Open<'_>); 8] = [
+    what_is_acknowledged_is_held_in_order,
+    what_is_held_comes_in_pages,
+    targets_do_not_meet,
+    a_withdrawn_batch_leaves_its_identifiers_unsure,
+    names_of_batches_only_rise,
+    settling_twice_changes_nothing,
+    everything_outlives_the_process,
+    deliveries_are_remembered_and_bounded,
+];
+
+fn identifier(namespace: &str, value: &str) -> Identifier {
+    Identifier::new(Namespace::new(namespace).unwrap(), value).unwrap()
+}
+
+fn users(values: &[&str]) -> Vec<Identifier> {
+    values.iter().map(|value| identifier("user_id", value)).collect()
+}
+
+fn changes(adds: &[&str], removes: &[&str]) -> Changes {
+    Changes { adds: users(adds), removes: users(removes) }
+}
+
+fn target() -> Target {
+    Target::new("crm", "buyers")
+}
+
+fn held(ledger: &dyn Ledger, target: &Target) -> Vec<(String, bool)> {
+    let held = ledger.held(target, None, 1_000).unwrap();
+    held.into_iter().map(|held| (held.identifier.value().to_owned(), held.unsure)).collect()
+}
+
+fn sure(values: &[&str]) -> Vec<(String, bool)> {
+    values.iter().map(|value| ((*value).to_owned(), false)).collect()
+}
+
+fn what_is_acknowledged_is_held_in_order(open: Open<'_>) {
+    let ledger = open();
+    let batch = ledger.prepare(&target(), 4, 77, changes(&["b", "a", "ab"], &[]), 100).unwrap();
+    assert_eq!((batch.generation, batch.seq, batch.true_for, batch.prepared_at), (4, 1, 77, 100));
+    assert_eq!(held(&*ledger, &target()), []);
+    assert_eq!(ledger.prepared(&target()).unwrap(), std::slice::from_ref(&batch));
+    ledger.acknowledge(&batch, 101).unwrap();
+    assert_eq!(held(&*ledger, &target()), sure(&["a", "ab", "b"]));
+    assert_eq!(ledger.prepared(&target()).unwrap(), []);
+
+    let batch = ledger.prepare(&target(), 5, 78, changes(&["c"], &["a", "gone"]), 102).unwrap();
+    ledger.acknowledge(&batch, 103).unwrap();
+    assert_eq!(held(&*ledger, &target()), sure(&["ab", "b", "c"]));
+    let standing = Standing { target: target(), held: 3, prepared: 0 };
+    assert_eq!(ledger.standings().unwrap(), [standing]);
+}
+
+fn what_is_held_comes_in_pages(open: Open<'_>) {
+    let ledger = open();
+    let mut all: Vec<Identifier> =
+        (0..25).map(|n| identifier("user_id", &format!("{n}"))).collect();
+    // A namespace that begins another, and values that sort around the byte between the halves.
+    all.extend(["user", "user_id_x", "a", "z9"].map(|namespace| identifier(namespace, "!")));
+    all.sort();
+    let changes = Changes { adds: all.clone(), removes: Vec::new() };
+    let batch = ledger.prepare(&target(), 1, 0, changes, 0).unwrap();
+    ledger.acknowledge(&batch, 0).unwrap();
+    let mut read: Vec<Identifier> = Vec::new();
+    loop {
+        let page = ledger.held(&target(), read.last(), 7).unwrap();
+        assert!(page.len() <= 7);
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page.into_iter().map(|held| held.identifier));
+    }
+    assert_eq!(read, all);
+    let between = identifier("user_id", "10x");
+    let page = ledger.held(&target(), Some(&between), 1).unwrap();
+    assert_eq!(page[0].identifier, identifier("user_id", "11"));
+}
+
+fn targets_do_not_meet(open: Open<'_>) {
+    let ledger = open();
+    let targets =
+        [("crm", "buyers"), ("crm", "lookers"), ("ads", "buyers")].map(|(d, s)| Target::new(d, s));
+    for (at, target) in targets.iter().enumerate() {
+        let value = at.to_string();
+        let batch = ledger.prepare(target, 1, 0, changes(&[&value], &[]), 0).unwrap();
+        assert_eq!(batch.seq, 1);
+        ledger.acknowledge(&batch, 0).unwrap();
+    }
+    for (at, target) in targets.iter().enumerate() {
+        assert_eq!(held(&*ledger, target), sure(&[&at.to_string()]));
+    }
+    assert_eq!(held(&*ledger, &Target::new("ads", "lookers")), []);
+    let mut sorted = targets.to_vec();
+    sorted.sort();
+    let standings = ledger.standings().unwrap();
+    assert_eq!(standings.iter().map(|s| s.target.clone()).collect::<Vec<_>>(), sorted);
+    let batch = ledger.prepare(&targets[0], 1, 0, changes(&[], &["0"]), 0).unwrap();
+    assert_eq!(ledger.prepared(&targets[1]).unwrap(), []);
+    ledger.acknowledge(&batch, 0).unwrap();
+    assert_eq!(ledger.standings().unwrap().len(), 2);
+}
+
+fn a_withdrawn_batch_leaves_its_identifiers_unsure(open: Open<'_>) {
+    let ledger = open();
+    let batch = ledger.prepare(&target(), 1, 0, changes(&["a", "b"], &[]), 0).unwrap();
+    ledger.acknowledge(&batch, 0).unwrap();
+    let batch = ledger.prepare(&target(), 2, 0, changes(&["c"], &["a"]), 0).unwrap();
+    ledger.withdraw(&batch, 0).unwrap();
+    let marks = [("a", true), ("b", false), ("c", true)].map(|(value, m)| (value.to_owned(), m));
+    assert_eq!(held(&*ledger, &target()), marks);
+    assert_eq!(ledger.prepared(&target()).unwrap(), []);
+    // The next batch settles it.
+    let batch = ledger.prepare(&target(), 2, 0, changes(&["a"], &["c"]), 0).unwrap();
+    ledger.acknowledge(&batch, 0).unwrap();
+    assert_eq!(held(&*ledger, &target()), sure(&["a", "b"]));
+    assert_eq!(ledger.standings().unwrap()[0].held, 2);
+}
+
+fn names_of_batches_only_rise(open: Open<'_>) {
+    let mut names = Vec::new();
+    let mut ids = std::collections::HashSet::new();
+    for generation in [0, 3, 3, 2, 3, 4, 1, 0] {
+        // A number is used up by a batch that went nowhere, and by an earlier process.
+        let ledger = open();
+        let batch = ledger.prepare(&target(), generation, 0, changes(&["a"], &[]), 0).unwrap();
+        assert!(ids.insert(batch.id()));
+        names.push((batch.generation, batch.seq));
+        match names.len() % 3 {
+            0 => ledger.acknowledge(&batch, 0).unwrap(),
+            1 => ledger.withdraw(&batch, 0).unwrap(),
+            _ => {}
+        }
+    }
+    assert_eq!(names, [(0, 1), (3, 1), (3, 2), (3, 3), (3, 4), (4, 1), (4, 2), (4, 3)]);
+    let other = Target::new("crm", "lookers");
+    let batch = open().prepare(&other, 3, 0, changes(&["a"], &[]), 0).unwrap();
+    assert!(ids.insert(batch.id()));
+    assert_eq!(batch.id().as_str().len(), 32);
+}
+
+fn settling_twice_changes_nothing(open: Open<'_>) {
+    let ledger = open();
+    let first = ledger.prepare(&target(), 1, 0, changes(&["a"], &[]), 0).unwrap();
+    ledger.acknowledge(&first, 0).unwrap();
+    let second = ledger.prepare(&target(), 1, 0, changes(&[], &["a"]), 0).unwrap();
+    ledger.acknowledge(&second, 0).unwrap();
+    ledger.acknowledge(&first, 0).unwrap();
+    ledger.withdraw(&second, 0).unwrap();
+    ledger.failed(&second, "late").unwrap();
+    assert_eq!(held(&*ledger, &target()), []);
+    assert_eq!(ledger.standings().unwrap(), []);
+    assert_eq!(ledger.deliveries("crm", 1).unwrap()[0].failures, 0);
+}
+
+fn everything_outlives_the_process(open: Open<'_>) {
+    let ledger = open();
+    let batch = ledger.prepare(&target(), 1, 5, changes(&["a"], &[]), 6).unwrap();
+    ledger.acknowledge(&batch, 7).unwrap();
+    let batch = ledger.prepare(&target(), 2, 8, changes(&["b"], &["a"]), 9).unwrap();
+    ledger.failed(&batch, "no room").unwrap();
+    drop(ledger);
+    let ledger = open();
+    assert_eq!(ledger.prepared(&target()).unwrap(), [batch]);
+    assert_eq!(held(&*ledger, &target()), sure(&["a"]));
+    let standing = Standing { target: target(), held: 1, prepared: 1 };
+    assert_eq!(ledger.standings().unwrap(), [standing]);
+    let deliveries = ledger.deliveries("crm", 9).unwrap();
+    assert_eq!(deliveries.len(), 2);
+    let (last, first) = (&deliveries[0], &deliveries[1]);
+    assert_eq!((last.generation, last.seq, last.adds, last.removes), (2, 1, 1, 1));
+    assert_eq!((last.state, last.settled_at, last.failures), (DeliveryState::Prepared, None, 1));
+    assert_eq!(last.trouble.as_deref(), Some("no room"));
+    assert_eq!((first.state, first.settled_at), (DeliveryState::Acknowledged, Some(7)));
+}
+
+fn deliveries_are_remembered_and_bounded(open: Open<'_>) {
+    let ledger = open();
+    let other = Target::new("ads", "buyers");
+    let first = ledger.prepare(&other, 1, 0, changes(&["a"], &[]), 0).unwrap();
+    let old = ledger.prepare(&target(), 1, 0, changes(&["a"], &[]), 0).unwrap();
+    for seq in 2..=DELIVERIES_KEPT + 1 {
+        let batch = ledger.prepare(&target(), 1, 0, changes(&[], &["x"]), 0).unwrap();
+        assert_eq!(batch.seq, seq);
+        ledger.withdraw(&batch, 1).unwrap();
+    }
+    let deliveries = ledger.deliveries("crm", usize::MAX).unwrap();
+    assert_eq!(deliveries.len() as u64, DELIVERIES_KEPT);
+    assert_eq!(deliveries[0].seq, DELIVERIES_KEPT + 1);
+    assert_eq!(deliveries[0].state, DeliveryState::Withdrawn);
+    // A batch that is no longer on record is still delivered.
+    ledger.acknowledge(&old, 2).unwrap();
+    assert!(held(&*ledger, &target()).contains(&("a".to_owned(), false)));
+    assert_eq!(ledger.deliveries("ads", 5).unwrap(), [first.delivery()]);
+}

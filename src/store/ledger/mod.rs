@@ -1,0 +1,289 @@
+//! The port of activation: what each destination holds (the ledger), and what is on its way (the outbox).
+//!
+//! The ledger is of identifiers, not of people: what was sent can be taken back after the profile that
+//! had it is gone. A batch is written to the outbox before it is sent and leaves it with its outcome, so
+//! a crash at any point leaves either nothing sent or a batch that says what may have been sent.
+//! What is sent, when and how is decided in `activate`.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::store::StoreError;
+
+/// How many deliveries are remembered for each destination.
+pub const DELIVERIES_KEPT: u64 = 1_000;
+
+/// One segment's audience at one destination.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The destination's name.
+    pub destination: String,
+    /// The segment's id.
+    pub segment: String,
+}
+
+/// What is known of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Which.
+    pub target: Target,
+    /// How many identifiers it holds or may hold.
+    pub held: u64,
+    /// How many batches are prepared and without an outcome.
+    pub prepared: u64,
+}
+
+/// One identifier at one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// What was sent.
+    pub identifier: Identifier,
+    /// Whether it was part of a batch whose outcome nobody knows: it may be held there or not.
+    pub unsure: bool,
+}
+
+/// What a batch says: no identifier is in both.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Identifiers to hold, in order.
+    pub adds: Vec<Identifier>,
+    /// Identifiers to hold no longer, in order.
+    pub removes: Vec<Identifier>,
+}
+
+/// A batch for one target. It never changes once it is prepared: a repeat sends the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Where it goes.
+    pub target: Target,
+    /// The generation of the audience that it leads to. Never goes back for a target.
+    pub generation: u64,
+    /// From 1 in each generation of a target; never given twice.
+    pub seq: u64,
+    /// The time that the audience is true for.
+    pub true_for: Millis,
+    /// When it was prepared.
+    pub prepared_at: Millis,
+    /// What it says.
+    pub changes: Changes,
+}
+
+/// The name of a batch: the same for every repeat, another for every other batch.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BatchId(String);
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// It was written down and has no outcome yet.
+    Prepared,
+    /// The destination has it.
+    Acknowledged,
+    /// Its outcome is unknown and it is not repeated, because people left or opted out since. What it
+    /// may have done is put right by the batches after it.
+    Withdrawn,
+}
+
+/// One batch and its attempts, without its identifiers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The batch.
+    pub batch: BatchId,
+    /// The destination's name.
+    pub destination: String,
+    /// The segment's id.
+    pub segment: String,
+    /// The batch's generation.
+    pub generation: u64,
+    /// The batch's number in the generation.
+    pub seq: u64,
+    /// How many identifiers it adds.
+    pub adds: u64,
+    /// How many identifiers it removes.
+    pub removes: u64,
+    /// When it was prepared; written as RFC 3339.
+    #[serde(with = "rfc3339")]
+    pub prepared_at: Millis,
+    /// What became of it.
+    pub state: DeliveryState,
+    /// When it was acknowledged or withdrawn; written as RFC 3339.
+    #[serde(with = "rfc3339_option")]
+    pub settled_at: Option<Millis>,
+    /// How many attempts failed.
+    pub failures: u64,
+    /// What the last failed attempt was answered.
+    pub trouble: Option<String>,
+}
+
+/// Keeps what destinations hold and what is on its way there. Each call is one transaction, durable when
+/// it returns.
+///
+/// One caller at a time changes a target; readers may come any time.
+pub trait Ledger: Send + Sync {
+    /// Every target that holds something or has a batch prepared, in order.
+    fn standings(&self) -> Result<Vec<Standing>, StoreError>;
+
+    /// What a target holds or may hold, in order of namespace and value, after an identifier, at most
+    /// `limit` of them.
+    fn held(
+        &self,
+        target: &Target,
+        after: Option<&Identifier>,
+        limit: usize,
+    ) -> Result<Vec<Held>, StoreError>;
+
+    /// Writes a batch down, under the target's next number.
+    ///
+    /// A generation below the last one used for the target counts as that one, so that names of batches
+    /// only rise.
+    fn prepare(
+        &self,
+        target: &Target,
+        generation: u64,
+        true_for: Millis,
+        changes: Changes,
+        now: Millis,
+    ) -> Result<Batch, StoreError>;
+
+    /// A target's batches without outcome, in the order they were prepared.
+    fn prepared(&self, target: &Target) -> Result<Vec<Batch>, StoreError>;
+
+    /// Remembers that an attempt failed; the batch stays prepared.
+    fn failed(&self, batch: &Batch, trouble: &str) -> Result<(), StoreError>;
+
+    /// The destination has the batch: its adds are held, its removes are not. Does nothing for a batch
+    /// that is not prepared.
+    fn acknowledge(&self, batch: &Batch, now: Millis) -> Result<(), StoreError>;
+
+    /// Nobody will know whether the destination has the batch: every identifier in it is unsure. Does
+    /// nothing for a batch that is not prepared.
+    fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError>;
+
+    /// The last batches of a destination, the latest prepared first, at most `limit` of those kept.
+    fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError>;
+}
+
+impl Target {
+    /// The audience of a segment at a destination.
+    pub fn new(destination: impl Into<String>, segment: impl Into<String>) -> Self {
+        Self { destination: destination.into(), segment: segment.into() }
+    }
+}
+
+impl Changes {
+    /// How many identifiers it has.
+    pub fn len(&self) -> usize {
+        self.adds.len() + self.removes.len()
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Batch {
+    /// The batch's name.
+    pub fn id(&self) -> BatchId {
+        let mut hash = Sha256::new();
+        for text in [&self.target.destination, &self.target.segment] {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+        hash.update(self.generation.to_le_bytes());
+        hash.update(self.seq.to_le_bytes());
+        let digest: [u8; 32] = hash.finalize().into();
+        // 128 bits: no two batches of one installation will ever meet.
+        BatchId(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The record of the batch as it is prepared.
+    pub fn delivery(&self) -> Delivery {
+        Delivery {
+            batch: self.id(),
+            destination: self.target.destination.clone(),
+            segment: self.target.segment.clone(),
+            generation: self.generation,
+            seq: self.seq,
+            adds: self.changes.adds.len() as u64,
+            removes: self.changes.removes.len() as u64,
+            prepared_at: self.prepared_at,
+            state: DeliveryState::Prepared,
+            settled_at: None,
+            failures: 0,
+            trouble: None,
+        }
+    }
+}
+
+impl BatchId {
+    /// The name, 32 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.segment, self.destination)
+    }
+}
+
+mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::model::Millis;
+    use crate::model::time::format_rfc3339;
+    use crate::model::time::parse_rfc3339;
+
+    pub(super) fn serialize<S: Serializer>(time: &Millis, to: S) -> Result<S::Ok, S::Error> {
+        format_rfc3339(*time).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Millis, D::Error> {
+        let text = String::deserialize(from)?;
+        parse_rfc3339(&text).ok_or_else(|| serde::de::Error::custom("expected an RFC 3339 time"))
+    }
+}
+
+mod rfc3339_option {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::model::Millis;
+    use crate::model::time::format_rfc3339;
+    use crate::model::time::parse_rfc3339;
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Millis>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(format_rfc3339).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Millis>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+        let time = parse_rfc3339(&text);
+        Ok(Some(time.ok_or_else(|| serde::de::Error::custom("expected an RFC 3339 time"))?))
+    }
+}
