@@ -1,5 +1,6 @@
 //! Throng: tracker pixels come in, audiences go out.
 
+pub mod activate;
 pub mod archive;
 pub mod bitmap;
 pub mod collect;

@@ -1,0 +1,58 @@
+//! What activation asks of the rest of the product.
+
+use roaring::RoaringBitmap;
+
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::model::Namespace;
+use crate::model::ShardId;
+use crate::store::StoreError;
+
+/// One `[[activate]]` of a segment in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// The segment's id.
+    pub segment: String,
+    /// The destination's name.
+    pub destination: String,
+    /// The namespaces that are sent; all that the destination takes where `None`.
+    pub identifiers: Option<Vec<Namespace>>,
+    /// With fewer eligible members than this nothing is added.
+    pub min_size: u64,
+}
+
+/// The members of one segment, in one generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Audience {
+    /// The generation.
+    pub generation: u64,
+    /// The time that it is true for.
+    pub true_for: Millis,
+    /// The ordinals of its members, by shard.
+    pub members: Vec<RoaringBitmap>,
+}
+
+/// Where audiences, and what is known of the people in them, come from.
+pub trait Audiences: Send + Sync {
+    /// The activations of all segments in force: of the last good version where a file is wrong. What is
+    /// not among them is taken back from its destination, so this is `None` until all are known.
+    fn activations(&self) -> Option<Vec<Activation>>;
+
+    /// The newest generation of a segment that follows from committed state; `None` while there is none
+    /// that is whole. Its destinations then keep what they hold.
+    fn audience(&self, segment: &str) -> Option<Audience>;
+
+    /// The profiles of a shard that may go to no destination, as of now: opted out, or marked as bots.
+    fn ineligible(&self, shard: ShardId) -> RoaringBitmap;
+
+    /// Gives the identifiers of profiles, in any order, doubled where two profiles share one.
+    ///
+    /// Called more than once in a run. An identifier that appears between two calls is sent by this run or
+    /// the next.
+    fn identifiers(
+        &self,
+        shard: ShardId,
+        profiles: &RoaringBitmap,
+        each: &mut dyn FnMut(&Identifier),
+    ) -> Result<(), StoreError>;
+}

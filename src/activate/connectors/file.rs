@@ -1,0 +1,317 @@
+//! `kind = "file"`: each batch is a file `<path>/<segment>/<generation>-<seq>.csv` or `.ndjson`.
+//!
+//! A file is written aside, synced and renamed, so one that can be seen under its name is whole. Whoever
+//! reads the folder applies the files of a segment by generation, then by seq, as numbers. Values stand as
+//! they were collected: what a spreadsheet would make of a leading `=` is for the one who opens it there.
+
+use serde::Serialize;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::activate::connector::Caps;
+use crate::activate::connector::Connector;
+use crate::activate::connector::Encoded;
+use crate::activate::connector::Outcome;
+use crate::activate::connector::Reply;
+use crate::config::FileFormat;
+use crate::model::Identifier;
+use crate::store::ledger::Batch;
+
+/// A file of this many lines is about 3 MiB: small enough to prepare in memory.
+const MAX_ROWS: usize = 50_000;
+
+/// The name under which a file is written before it is whole; one a segment, so that a crash leaves at
+/// most one behind, which the next file takes over.
+const ASIDE: &str = ".part";
+
+/// Writes files into a folder.
+#[derive(Debug)]
+pub struct FileConnector {
+    path: PathBuf,
+    format: FileFormat,
+    caps: Caps,
+}
+
+/// One line of a file.
+#[derive(Serialize)]
+struct Line<'a> {
+    action: &'static str,
+    namespace: &'a str,
+    value: &'a str,
+}
+
+impl FileConnector {
+    /// A connector for the folder; it is made when the first file is written.
+    pub fn new(path: PathBuf, format: FileFormat) -> Self {
+        Self { path, format, caps: Caps { max_rows: MAX_ROWS, namespaces: None } }
+    }
+
+    fn write(&self, encoded: &Encoded) -> io::Result<Reply> {
+        let file = self.path.join(&encoded.address);
+        let folder = file.parent().unwrap_or(&self.path);
+        make_folder(folder)?;
+        match fs::read(&file) {
+            Ok(there) if there == encoded.body => {
+                // Whoever wrote it may have crashed before it was durable.
+                File::open(&file)?.sync_all()?;
+            }
+            Ok(_) => return Ok(Reply::Differs),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let aside = folder.join(ASIDE);
+                if let Err(error) = write_synced(&aside, &encoded.body) {
+                    // On a full disk its blocks are wanted elsewhere.
+                    let _ = fs::remove_file(&aside);
+                    return Err(error);
+                }
+                fs::rename(&aside, &file)?;
+            }
+            Err(error) => return Err(error),
+        }
+        sync_folder(folder)?;
+        Ok(Reply::Written)
+    }
+
+    fn hint(&self, error: &io::Error) -> String {
+        let what = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "has no room left; free some"
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "cannot be written; let the server's user write there"
+            }
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                "is not a folder; give the destination another path"
+            }
+            _ => "cannot be written",
+        };
+        format!("{} {what} ({error})", self.path.display())
+    }
+}
+
+impl Connector for FileConnector {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let probe = self.path.join(".throng-check");
+        let tried = make_folder(&self.path)
+            .and_then(|()| write_synced(&probe, b"throng\n"))
+            .and_then(|()| fs::remove_file(&probe));
+        tried.map_err(|error| self.hint(&error))
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        let extension = match self.format {
+            FileFormat::Csv => "csv",
+            FileFormat::Ndjson => "ndjson",
+        };
+        let Batch { target, generation, seq, .. } = batch;
+        let address = format!("{}/{generation}-{seq}.{extension}", target.segment);
+        let line = |action, identifier: &'_ Identifier| match self.format {
+            FileFormat::Csv => csv_line(action, identifier),
+            FileFormat::Ndjson => ndjson_line(action, identifier),
+        };
+        let mut body = match self.format {
+            FileFormat::Csv => b"action,namespace,value\r\n".to_vec(),
+            FileFormat::Ndjson => Vec::new(),
+        };
+        // Who left goes first, should the reader stop half-way.
+        for (action, identifiers) in
+            [("remove", &batch.changes.removes), ("add", &batch.changes.adds)]
+        {
+            for identifier in identifiers {
+                body.extend_from_slice(&line(action, identifier));
+            }
+        }
+        Encoded { address, body }
+    }
+
+    fn delivered(&self, encoded: &Encoded) -> bool {
+        fs::read(self.path.join(&encoded.address)).is_ok_and(|there| there == encoded.body)
+    }
+
+    fn send(&self, encoded: &Encoded) -> Reply {
+        self.write(encoded).unwrap_or_else(Reply::Failed)
+    }
+
+    fn classify(&self, reply: &Reply) -> Outcome {
+        match reply {
+            Reply::Written => Outcome::Accepted,
+            Reply::Differs => Outcome::Fatal(format!(
+                "{} holds a file of the same name with other content, so it was written from another \
+                 data directory; empty it, or give the destination another path",
+                self.path.display()
+            )),
+            Reply::Failed(error) => Outcome::Retry(self.hint(error)),
+        }
+    }
+}
+
+/// One record as RFC 4180 has it, with its CRLF.
+fn csv_line(action: &str, identifier: &Identifier) -> Vec<u8> {
+    let mut line = Vec::with_capacity(64);
+    for (at, field) in
+        [action, identifier.namespace.as_str(), identifier.value()].into_iter().enumerate()
+    {
+        if at > 0 {
+            line.push(b',');
+        }
+        if field.contains([',', '"', '\r', '\n']) {
+            line.push(b'"');
+            line.extend_from_slice(field.replace('"', "\"\"").as_bytes());
+            line.push(b'"');
+        } else {
+            line.extend_from_slice(field.as_bytes());
+        }
+    }
+    line.extend_from_slice(b"\r\n");
+    line
+}
+
+fn ndjson_line(action: &'static str, identifier: &Identifier) -> Vec<u8> {
+    let line = Line { action, namespace: identifier.namespace.as_str(), value: identifier.value() };
+    let mut line = serde_json::to_vec(&line).expect("three texts are JSON");
+    line.push(b'\n');
+    line
+}
+
+/// Makes a folder and its parents, and makes each that is new durable in the one above it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().unwrap_or(Path::new(""));
+    make_folder(above)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    sync_folder(above)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Namespace;
+    use crate::store::ledger::Changes;
+    use crate::store::ledger::Target;
+
+    fn identifier(namespace: &str, value: &str) -> Identifier {
+        Identifier::new(Namespace::new(namespace).unwrap(), value).unwrap()
+    }
+
+    fn batch() -> Batch {
+        Batch {
+            target: Target::new("crm", "buyers"),
+            generation: 12,
+            seq: 3,
+            true_for: 0,
+            prepared_at: 0,
+            changes: Changes {
+                adds: vec![
+                    identifier("crm_id", "a \"b\", c"),
+                    identifier("user_id", "=1+1"),
+                    identifier("user_id", "-@é"),
+                ],
+                removes: vec![identifier("cookie", "0a")],
+            },
+        }
+    }
+
+    #[test]
+    fn a_batch_is_written_as_rfc_4180_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let connector = FileConnector::new(folder.path().join("new/out"), FileFormat::Csv);
+        let encoded = connector.encode(&batch());
+        assert_eq!(encoded.address, "buyers/12-3.csv");
+        assert!(!connector.delivered(&encoded));
+        for _ in 0..2 {
+            assert_eq!(connector.classify(&connector.send(&encoded)), Outcome::Accepted);
+            assert!(connector.delivered(&encoded));
+            let written = fs::read(folder.path().join("new/out/buyers/12-3.csv")).unwrap();
+            let expected = "action,namespace,value\r\nremove,cookie,0a\r\n\
+                            add,crm_id,\"a \"\"b\"\", c\"\r\nadd,user_id,=1+1\r\nadd,user_id,-@é\r\n";
+            assert_eq!(String::from_utf8(written.clone()).unwrap(), expected);
+            let mut reader = csv::Reader::from_reader(written.as_slice());
+            let values: Vec<String> =
+                reader.records().map(|record| record.unwrap()[2].to_owned()).collect();
+            assert_eq!(values, ["0a", "a \"b\", c", "=1+1", "-@é"]);
+        }
+        let left = fs::read_dir(folder.path().join("new/out/buyers")).unwrap().count();
+        assert_eq!(left, 1);
+    }
+
+    #[test]
+    fn a_batch_is_written_as_ndjson() {
+        let folder = tempfile::tempdir().unwrap();
+        let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Ndjson);
+        let mut batch = batch();
+        batch.changes.adds.truncate(2);
+        let encoded = connector.encode(&batch);
+        assert_eq!(encoded.address, "buyers/12-3.ndjson");
+        assert_eq!(
+            String::from_utf8(encoded.body).unwrap(),
+            "{\"action\":\"remove\",\"namespace\":\"cookie\",\"value\":\"0a\"}\n\
+             {\"action\":\"add\",\"namespace\":\"crm_id\",\"value\":\"a \\\"b\\\", c\"}\n\
+             {\"action\":\"add\",\"namespace\":\"user_id\",\"value\":\"=1+1\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_installation_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Csv);
+        let encoded = connector.encode(&batch());
+        let file = folder.path().join(&encoded.address);
+        fs::create_dir(folder.path().join("buyers")).unwrap();
+        fs::write(&file, "theirs").unwrap();
+        assert!(!connector.delivered(&encoded));
+        assert!(matches!(connector.classify(&connector.send(&encoded)), Outcome::Fatal(_)));
+        assert_eq!(fs::read(&file).unwrap(), b"theirs");
+    }
+
+    #[test]
+    fn what_a_crash_left_aside_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Csv);
+        let encoded = connector.encode(&batch());
+        fs::create_dir(folder.path().join("buyers")).unwrap();
+        fs::write(folder.path().join("buyers/.part"), "action,namespace,value\r\nadd,".repeat(99))
+            .unwrap();
+        assert_eq!(connector.classify(&connector.send(&encoded)), Outcome::Accepted);
+        assert!(connector.delivered(&encoded));
+        assert!(!folder.path().join("buyers/.part").exists());
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_written_says_so_and_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        let connector = FileConnector::new(folder.path().join("file"), FileFormat::Csv);
+        let outcome = connector.classify(&connector.send(&connector.encode(&batch())));
+        let Outcome::Retry(trouble) = outcome else { panic!("{outcome:?}") };
+        assert!(trouble.contains("is not a folder"), "{trouble}");
+        assert_eq!(connector.check().unwrap_err(), trouble);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let Outcome::Retry(trouble) = connector.classify(&Reply::Failed(full)) else { panic!() };
+        assert!(trouble.contains("no room left"), "{trouble}");
+        assert_eq!(FileConnector::new(folder.path().join("new"), FileFormat::Csv).check(), Ok(()));
+        assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);
+    }
+}

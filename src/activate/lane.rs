@@ -1,0 +1,394 @@
+//! One destination: when it is due, what stands in its way, and the run for each of its segments.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use super::audience::Activation;
+use super::audience::Audiences;
+use super::connector::Connector;
+use super::connector::Outcome;
+use super::report::DestinationStatus;
+use super::report::PushReport;
+use super::report::TargetStatus;
+use super::run::Halt;
+use super::run::Run;
+use crate::config::Destination;
+use crate::metrics::Metrics;
+use crate::model::Millis;
+use crate::model::time::MINUTE;
+use crate::model::time::SECOND;
+use crate::net::Clock;
+use crate::store::StoreError;
+use crate::store::ledger::Ledger;
+use crate::store::ledger::Standing;
+use crate::store::ledger::Target;
+
+/// What all lanes work with.
+pub(super) struct Shared {
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) audiences: Arc<dyn Audiences>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Set once the process stops; a run ends before its next batch.
+    pub(super) stopping: AtomicBool,
+    /// Bytes of identifiers that a run holds at a time.
+    pub(super) part_bytes: usize,
+}
+
+/// One destination.
+pub(super) struct Lane {
+    pub(super) destination: Destination,
+    pub(super) connector: Box<dyn Connector>,
+    /// Held for a whole run: a target has one caller at a time.
+    running: Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When the next run for all segments is due; `None` before the first.
+    due: Option<Millis>,
+    /// The platform asked for nothing to be sent before.
+    not_before: Option<Millis>,
+    /// Runs in a row that failed before any segment was looked at.
+    failures: u32,
+    trouble: Option<String>,
+    troubles: BTreeMap<String, Trouble>,
+    /// When the oldest waiting batch of each segment was prepared.
+    pending: BTreeMap<String, Millis>,
+    last_run: Option<Millis>,
+    last_success: Option<Millis>,
+}
+
+struct Trouble {
+    failures: u32,
+    /// `None` where it waits for someone to act.
+    retry_at: Option<Millis>,
+    message: String,
+}
+
+/// Which segments a run is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those that are due and wait for nothing.
+    Due,
+    /// All, because someone asked.
+    All,
+}
+
+impl Lane {
+    pub(super) fn new(destination: Destination, connector: Box<dyn Connector>) -> Self {
+        Self {
+            destination,
+            connector,
+            running: Mutex::new(()),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    /// When there is something to do.
+    pub(super) fn next_run(&self) -> Millis {
+        let state = self.state.lock();
+        let due = state.due.unwrap_or(Millis::MIN);
+        let retries = state.troubles.values().filter_map(|trouble| trouble.retry_at);
+        let next = retries.fold(due, Millis::min);
+        next.max(state.not_before.unwrap_or(Millis::MIN))
+    }
+
+    /// Brings the destination up to date; `None` while it is not known what is activated.
+    pub(super) fn run(
+        &self,
+        shared: &Shared,
+        which: Which,
+        dry_run: bool,
+    ) -> Result<Option<Vec<PushReport>>, StoreError> {
+        let _one_at_a_time = self.running.lock();
+        let now = shared.clock.now();
+        let targets = match self.targets(shared) {
+            Ok(Some(targets)) => targets,
+            Ok(None) => {
+                self.state.lock().due = Some(now + SECOND);
+                return Ok(None);
+            }
+            Err(error) => {
+                self.failed_whole(shared, now, &error);
+                return Err(error);
+            }
+        };
+        let mut reports = Vec::new();
+        for (segment, activation) in &targets {
+            if which == Which::Due && !self.is_due(segment, now) {
+                continue;
+            }
+            let target = Target::new(&self.destination.name, segment);
+            let run = Run { shared, lane: self, target: &target, dry_run };
+            let mut report = PushReport::new(&target, dry_run);
+            let done = run.run(activation.as_ref(), &mut report);
+            let stop = matches!(done, Err(Halt::Stopping | Halt::Outcome(Outcome::Throttled(_))));
+            if let Err(halt) = &done {
+                report.trouble = Some(halt.to_string());
+            }
+            reports.push(report);
+            if !dry_run {
+                self.note(shared, &target, done);
+            }
+            if stop {
+                break;
+            }
+        }
+        if !dry_run {
+            self.finish(shared, now, &targets);
+        }
+        match shared.ledger.standings() {
+            Ok(standings) => {
+                for report in &mut reports {
+                    if let Some(standing) =
+                        standing(&standings, &report.destination, &report.segment)
+                    {
+                        (report.held, report.pending) = (standing.held, standing.prepared);
+                    }
+                }
+                Ok(Some(reports))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How the destination stands.
+    pub(super) fn status(&self, standings: &[Standing]) -> DestinationStatus {
+        let next_run = self.next_run();
+        let state = self.state.lock();
+        let name = &self.destination.name;
+        let held = standings.iter().filter(|standing| standing.target.destination == *name);
+        let segments: BTreeSet<&str> = held
+            .map(|standing| standing.target.segment.as_str())
+            .chain(state.troubles.keys().map(String::as_str))
+            .collect();
+        let segments = segments.into_iter().map(|segment| {
+            let standing = standing(standings, name, segment);
+            let trouble = state.troubles.get(segment);
+            TargetStatus {
+                segment: segment.to_owned(),
+                held: standing.map_or(0, |standing| standing.held),
+                pending: standing.map_or(0, |standing| standing.prepared),
+                trouble: trouble.map(|trouble| trouble.message.clone()),
+                parked: trouble.is_some_and(|trouble| trouble.retry_at.is_none()),
+                retry_at: trouble.and_then(|trouble| trouble.retry_at),
+            }
+        });
+        DestinationStatus {
+            destination: self.destination.clone(),
+            last_run: state.last_run,
+            last_success: state.last_success,
+            next_run: (next_run > Millis::MIN).then_some(next_run),
+            oldest_pending: state.pending.values().min().copied(),
+            trouble: state.trouble.clone(),
+            segments: segments.collect(),
+        }
+    }
+
+    /// Every segment that goes to the destination or is held there, with its activation where it has one.
+    fn targets(
+        &self,
+        shared: &Shared,
+    ) -> Result<Option<BTreeMap<String, Option<Activation>>>, StoreError> {
+        let name = &self.destination.name;
+        let Some(activations) = shared.audiences.activations() else { return Ok(None) };
+        let mut targets: BTreeMap<String, Option<Activation>> = BTreeMap::new();
+        for standing in shared.ledger.standings()? {
+            if standing.target.destination == *name {
+                targets.insert(standing.target.segment, None);
+            }
+        }
+        for activation in activations.into_iter().filter(|one| one.destination == *name) {
+            let slot = targets.entry(activation.segment.clone()).or_default();
+            match slot {
+                None => *slot = Some(activation),
+                // Two `[[activate]]` for one destination ask for what either asks for.
+                Some(earlier) => {
+                    earlier.identifiers = match (earlier.identifiers.take(), activation.identifiers)
+                    {
+                        (Some(mut these), Some(those)) => {
+                            these.extend(those);
+                            Some(these)
+                        }
+                        _ => None,
+                    };
+                }
+            }
+        }
+        Ok(Some(targets))
+    }
+
+    fn is_due(&self, segment: &str, now: Millis) -> bool {
+        let state = self.state.lock();
+        if state.not_before.is_some_and(|not_before| now < not_before) {
+            return false;
+        }
+        match state.troubles.get(segment) {
+            Some(trouble) => trouble.retry_at.is_some_and(|retry_at| retry_at <= now),
+            None => state.due.is_none_or(|due| due <= now),
+        }
+    }
+
+    /// Remembers how the run for one segment ended.
+    fn note(&self, shared: &Shared, target: &Target, done: Result<(), Halt>) {
+        let now = shared.clock.now();
+        let pending = match &done {
+            Ok(()) => None,
+            Err(_) => shared
+                .ledger
+                .prepared(target)
+                .ok()
+                .and_then(|batches| batches.first().map(|batch| batch.prepared_at)),
+        };
+        let mut state = self.state.lock();
+        match pending {
+            Some(since) => state.pending.insert(target.segment.clone(), since),
+            None => state.pending.remove(&target.segment),
+        };
+        let halt = match done {
+            Ok(()) => {
+                if state.troubles.remove(&target.segment).is_some() {
+                    tracing::info!(
+                        destination = target.destination,
+                        segment = target.segment,
+                        "delivery works again"
+                    );
+                }
+                return;
+            }
+            Err(Halt::Stopping) => return,
+            Err(halt) => halt,
+        };
+        let failures =
+            state.troubles.get(&target.segment).map_or(0, |trouble| trouble.failures) + 1;
+        let message = halt.to_string();
+        let retry_at = match &halt {
+            Halt::Outcome(Outcome::Fatal(_)) => None,
+            Halt::Outcome(Outcome::Throttled(until)) => {
+                let until = until.unwrap_or(now + pause(failures));
+                state.not_before = Some(until);
+                Some(until)
+            }
+            Halt::Store(error) if !error.is_retryable() => None,
+            _ => Some(now + pause(failures)),
+        };
+        if matches!(halt, Halt::Store(_)) {
+            shared.metrics.store_errors.with_label_values(&["ledger"]).inc();
+        }
+        if retry_at.is_some() {
+            tracing::warn!(
+                destination = target.destination,
+                segment = target.segment,
+                failures,
+                trouble = message,
+                "a delivery failed and is tried again"
+            );
+        } else {
+            tracing::error!(
+                destination = target.destination,
+                segment = target.segment,
+                trouble = message,
+                "a delivery waits for someone to act; then push it again"
+            );
+        }
+        state.troubles.insert(target.segment.clone(), Trouble { failures, retry_at, message });
+    }
+
+    /// Remembers that the run is over.
+    fn finish(
+        &self,
+        shared: &Shared,
+        started: Millis,
+        targets: &BTreeMap<String, Option<Activation>>,
+    ) {
+        let mut state = self.state.lock();
+        state.troubles.retain(|segment, _| targets.contains_key(segment));
+        state.pending.retain(|segment, _| targets.contains_key(segment));
+        if state.due.is_none_or(|due| due <= started) {
+            state.due = Some(started + self.destination.every.0);
+        }
+        if state.not_before.is_some_and(|not_before| not_before <= started) {
+            state.not_before = None;
+        }
+        (state.failures, state.trouble) = (0, None);
+        state.last_run = Some(started);
+        if state.troubles.is_empty() {
+            state.last_success = Some(started);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a time in seconds fits a float")]
+        let oldest = state.pending.values().min().map_or(0.0, |oldest| *oldest as f64 / 1_000.0);
+        shared
+            .metrics
+            .delivery_oldest_pending
+            .with_label_values(&[&self.destination.name])
+            .set(oldest);
+    }
+
+    fn failed_whole(&self, shared: &Shared, now: Millis, error: &StoreError) {
+        shared.metrics.store_errors.with_label_values(&["ledger"]).inc();
+        tracing::error!(destination = self.destination.name, error = %chain(error),
+            "the ledger cannot be read; deliveries wait");
+        let mut state = self.state.lock();
+        state.failures += 1;
+        state.trouble = Some(chain(error));
+        state.due = Some(now + pause(state.failures));
+    }
+}
+
+fn standing<'a>(
+    standings: &'a [Standing],
+    destination: &str,
+    segment: &str,
+) -> Option<&'a Standing> {
+    standings.iter().find(|standing| {
+        standing.target.destination == destination && standing.target.segment == segment
+    })
+}
+
+/// How long to wait after so many failures in a row: between a second and five minutes, at random, so
+/// that what failed together does not come back together.
+fn pause(failures: u32) -> Millis {
+    let longest = (SECOND << failures.min(9)).min(5 * MINUTE);
+    let random = getrandom::u64().unwrap_or_default();
+    let spread = u64::try_from(longest - SECOND).unwrap_or_default() + 1;
+    SECOND + Millis::try_from(random % spread).unwrap_or_default()
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+impl Shared {
+    /// Whether the process stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_five_minutes() {
+        for failures in 1..40 {
+            let longest = (2 * SECOND).saturating_mul(1 << failures.min(20)).min(5 * MINUTE);
+            let pause = pause(failures);
+            assert!((SECOND..=longest).contains(&pause), "{failures}: {pause}");
+        }
+        assert!((0..200).any(|_| pause(20) > MINUTE));
+    }
+}

@@ -1,0 +1,28 @@
+//! Keeps destinations in step with audiences.
+//!
+//! ```text
+//! audience ─ ineligible ─► desired identifiers ┐ merge,   batches      send      acknowledge
+//!                          ledger: what is held ┴ sorted ─► outbox ──► connector ──► ledger
+//! ```
+//! Each destination has a lane: its own schedule, thread, troubles and retries. A batch is written down
+//! before it is sent and applied to the ledger when the destination has it; one without outcome is looked
+//! at first, and repeated only if every line of it is still wanted. Audiences come from outside, whole and
+//! from committed state; rules are not evaluated here.
+
+mod audience;
+mod connector;
+pub mod connectors;
+mod delta;
+mod desired;
+mod lane;
+mod push;
+mod report;
+mod run;
+
+pub use audience::{Activation, Audience, Audiences};
+pub use connector::{Caps, Connector, Encoded, Outcome, Reply};
+pub use push::{PushError, PushThreads, Pusher};
+pub use report::{DestinationStatus, PushReport, TargetStatus};
+
+#[cfg(test)]
+mod tests;

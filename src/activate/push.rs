@@ -1,0 +1,291 @@
+//! The pusher: all destinations, each in a lane of its own, by schedule or by hand.
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::audience::Audiences;
+use super::connector::Connector;
+use super::connectors::connector;
+use super::desired::PART_BYTES;
+use super::lane::Lane;
+use super::lane::Shared;
+use super::lane::Which;
+use super::report::DestinationStatus;
+use super::report::PushReport;
+use crate::config::Destination;
+use crate::metrics::Metrics;
+use crate::model::Millis;
+use crate::net::Clock;
+use crate::store::StoreError;
+use crate::store::ledger::Delivery;
+use crate::store::ledger::Ledger;
+use crate::store::ledger::Target;
+
+/// The longest a lane sleeps before it looks at the clock again.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Pushes audiences to destinations.
+pub struct Pusher {
+    shared: Shared,
+    lanes: Vec<Lane>,
+    asleep: Mutex<()>,
+    wake: Condvar,
+}
+
+/// Why a push was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// There is no such destination.
+    #[error("no destination is named `{name}`; there is {known}")]
+    UnknownDestination {
+        /// The name asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// It is not known yet what is activated.
+    #[error("the segments are not loaded yet; try again in a moment")]
+    NotReady,
+    /// The ledger failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The running lanes; they stop when it is dropped, each after the batch it is at.
+pub struct PushThreads {
+    pusher: Arc<Pusher>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pusher {
+    /// A pusher for the configured destinations.
+    pub fn new(
+        destinations: Vec<Destination>,
+        ledger: Arc<dyn Ledger>,
+        audiences: Arc<dyn Audiences>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let lanes = destinations
+            .into_iter()
+            .map(|destination| {
+                let connector = connector(&destination);
+                (destination, connector)
+            })
+            .collect();
+        Self::with_connectors(lanes, ledger, audiences, clock, metrics)
+    }
+
+    /// A pusher that speaks to its destinations through the given connectors.
+    pub fn with_connectors(
+        destinations: Vec<(Destination, Box<dyn Connector>)>,
+        ledger: Arc<dyn Ledger>,
+        audiences: Arc<dyn Audiences>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        for (Destination { name, .. }, _) in &destinations {
+            for result in ["accepted", "retry", "rejected"] {
+                metrics.delivery_attempts.with_label_values(&[name.as_str(), result]);
+            }
+            for operation in ["add", "remove"] {
+                metrics.delivery_identifiers.with_label_values(&[name.as_str(), operation]);
+            }
+            metrics.delivery_oldest_pending.with_label_values(&[name]);
+        }
+        let stopping = AtomicBool::new(false);
+        let part_bytes = PART_BYTES;
+        let lanes = destinations
+            .into_iter()
+            .map(|(destination, connector)| Lane::new(destination, connector))
+            .collect();
+        Self {
+            shared: Shared { ledger, audiences, clock, metrics, stopping, part_bytes },
+            lanes,
+            asleep: Mutex::new(()),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Bounds the bytes of identifiers that a run holds at a time.
+    #[cfg(test)]
+    pub(super) fn with_part_bytes(mut self, part_bytes: usize) -> Self {
+        self.shared.part_bytes = part_bytes;
+        self
+    }
+
+    /// Brings one destination, or all, up to date now, whatever their schedule and troubles.
+    ///
+    /// A dry run counts what would be sent; it sends and writes nothing. One destination's trouble is told
+    /// in its reports and stops no other.
+    pub fn run_once(
+        &self,
+        destination: Option<&str>,
+        dry_run: bool,
+    ) -> Result<Vec<PushReport>, PushError> {
+        let lanes = match destination {
+            Some(name) => std::slice::from_ref(self.lane(name)?),
+            None => &self.lanes,
+        };
+        let mut reports = Vec::new();
+        let mut failed = None;
+        for lane in lanes {
+            match lane.run(&self.shared, Which::All, dry_run) {
+                Ok(Some(done)) => reports.extend(done),
+                Ok(None) => return Err(PushError::NotReady),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if destination.is_none() {
+            reports.extend(self.astray(dry_run)?);
+        }
+        Ok(reports)
+    }
+
+    /// Runs what is due, one lane after the other, and returns when something is due next.
+    pub fn tick(&self) -> Millis {
+        self.lanes.iter().map(|lane| self.tick_lane(lane)).min().unwrap_or(Millis::MAX)
+    }
+
+    /// Starts a thread for each destination.
+    pub fn spawn(self: &Arc<Self>) -> std::io::Result<PushThreads> {
+        if let Ok(astray) = self.astray(false) {
+            for report in astray {
+                tracing::warn!(
+                    destination = report.destination,
+                    segment = report.segment,
+                    trouble = report.trouble,
+                    "a segment goes nowhere"
+                );
+            }
+        }
+        let mut running = PushThreads { pusher: Arc::clone(self), threads: Vec::new() };
+        for at in 0..self.lanes.len() {
+            let pusher = Arc::clone(self);
+            let name = format!("push-{}", self.lanes[at].destination.name);
+            let thread = std::thread::Builder::new().name(name).spawn(move || pusher.keep(at))?;
+            running.threads.push(thread);
+        }
+        Ok(running)
+    }
+
+    /// How every destination stands, in the order of the file.
+    pub fn status(&self) -> Result<Vec<DestinationStatus>, PushError> {
+        let standings = self.shared.ledger.standings()?;
+        Ok(self.lanes.iter().map(|lane| lane.status(&standings)).collect())
+    }
+
+    /// The last batches of a destination, the latest first.
+    pub fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, PushError> {
+        let name = &self.lane(destination)?.destination.name;
+        Ok(self.shared.ledger.deliveries(name, limit)?)
+    }
+
+    /// Tries whether a destination would take a batch, without sending one; `Ok(Err(…))` says what to do.
+    pub fn check(&self, destination: &str) -> Result<Result<(), String>, PushError> {
+        Ok(self.lane(destination)?.connector.check())
+    }
+
+    fn lane(&self, name: &str) -> Result<&Lane, PushError> {
+        self.lanes.iter().find(|lane| lane.destination.name == name).ok_or_else(|| {
+            let known: Vec<&str> =
+                self.lanes.iter().map(|lane| lane.destination.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            PushError::UnknownDestination { name: name.to_owned(), known }
+        })
+    }
+
+    fn tick_lane(&self, lane: &Lane) -> Millis {
+        if lane.next_run() <= self.shared.clock.now() {
+            // Errors are on record in the lane.
+            let _ = lane.run(&self.shared, Which::Due, false);
+        }
+        lane.next_run()
+    }
+
+    /// Runs a lane until the process stops.
+    fn keep(&self, at: usize) {
+        let lane = &self.lanes[at];
+        while !self.shared.is_stopping() {
+            let next = std::panic::catch_unwind(AssertUnwindSafe(|| self.tick_lane(lane)));
+            let next = next.unwrap_or_else(|_| {
+                tracing::error!(
+                    destination = lane.destination.name,
+                    "a push panicked; its batches are looked at again"
+                );
+                self.shared.clock.now() + crate::model::time::MINUTE
+            });
+            while !self.shared.is_stopping() {
+                let Ok(left @ 1..) = u64::try_from(next - self.shared.clock.now()) else { break };
+                let mut asleep = self.asleep.lock();
+                if !self.shared.is_stopping() {
+                    self.wake.wait_for(&mut asleep, Duration::from_millis(left).min(LONGEST_SLEEP));
+                }
+            }
+        }
+    }
+
+    /// Segments that go to, or are held at, destinations that are not configured.
+    fn astray(&self, dry_run: bool) -> Result<Vec<PushReport>, StoreError> {
+        let unknown = |name: &str| self.lanes.iter().all(|lane| lane.destination.name != name);
+        let mut astray: BTreeMap<Target, PushReport> = BTreeMap::new();
+        for activation in self.shared.audiences.activations().unwrap_or_default() {
+            if unknown(&activation.destination) {
+                let target = Target::new(activation.destination, activation.segment);
+                let mut report = PushReport::new(&target, dry_run);
+                report.trouble = Some(format!(
+                    "no destination is named `{}`; add it to destinations.toml, or take it out of the segment",
+                    target.destination
+                ));
+                astray.insert(target, report);
+            }
+        }
+        for standing in self.shared.ledger.standings()? {
+            if unknown(&standing.target.destination) && standing.held + standing.prepared > 0 {
+                let mut report = PushReport::new(&standing.target, dry_run);
+                (report.held, report.pending) = (standing.held, standing.prepared);
+                report.trouble = Some(format!(
+                    "`{}` is no longer in destinations.toml and still holds what was sent; put it back until \
+                     all is removed",
+                    standing.target.destination
+                ));
+                astray.insert(standing.target, report);
+            }
+        }
+        Ok(astray.into_values().collect())
+    }
+
+    fn stop(&self) {
+        let _asleep = self.asleep.lock();
+        self.shared.stopping.store(true, Ordering::Release);
+        self.wake.notify_all();
+    }
+}
+
+impl Drop for PushThreads {
+    fn drop(&mut self) {
+        self.pusher.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a push thread panicked");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Pusher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.lanes.iter().map(|lane| &lane.destination.name);
+        f.debug_list().entries(names).finish()
+    }
+}

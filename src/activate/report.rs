@@ -1,0 +1,117 @@
+//! What a push did, and how destinations stand.
+
+use serde::Serialize;
+use serde::Serializer;
+
+use crate::config::Destination;
+use crate::model::Millis;
+use crate::model::time::format_rfc3339;
+use crate::store::ledger::Target;
+
+/// What one run did for one segment at one destination. Times are RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PushReport {
+    /// The destination's name.
+    pub destination: String,
+    /// The segment's id.
+    pub segment: String,
+    /// The audience's generation; none where it is not activated, or not whole yet.
+    pub generation: Option<u64>,
+    /// The time that the audience is true for.
+    #[serde(serialize_with = "rfc3339")]
+    pub true_for: Option<Millis>,
+    /// Members of the audience.
+    pub members: u64,
+    /// Those of them that may go to a destination.
+    pub eligible: u64,
+    /// With fewer eligible members nothing is added.
+    pub min_size: u64,
+    /// Whether there are fewer.
+    pub below_minimum: bool,
+    /// Identifiers added, each acknowledged; in a dry run, those that would be sent.
+    pub adds: u64,
+    /// Identifiers removed, each acknowledged; in a dry run, those that would be sent.
+    pub removes: u64,
+    /// Identifiers not added because the audience is below its minimum.
+    pub withheld: u64,
+    /// Identifiers that the destination holds for the segment after the run.
+    pub held: u64,
+    /// Batches acknowledged; in a dry run, those that would be sent.
+    pub batches: u64,
+    /// Batches that wait for their outcome.
+    pub pending: u64,
+    /// Whether nothing was sent or written.
+    pub dry_run: bool,
+    /// Why the run did not get to its end, and what to do.
+    pub trouble: Option<String>,
+}
+
+/// How one destination stands. Times are RFC 3339.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DestinationStatus {
+    /// The settings.
+    #[serde(flatten)]
+    pub destination: Destination,
+    /// When it was last brought up to date, whole or in part.
+    #[serde(serialize_with = "rfc3339")]
+    pub last_run: Option<Millis>,
+    /// When it was last in step with every segment.
+    #[serde(serialize_with = "rfc3339")]
+    pub last_success: Option<Millis>,
+    /// When the next run is due.
+    #[serde(serialize_with = "rfc3339")]
+    pub next_run: Option<Millis>,
+    /// When the oldest batch that waits for its outcome was prepared.
+    #[serde(serialize_with = "rfc3339")]
+    pub oldest_pending: Option<Millis>,
+    /// What stands in the way of all its segments.
+    pub trouble: Option<String>,
+    /// Its segments.
+    pub segments: Vec<TargetStatus>,
+}
+
+/// How one segment stands at one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TargetStatus {
+    /// The segment's id.
+    pub segment: String,
+    /// Identifiers held.
+    pub held: u64,
+    /// Batches that wait for their outcome.
+    pub pending: u64,
+    /// What stands in the way.
+    pub trouble: Option<String>,
+    /// Whether it waits for someone to act, and is not tried again by itself.
+    pub parked: bool,
+    /// When it is tried again.
+    #[serde(serialize_with = "rfc3339")]
+    pub retry_at: Option<Millis>,
+}
+
+impl PushReport {
+    /// The report of a run that has done nothing yet.
+    pub(super) fn new(target: &Target, dry_run: bool) -> Self {
+        Self {
+            destination: target.destination.clone(),
+            segment: target.segment.clone(),
+            generation: None,
+            true_for: None,
+            members: 0,
+            eligible: 0,
+            min_size: 0,
+            below_minimum: false,
+            adds: 0,
+            removes: 0,
+            withheld: 0,
+            held: 0,
+            batches: 0,
+            pending: 0,
+            dry_run,
+            trouble: None,
+        }
+    }
+}
+
+fn rfc3339<S: Serializer>(time: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(format_rfc3339).serialize(serializer)
+}

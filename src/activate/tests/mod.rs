@@ -1,0 +1,5 @@
+//! Pushes against a folder that someone reads: what matters is who is held there at the end.
+
+mod crash;
+mod protocol;
+mod rig;
