@@ -10,8 +10,7 @@ use actix_web::web::Bytes;
 use actix_web::web::Payload;
 use flate2::read::MultiGzDecoder;
 use std::io::Read;
-
-use super::PATIENCE;
+use std::time::Duration;
 
 /// The most bytes of a body as sent.
 pub(super) const MAX_BODY: usize = 512 << 10;
@@ -31,8 +30,12 @@ pub(super) enum BadBody {
     Encoding,
 }
 
-/// Reads the whole body, inflated where it is gzip.
-pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, BadBody> {
+/// Reads the whole body, inflated where it is gzip. It has to arrive within `patience`.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    payload: Payload,
+    patience: Duration,
+) -> Result<Bytes, BadBody> {
     let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if stated
         .and_then(|length| length.parse().ok())
@@ -40,7 +43,7 @@ pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes,
     {
         return Err(BadBody::TooLarge);
     }
-    let body = tokio::time::timeout(PATIENCE, payload.to_bytes_limited(MAX_BODY)).await;
+    let body = tokio::time::timeout(patience, payload.to_bytes_limited(MAX_BODY)).await;
     let body = body.map_err(|_| BadBody::TooSlow)?.map_err(|_| BadBody::TooLarge)?;
     let body = body.map_err(|_| BadBody::Unreadable)?;
     if body.starts_with(GZIP) {

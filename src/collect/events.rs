@@ -63,7 +63,8 @@ async fn collect(
     payload: Payload,
 ) -> Result<Taken, Refused> {
     let count = |outcome, events| worker.count(Endpoint::Events, outcome, events);
-    let body = body::read(request.headers(), payload).await.map_err(|bad| {
+    let patience = worker.shared.patience;
+    let body = body::read(request.headers(), payload, patience).await.map_err(|bad| {
         let is_large = bad == BadBody::TooLarge;
         count(if is_large { Outcome::TooLarge } else { Outcome::Invalid }, 1);
         Refused::Body(bad)

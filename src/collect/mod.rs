@@ -78,8 +78,17 @@ pub fn run(
     for notice in notices(config) {
         tracing::warn!("{notice}");
     }
+    start(config, journal, Shared::new(config, clock, metrics, secret, PATIENCE))
+}
+
+fn start(
+    config: &Config,
+    journal: Arc<dyn Journal>,
+    shared: Shared,
+) -> Result<(Server, SocketAddr), CollectError> {
     let listen = |source| CollectError::Listen { address: config.collect.listen, source };
-    let shared = Arc::new(Shared::new(config, clock, metrics, secret));
+    let patience = shared.patience;
+    let shared = Arc::new(shared);
     let durability = config.journal.durability;
     let mut server = HttpServer::new(move || {
         let worker = Worker::new(Arc::clone(&shared), Arc::clone(&journal), durability);
@@ -87,7 +96,7 @@ pub fn run(
     })
     .tcp_nodelay(true)
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(PATIENCE)
+    .client_request_timeout(patience)
     .client_disconnect_timeout(Duration::from_secs(1))
     .shutdown_timeout(10)
     .disable_signals();
@@ -162,3 +171,6 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
 fn worker(request: &HttpRequest) -> &Worker {
     request.app_data::<Rc<Worker>>().expect("every app of this server is made with its worker")
 }
+
+#[cfg(test)]
+mod tests;

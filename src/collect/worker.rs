@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::consent::Signal;
 use super::cookie::Cookies;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     pub(super) country_header: Option<HeaderName>,
     pub(super) limiter: Limiter,
     pub(super) clock: Arc<dyn Clock>,
+    /// How long a client may take for its request's head, and then for its body.
+    pub(super) patience: Duration,
     secret: Secret,
     partitioned: bool,
     metrics: Metrics,
@@ -47,6 +50,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
         secret: Secret,
+        patience: Duration,
     ) -> Self {
         let country_header = config.collect.country_header.as_deref();
         Self {
@@ -60,6 +64,7 @@ impl Shared {
                 config.collect.burst_per_address,
             ),
             clock,
+            patience,
             secret,
             partitioned: config.collect.cookie_partitioned,
             metrics,
