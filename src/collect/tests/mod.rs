@@ -105,7 +105,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Sites `demo` (opt_out), `strict` (opt_in) and `open` (none), each with its own origin.
+    /// Sites `demo` (`opt_out`), `strict` (`opt_in`) and `open` (`none`), each with its own origin.
     fn new() -> Self {
         Self::with(|_| {})
     }
