@@ -1,6 +1,41 @@
-//! From what was sent to what is folded: events in their canonical form, appended in batches.
+//! From what was sent to what is known: events in their canonical form, appended in batches, then folded.
 //!
-//! Decides what an event is, never who may send one: origin and consent are the listener's.
+//! ```text
+//! canonical ──► record ──► journal ──► Fold ──► Memory ──cut──► Committer ──► store::state
+//!               batches                dedup    shards          deltas, images
+//!                                                 └── Engine: pins, waits, traits, lookups
+//! ```
+//!
+//! Decides what an event is, never who may send one: origin and consent are the listener's. State is the
+//! fold of the journal: what is committed and the journal behind the checkpoint give the same memory
+//! again. Rules are not evaluated here.
 
 pub mod canonical;
+mod commit;
+mod delta;
+mod engine;
+mod fold;
+mod identity;
+mod load;
+mod memory;
+mod packed;
+mod pin;
 pub mod record;
+mod schema;
+mod seen;
+mod shard;
+mod shared;
+mod skips;
+
+mod traits;
+
+pub use engine::Engine;
+pub use engine::Health;
+pub use engine::SettleError;
+pub use engine::Stats;
+pub use pin::Pin;
+pub use pin::marked;
+pub use schema::Schema;
+pub use shared::Options;
+pub use traits::BadTrait;
+pub use traits::Traits;

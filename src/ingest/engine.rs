@@ -1,0 +1,493 @@
+//! The engine's handle: runs the fold and the commits on threads of its own, and answers everyone else.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use parking_lot::RwLock;
+
+use super::commit::Committer;
+use super::commit::chain;
+use super::fold::Fold;
+use super::load;
+use super::pin::Pin;
+use super::schema::Schema;
+use super::shared::Options;
+use super::shared::Progress;
+use super::shared::Shared;
+use super::shared::Work;
+use super::traits::BadTrait;
+use super::traits::Traits;
+use crate::archive::Folded;
+use crate::bitmap::TraitColumns;
+use crate::bitmap::TraitId;
+use crate::metrics::Metrics;
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::model::Namespace;
+use crate::model::Ordinal;
+use crate::model::RejectedLine;
+use crate::model::ShardId;
+use crate::net::Clock;
+use crate::plan::TraitSpec;
+use crate::store::StoreError;
+use crate::store::journal::EventNo;
+use crate::store::journal::Journal;
+use crate::store::journal::Position;
+use crate::store::state::ArchivePosition;
+use crate::store::state::Checkpoint;
+use crate::store::state::Counters;
+use crate::store::state::DeadLetter;
+use crate::store::state::ImportProgress;
+use crate::store::state::State;
+
+/// How long the fold rests at the journal's end, or held back, before it looks again.
+const REST: Duration = Duration::from_millis(50);
+/// How long the fold waits after a failure.
+const RETRY: Duration = Duration::from_millis(500);
+/// So much waits for a commit at most before the fold does too.
+const PENDING_BYTES: usize = 64 << 20;
+
+/// The engine: what was folded, and what can be asked of it. Shared by all who ask.
+pub struct Engine {
+    pub(super) shared: Arc<Shared>,
+    idle: Mutex<Option<(Fold, Committer)>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Why memory did not catch up with the journal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// It took longer than allowed.
+    #[error("the fold is {0} bytes of the journal behind: try again later")]
+    Behind(u64),
+    /// It does not go on.
+    #[error("the fold does not go on: {0}")]
+    Stuck(String),
+}
+
+/// How the engine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// All goes well.
+    Well,
+    /// The journal cannot be read, or a seen set: folding waits. The reason.
+    FoldWaits(String),
+    /// The store does not take commits; folding goes on and nothing is lost. The reason.
+    CommitWaits(String),
+}
+
+/// What the engine has done, and what it holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// What became of what was folded, since the store was made.
+    pub counters: Counters,
+    /// Profiles in the dictionary.
+    pub profiles: u64,
+    /// Facts in memory.
+    pub facts: u64,
+    /// Bytes of memory that columns take, about.
+    pub columns_bytes: u64,
+    /// Bytes of memory that the dictionary takes, about.
+    pub dictionary_bytes: u64,
+    /// Bytes of memory that message ids take, about.
+    pub dedup_bytes: u64,
+    /// Traits kept as columns.
+    pub traits: u64,
+    /// Everything before it is folded.
+    pub folded: Position,
+    /// Everything before it is committed.
+    pub committed: Position,
+    /// How long what was folded last waited since it was received; 0 where all is folded.
+    pub lag: Millis,
+}
+
+impl Engine {
+    /// Reads what was committed. Nothing runs before [`Engine::start`].
+    pub fn open(
+        state: Arc<dyn State>,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        options: Options,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (memory, sizes) = load::load(&*state, options.retention)?;
+        let committed = memory.checkpoint();
+        let progress = Progress { folded: committed.position, committed, ..Progress::default() };
+        let shared = Arc::new(Shared {
+            state,
+            journal,
+            clock,
+            metrics,
+            options,
+            keys: memory.keys,
+            memory: RwLock::new(memory),
+            progress: Mutex::new(progress),
+            changed: Condvar::new(),
+            runs: Mutex::default(),
+            compact: Mutex::new(None),
+            asked: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        let fold = Fold::new(Arc::clone(&shared))?;
+        let committer = Committer::new(Arc::clone(&shared), &sizes);
+        let idle = Mutex::new(Some((fold, committer)));
+        Ok(Arc::new(Self { shared, idle, threads: Mutex::default() }))
+    }
+
+    /// Starts folding and committing. A second call does nothing.
+    pub fn start(&self) -> std::io::Result<()> {
+        let Some((fold, mut committer)) = self.idle.lock().take() else { return Ok(()) };
+        let (sender, receiver) = sync_channel(1);
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let commits = thread("commit").spawn(move || committer.run(&receiver))?;
+        let shared = Arc::clone(&self.shared);
+        let folds = thread("fold").spawn(move || run(fold, &shared, &sender))?;
+        self.threads.lock().extend([folds, commits]);
+        Ok(())
+    }
+
+    /// Stops after what is being folded, with a last commit.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.changed.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine ended in a panic");
+            }
+        }
+    }
+
+    /// Holds the fold back, or lets it go on: for measurements of collect alone.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::Release);
+        self.shared.changed.notify_all();
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.shared.keys.shards()
+    }
+
+    /// Pins what is folded now.
+    pub fn pin(&self) -> Pin {
+        // The clock first: what is acknowledged before that time lies before the end noted after it.
+        let now = self.shared.clock.now();
+        let end = self.shared.journal.end();
+        let memory = self.shared.memory.read();
+        let true_for = if memory.position >= end { now } else { memory.true_for };
+        Pin::new(&memory, true_for.max(memory.true_for))
+    }
+
+    /// Waits until everything acknowledged before now is folded, and pins: true for now.
+    pub fn settle(&self, timeout: Duration) -> Result<Pin, SettleError> {
+        let now = self.shared.clock.now();
+        let end = self.shared.journal.end();
+        if self.wait_folded(end, timeout) {
+            let memory = self.shared.memory.read();
+            return Ok(Pin::new(&memory, now.max(memory.true_for)));
+        }
+        let progress = self.shared.progress.lock();
+        Err(match &progress.fold_trouble {
+            Some(reason) => SettleError::Stuck(reason.clone()),
+            None => SettleError::Behind(end.0.saturating_sub(progress.folded.0)),
+        })
+    }
+
+    /// Waits until everything before `position` is folded; tells whether it is.
+    pub fn wait_folded(&self, position: Position, timeout: Duration) -> bool {
+        self.shared.wait(timeout, |progress| progress.folded >= position)
+    }
+
+    /// Waits until something past `position` is folded; tells whether it is.
+    pub fn wait_past(&self, position: Position, timeout: Duration) -> bool {
+        self.shared.wait(timeout, |progress| progress.folded > position)
+    }
+
+    /// Asks for a commit of all that is folded, and waits for it; tells whether it is kept.
+    pub fn commit(&self, timeout: Duration) -> bool {
+        let position = self.shared.memory.read().position;
+        self.shared.wait(timeout, |progress| {
+            let kept = progress.committed.position >= position;
+            if !kept {
+                self.shared.asked.store(true, Ordering::Release);
+            }
+            kept
+        })
+    }
+
+    /// What is committed: the archive and deliveries go no further.
+    pub fn committed(&self) -> Checkpoint {
+        self.shared.progress.lock().committed
+    }
+
+    /// How the engine is.
+    pub fn health(&self) -> Health {
+        let progress = self.shared.progress.lock();
+        match (&progress.fold_trouble, &progress.store_trouble) {
+            (Some(reason), _) => Health::FoldWaits(reason.clone()),
+            (None, Some(reason)) => Health::CommitWaits(reason.clone()),
+            (None, None) => Health::Well,
+        }
+    }
+
+    /// The traits that are folded.
+    pub fn traits(&self) -> Arc<Traits> {
+        Arc::clone(&self.shared.memory.read().traits)
+    }
+
+    /// Folds these traits from now on and no others. The pin shows where that starts: what is new has to be
+    /// filled from the archive and the journal up to its position, see [`Traits::unfilled`]; call it within
+    /// [`Catalog::pin`](crate::archive::Catalog::pin).
+    pub fn set_traits<'a>(
+        &self,
+        specs: impl IntoIterator<Item = &'a TraitSpec>,
+    ) -> Result<Pin, BadTrait> {
+        let mut memory = self.shared.memory.write();
+        let memory = &mut *memory;
+        let mut traits = Traits::clone(&memory.traits);
+        let mut unwanted: std::collections::BTreeSet<TraitId> = traits.ids().collect();
+        let mut rows = Vec::new();
+        let mut next = memory.next_trait;
+        for spec in specs {
+            if let Some(id) = traits.id(spec) {
+                unwanted.remove(&id);
+                continue;
+            }
+            // A store that has folded nothing has nothing to fill from.
+            let whole = memory.next_record == 0;
+            rows.push(traits.add(TraitId(next), spec.clone(), memory.position, whole)?);
+            next += 1;
+        }
+        for id in unwanted {
+            traits.remove(id);
+            memory.shards.iter_mut().for_each(|shard| shard.drop_trait(id));
+            memory.pending.dropped_traits.insert(id.0);
+        }
+        memory.next_trait = next;
+        memory.pending.traits.extend(rows.into_iter().map(|row| (row.id, row)));
+        memory.traits = Arc::new(traits);
+        Ok(Pin::new(memory, memory.true_for))
+    }
+
+    /// Starts the traits that are not whole anew, after a fill that did not come to its end: what was
+    /// absorbed is dropped, and the pin is where to fill from, as in [`Engine::set_traits`].
+    pub fn restart_fill(&self) -> Pin {
+        let mut memory = self.shared.memory.write();
+        let memory = &mut *memory;
+        let mut traits = Traits::clone(&memory.traits);
+        for id in memory.traits.unfilled() {
+            memory.shards.iter_mut().for_each(|shard| shard.drop_trait(id));
+            traits.restart(id, memory.position);
+        }
+        memory.traits = Arc::new(traits);
+        Pin::new(memory, memory.true_for)
+    }
+
+    /// Adds facts from the archive to columns of a trait that is not whole: by block of the shard. They are
+    /// kept when the trait is whole. Blocks that do not exist are left out.
+    pub fn absorb<'a>(
+        &self,
+        id: TraitId,
+        shard: ShardId,
+        blocks: impl IntoIterator<Item = (u16, &'a TraitColumns)>,
+    ) {
+        let mut memory = self.shared.memory.write();
+        if memory.traits.spec(id).is_none() || memory.traits.is_whole(id) {
+            return;
+        }
+        let Some(shard) = memory.shards.get_mut(usize::from(shard)) else { return };
+        for (block, columns) in blocks {
+            shard.absorb(block, id, columns);
+        }
+    }
+
+    /// Says that traits hold all that the archive has, now that it was absorbed. From here on they count
+    /// as whole; the next commit keeps their columns.
+    pub fn mark_whole(&self, ids: impl IntoIterator<Item = TraitId>) {
+        let mut memory = self.shared.memory.write();
+        let memory = &mut *memory;
+        let mut traits = Traits::clone(&memory.traits);
+        for id in ids {
+            if traits.fill(id) {
+                memory.pending.filled.insert(id);
+            }
+        }
+        memory.traits = Arc::new(traits);
+    }
+
+    /// The profile that an identifier owns.
+    pub fn find(&self, identifier: &Identifier) -> Option<(ShardId, Ordinal)> {
+        self.shared.memory.read().find(identifier)
+    }
+
+    /// The identifiers of a profile, its owner first; none where there is no such profile.
+    pub fn identifiers(&self, shard: ShardId, ordinal: Ordinal) -> Vec<Identifier> {
+        let memory = self.shared.memory.read();
+        let Some(shard) = memory.shards.get(usize::from(shard)) else { return Vec::new() };
+        let Some(owner) = shard.dictionary.owner(ordinal) else { return Vec::new() };
+        let others = shard.dictionary.others_of(ordinal, u32::MAX);
+        let all = std::iter::once(owner).chain(others);
+        all.filter_map(|packed| memory.namespaces.identifier(packed).ok()).collect()
+    }
+
+    /// The namespaces seen so far.
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        self.shared.memory.read().namespaces.iter().cloned().collect()
+    }
+
+    /// What was seen of events and properties.
+    pub fn schema(&self) -> Schema {
+        self.shared.memory.read().schema.clone()
+    }
+
+    /// How far an import is, as far as it is folded: settle first.
+    pub fn import(&self, name: &str) -> Option<ImportProgress> {
+        self.shared.memory.read().imports.get(name).cloned()
+    }
+
+    /// Rejected lines of an import after a line, at most `limit`, as far as they are committed.
+    pub fn rejected(
+        &self,
+        name: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RejectedLine>, StoreError> {
+        self.shared.state.rejected(name, after, limit)
+    }
+
+    /// Dead letters after the given one, oldest first, as far as they are committed.
+    pub fn dead_letters(
+        &self,
+        after: Option<EventNo>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        self.shared.state.dead_letters(after, limit)
+    }
+
+    /// What the engine has done, and what it holds. Takes a while on large stores.
+    pub fn stats(&self) -> Stats {
+        let now = self.shared.clock.now();
+        let end = self.shared.journal.end();
+        let mut stats = Stats::default();
+        let blocks: Vec<_> = {
+            let memory = self.shared.memory.read();
+            stats.counters = memory.counters;
+            stats.folded = memory.position;
+            stats.traits = 1 + memory.traits.ids().count() as u64;
+            if memory.position < end && memory.received != Millis::MIN {
+                stats.lag = now.saturating_sub(memory.received).max(0);
+            }
+            for shard in &memory.shards {
+                stats.profiles += u64::from(shard.dictionary.len());
+                stats.dictionary_bytes += shard.dictionary.memory() as u64;
+            }
+            memory.shards.iter().flat_map(|shard| shard.blocks.iter().cloned()).collect()
+        };
+        for block in blocks {
+            stats.columns_bytes += block.memory() as u64;
+            stats.facts += block.traits().map(|(_, columns)| columns.len() as u64).sum::<u64>();
+        }
+        let progress = self.shared.progress.lock();
+        stats.committed = progress.committed.position;
+        stats.dedup_bytes = progress.seen_memory as u64;
+        stats
+    }
+}
+
+impl Folded for Engine {
+    fn committed(&self) -> ArchivePosition {
+        let checkpoint = Engine::committed(self);
+        ArchivePosition { position: checkpoint.position, next_record: checkpoint.next_record }
+    }
+
+    fn shard_of(&self, owner: &Identifier) -> ShardId {
+        self.shared.keys.place(owner.namespace.as_str(), owner.value()).shard
+    }
+
+    fn is_counted(&self, event: EventNo) -> bool {
+        self.shared.memory.read().skips.is_counted(event)
+    }
+
+    fn archived(&self, reached: ArchivePosition) {
+        self.shared.memory.write().skips.drop_before(reached.next_record);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The fold thread.
+fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
+    let stopping = || shared.stopping.load(Ordering::Acquire);
+    let mut cut = Instant::now();
+    while !stopping() {
+        if shared.held.load(Ordering::Acquire) {
+            shared.wait(REST, |_| stopping());
+            continue;
+        }
+        match fold.step() {
+            Ok(true) => {}
+            Ok(false) => {
+                let end = shared.memory.read().position;
+                let rest = if shared.asked.load(Ordering::Acquire) { Duration::ZERO } else { REST };
+                shared.journal.wait(end, rest);
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "folding failed and is tried again");
+                shared.progress.lock().fold_trouble = Some(chain(&error));
+                shared.changed.notify_all();
+                shared.wait(RETRY, |_| stopping());
+            }
+        }
+        let (dirty, records, bytes) = {
+            let memory = shared.memory.read();
+            (memory.is_dirty(), memory.pending.records, memory.pending_bytes())
+        };
+        let crowded = bytes > PENDING_BYTES;
+        let due = shared.asked.load(Ordering::Acquire)
+            || cut.elapsed() >= shared.options.commit_every
+            || records >= shared.options.commit_records
+            || crowded;
+        if !(due && (dirty || shared.compact.lock().is_some())) {
+            continue;
+        }
+        if shared.progress.lock().committing {
+            if crowded {
+                shared.wait(RETRY, |progress| !progress.committing || stopping());
+            }
+            continue;
+        }
+        commit(&mut fold, shared, commits);
+        cut = Instant::now();
+    }
+    shared.wait(LAST_COMMIT, |progress| !progress.committing);
+    if shared.memory.read().is_dirty() && !shared.progress.lock().committing {
+        commit(&mut fold, shared, commits);
+    }
+}
+
+/// How long a stop waits for the commit that is under way.
+const LAST_COMMIT: Duration = Duration::from_secs(10);
+
+fn commit(fold: &mut Fold, shared: &Shared, commits: &SyncSender<Work>) {
+    shared.asked.store(false, Ordering::Release);
+    let mut progress = shared.progress.lock();
+    progress.committing = true;
+    progress.seen_memory = fold.seen_memory();
+    drop(progress);
+    if commits.send(fold.cut()).is_err() {
+        tracing::error!("the committing thread is gone");
+    }
+}

@@ -1,0 +1,300 @@
+//! Who is who: which shard an identifier belongs to, its profile's ordinal there, and a profile's identifiers.
+//!
+//! ```text
+//! identifier ── keyed hash ─┬─ shard
+//!                           └─ fingerprint ── index ── ordinal ── arena: identifiers by ordinal, packed
+//! ```
+//!
+//! An event belongs to the profile of its first identifier. Its other identifiers are listed with that
+//! profile and lead nowhere: nothing is linked here.
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+
+use hashbrown::HashTable;
+use siphasher::sip128::Hasher128;
+use siphasher::sip128::SipHasher24;
+
+use super::packed;
+use super::packed::Arena;
+use crate::model::Identifier;
+use crate::model::Malformed;
+use crate::model::Namespace;
+use crate::model::Ordinal;
+use crate::model::ShardId;
+use crate::store::state::Identity;
+
+/// The keyed hashes of a store. Visitors choose what is hashed, so none of it is guessable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keys {
+    identity: Identity,
+}
+
+/// Where an identifier is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its shard.
+    pub(crate) shard: ShardId,
+    /// Tells it from most others of the shard.
+    pub(crate) print: u32,
+}
+
+impl Keys {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self { identity }
+    }
+
+    pub(crate) fn shards(&self) -> u16 {
+        self.identity.shards
+    }
+
+    /// The place of an identifier.
+    pub(crate) fn place(&self, namespace: &str, value: &str) -> Place {
+        let [high, low] = self.hash(b"id", &[namespace.as_bytes(), value.as_bytes()]);
+        let shard = high % u64::from(self.identity.shards.max(1));
+        let [a, b, c, d, ..] = low.to_le_bytes();
+        Place {
+            shard: ShardId::try_from(shard).expect("it is below the number of shards"),
+            print: u32::from_le_bytes([a, b, c, d]),
+        }
+    }
+
+    /// A hash of parts that hold no NUL byte but in the last, for one purpose.
+    pub(crate) fn hash(&self, purpose: &[u8], parts: &[&[u8]]) -> [u64; 2] {
+        let mut hasher = SipHasher24::new_with_key(&self.identity.key);
+        hasher.write(purpose);
+        for part in parts {
+            hasher.write(&[0]);
+            hasher.write(part);
+        }
+        let hash = hasher.finish128();
+        [hash.h1, hash.h2]
+    }
+}
+
+/// So many namespaces get a number; events of any other are put aside.
+const MAX_NAMESPACES: usize = 4096;
+
+/// Namespaces by number and back.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    names: Vec<Namespace>,
+    numbers: HashMap<Box<str>, u16>,
+}
+
+impl Namespaces {
+    /// Takes stored namespaces, which must be numbered from 0 without a gap.
+    pub(crate) fn load(stored: Vec<(u16, Namespace)>) -> Result<Self, Malformed> {
+        let mut namespaces = Self::default();
+        for (number, namespace) in stored {
+            if namespaces.number(&namespace) != Some((number, true)) {
+                return Err(Malformed("a namespace's number"));
+            }
+        }
+        Ok(namespaces)
+    }
+
+    /// The number of a namespace, and whether it is new; `None` where there are too many.
+    pub(crate) fn number(&mut self, namespace: &Namespace) -> Option<(u16, bool)> {
+        if let Some(number) = self.numbers.get(namespace.as_str()) {
+            return Some((*number, false));
+        }
+        let number = u16::try_from(self.names.len()).ok()?;
+        if self.names.len() >= MAX_NAMESPACES {
+            return None;
+        }
+        self.names.push(namespace.clone());
+        self.numbers.insert(namespace.as_str().into(), number);
+        Some((number, true))
+    }
+
+    /// The number of a namespace that was seen.
+    pub(crate) fn get(&self, namespace: &str) -> Option<u16> {
+        self.numbers.get(namespace).copied()
+    }
+
+    /// The namespace of a number.
+    pub(crate) fn name(&self, number: u16) -> Result<&Namespace, Malformed> {
+        self.names.get(usize::from(number)).ok_or(Malformed("an unknown namespace"))
+    }
+
+    /// All that were seen.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Namespace> {
+        self.names.iter()
+    }
+
+    /// The identifier of packed bytes.
+    pub(crate) fn identifier(&self, packed: &[u8]) -> Result<Identifier, Malformed> {
+        let (number, value) = packed::unpack(packed)?;
+        let namespace = self.name(number)?.clone();
+        Identifier::new(namespace, &value).map_err(|_| Malformed("an identifier"))
+    }
+}
+
+/// A fingerprint and the place of what it is of.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    print: u32,
+    at: u32,
+}
+
+/// Spreads a fingerprint over 64 bits. It comes of a keyed hash, so the table is safe from chosen keys.
+fn spread(print: u32) -> u64 {
+    u64::from(print).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The profiles of a shard by their identifiers.
+#[derive(Debug, Default)]
+pub(crate) struct Dictionary {
+    owners: Arena,
+    index: HashTable<Slot>,
+    others: Arena,
+    /// Of each entry of `others`: its profile, and the entry before it of the same profile.
+    links: Vec<(Ordinal, u32)>,
+    /// The last entry of each profile that has one.
+    last: HashMap<Ordinal, u32>,
+    /// Entries of `others` by fingerprints of profile and identifier.
+    known: HashTable<Slot>,
+}
+
+/// Ends a list of further identifiers.
+const NONE: u32 = u32::MAX;
+
+impl Dictionary {
+    /// How many profiles there are.
+    pub(crate) fn len(&self) -> u32 {
+        self.owners.len()
+    }
+
+    /// How many further identifiers there are, of all profiles.
+    pub(crate) fn others(&self) -> u32 {
+        self.others.len()
+    }
+
+    /// The profile that an identifier owns.
+    pub(crate) fn find(&self, print: u32, packed: &[u8]) -> Option<Ordinal> {
+        let slot = self.index.find(spread(print), |slot| {
+            slot.print == print && self.owners.get(slot.at) == packed
+        })?;
+        Some(slot.at)
+    }
+
+    /// Adds a profile that was not found; `None` where the shard has no ordinal left.
+    pub(crate) fn insert(&mut self, print: u32, packed: &[u8]) -> Option<Ordinal> {
+        let at = self.owners.push(packed)?;
+        self.index.insert_unique(spread(print), Slot { print, at }, |slot| spread(slot.print));
+        Some(at)
+    }
+
+    /// Adds a further identifier to a profile; tells whether it is new there.
+    pub(crate) fn add_other(&mut self, ordinal: Ordinal, print: u32, packed: &[u8]) -> bool {
+        let print = print ^ ordinal.wrapping_mul(0x9e37_79b1);
+        let known = self.known.find(spread(print), |slot| {
+            slot.print == print
+                && self.links[slot.at as usize].0 == ordinal
+                && self.others.get(slot.at) == packed
+        });
+        if known.is_some() {
+            return false;
+        }
+        let Some(at) = self.others.push(packed) else { return false };
+        let before = self.last.insert(ordinal, at).unwrap_or(NONE);
+        self.links.push((ordinal, before));
+        self.known.insert_unique(spread(print), Slot { print, at }, |slot| spread(slot.print));
+        true
+    }
+
+    /// The packed identifier that owns a profile.
+    pub(crate) fn owner(&self, ordinal: Ordinal) -> Option<&[u8]> {
+        (ordinal < self.owners.len()).then(|| self.owners.get(ordinal))
+    }
+
+    /// The packed further identifiers of a profile in the order they came, those that were there when
+    /// there were `limit` in all.
+    pub(crate) fn others_of(&self, ordinal: Ordinal, limit: u32) -> Vec<&[u8]> {
+        let mut found = Vec::new();
+        let mut at = self.last.get(&ordinal).copied().unwrap_or(NONE);
+        while at != NONE {
+            if at < limit {
+                found.push(self.others.get(at));
+            }
+            at = self.links[at as usize].1;
+        }
+        found.reverse();
+        found
+    }
+
+    /// The bytes of memory it takes, about.
+    pub(crate) fn memory(&self) -> usize {
+        let table = |table: &HashTable<Slot>| table.allocation_size();
+        self.owners.memory()
+            + self.others.memory()
+            + table(&self.index)
+            + table(&self.known)
+            + self.links.capacity() * size_of::<(Ordinal, u32)>()
+            + self.last.capacity() * 9
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::new(Identity { shards: 16, key: [7; 16] })
+    }
+
+    fn packed(value: &str) -> (u32, Vec<u8>) {
+        let mut bytes = Vec::new();
+        packed::pack(0, value, &mut bytes);
+        (keys().place("cookie", value).print, bytes)
+    }
+
+    #[test]
+    fn profiles_are_numbered_in_order_of_arrival_and_found_again() {
+        let mut dictionary = Dictionary::default();
+        let value = |n: u64| format!("{:032x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        for n in 0..10_000 {
+            let (print, bytes) = packed(&value(n));
+            assert_eq!(dictionary.find(print, &bytes), None);
+            assert_eq!(dictionary.insert(print, &bytes), Some(u32::try_from(n).unwrap()));
+        }
+        for n in 0..10_000 {
+            let (print, bytes) = packed(&value(n));
+            assert_eq!(dictionary.find(print, &bytes), Some(u32::try_from(n).unwrap()));
+        }
+        let (print, bytes) = packed("someone else");
+        assert_eq!(dictionary.find(print, &bytes), None);
+        let bytes = dictionary.memory() / 10_000;
+        assert!(bytes <= 40, "{bytes} bytes a profile");
+    }
+
+    #[test]
+    fn further_identifiers_are_listed_once_and_in_order() {
+        let mut dictionary = Dictionary::default();
+        for value in ["a", "b"] {
+            let (print, bytes) = packed(value);
+            dictionary.insert(print, &bytes);
+        }
+        let mut add = |ordinal, value| {
+            let (print, bytes) = packed(value);
+            dictionary.add_other(ordinal, print, &bytes)
+        };
+        assert!(add(0, "x") && add(1, "x") && add(0, "y"));
+        assert!(!add(0, "x") && !add(0, "y"));
+        let list = |ordinal, limit| {
+            let packed = dictionary.others_of(ordinal, limit);
+            packed.iter().map(|p| packed::unpack(p).unwrap().1).collect::<Vec<_>>()
+        };
+        assert_eq!(list(0, 3), ["x", "y"]);
+        assert_eq!(list(0, 2), ["x"]);
+        assert_eq!(list(1, 3), ["x"]);
+    }
+
+    #[test]
+    fn a_hash_keeps_its_parts_apart() {
+        let keys = keys();
+        assert_ne!(keys.hash(b"a", &[b"b", b"c"]), keys.hash(b"a", &[b"bc", b""]));
+        assert_ne!(keys.hash(b"a", &[b"b"]), keys.hash(b"b", &[b"b"]));
+    }
+}
