@@ -30,6 +30,9 @@ use crate::rules::token::write_name;
 /// How many characters a line should have at most.
 pub const WIDTH: usize = 80;
 
+/// How much deeper the second line of a rule stands than its first, where no mark encloses them.
+const HANGING: usize = 2;
+
 /// Prints a rule the one canonical way, over several lines where one is too short. It has no line
 /// break at its end.
 ///
@@ -122,27 +125,28 @@ impl Printer {
     }
 
     fn rule(&mut self, rule: &Rule) -> Vec<Doc> {
+        self.rule_at(rule, HANGING)
+    }
+
+    /// Prints a rule whose `and` and `or` begin lines that stand `deeper` than its first.
+    fn rule_at(&mut self, rule: &Rule, deeper: usize) -> Vec<Doc> {
         match &rule.kind {
-            RuleKind::Or(parts) => {
-                let is_and = |part: &Rule| matches!(part.kind, RuleKind::And(_));
-                self.joined("or", parts, is_and, Self::rule)
+            RuleKind::Or(parts) => self.joined("or", parts, deeper, |printer, part| {
+                let docs = printer.rule(part);
+                let is_and = matches!(part.kind, RuleKind::And(_));
+                (docs, is_and)
+            }),
+            RuleKind::And(parts) => {
+                self.joined("and", parts, deeper, |printer, part| match part.kind {
+                    RuleKind::Or(_) => (printer.grouped_rule(part), false),
+                    _ => (printer.rule(part), false),
+                })
             }
-            RuleKind::And(parts) => self.joined(
-                "and",
-                parts,
-                |_| false,
-                |printer, part| match part.kind {
-                    RuleKind::Or(_) => printer.group(('(', ')'), |printer| printer.rule(part)),
-                    _ => printer.rule(part),
-                },
-            ),
             RuleKind::Not(inner) => {
                 let mut out = Vec::new();
                 self.word("not", &mut out);
                 out.extend(match inner.kind {
-                    RuleKind::Or(_) | RuleKind::And(_) => {
-                        self.group(('(', ')'), |printer| printer.rule(inner))
-                    }
+                    RuleKind::Or(_) | RuleKind::And(_) => self.grouped_rule(inner),
                     _ => self.rule(inner),
                 });
                 out
@@ -151,26 +155,31 @@ impl Printer {
         }
     }
 
-    /// Parts with a word between them, which begins a line where not all fit on one.
-    ///
-    /// The lines of a first part that `is_joined` itself stand as deep as those of the others.
+    fn grouped_rule(&mut self, rule: &Rule) -> Vec<Doc> {
+        self.group(('(', ')'), |printer| printer.rule_at(rule, 0))
+    }
+
+    /// Parts with a word between them, which begins a line where not all fit on one. `print` also says
+    /// whether a part is such a row of parts itself.
     fn joined<T>(
         &mut self,
         word: &str,
         parts: &[T],
-        is_joined: fn(&T) -> bool,
-        print: impl Fn(&mut Self, &T) -> Vec<Doc>,
+        deeper: usize,
+        print: impl Fn(&mut Self, &T) -> (Vec<Doc>, bool),
     ) -> Vec<Doc> {
         let mut out = Vec::new();
         for (place, part) in parts.iter().enumerate() {
             if place == 0 {
-                let first = Doc::Group(print(self, part));
-                out.push(if is_joined(part) { Doc::Nest(2, vec![first]) } else { first });
+                let (docs, is_row) = print(self, part);
+                let first = Doc::Group(docs);
+                // Its lines stand deeper than those of this row, like those of the other parts.
+                out.push(if is_row { Doc::Nest(deeper, vec![first]) } else { first });
             } else {
                 let mut line = vec![Doc::Line];
                 self.word(word, &mut line);
-                line.push(Doc::Group(print(self, part)));
-                out.push(Doc::Nest(2, line));
+                line.push(Doc::Group(print(self, part).0));
+                out.push(Doc::Nest(deeper, line));
             }
         }
         out
@@ -277,32 +286,34 @@ impl Printer {
     fn selector(&mut self, selector: &Selector) -> Vec<Doc> {
         let mut out = self.name(&selector.event);
         if let Some(filter) = &selector.filter {
-            out.extend(self.group(('[', ']'), |printer| printer.filter(filter)));
+            out.extend(self.grouped_filter(('[', ']'), filter));
         }
         out
     }
 
     fn filter(&mut self, filter: &Filter) -> Vec<Doc> {
+        self.filter_at(filter, HANGING)
+    }
+
+    fn filter_at(&mut self, filter: &Filter, deeper: usize) -> Vec<Doc> {
         match &filter.kind {
-            FilterKind::Or(parts) => {
-                let is_and = |part: &Filter| matches!(part.kind, FilterKind::And(_));
-                self.joined("or", parts, is_and, Self::filter)
+            FilterKind::Or(parts) => self.joined("or", parts, deeper, |printer, part| {
+                let docs = printer.filter(part);
+                let is_and = matches!(part.kind, FilterKind::And(_));
+                (docs, is_and)
+            }),
+            FilterKind::And(parts) => {
+                self.joined("and", parts, deeper, |printer, part| match part.kind {
+                    FilterKind::Or(_) => (printer.grouped_filter(('(', ')'), part), false),
+                    _ => (printer.filter(part), false),
+                })
             }
-            FilterKind::And(parts) => self.joined(
-                "and",
-                parts,
-                |_| false,
-                |printer, part| match part.kind {
-                    FilterKind::Or(_) => printer.group(('(', ')'), |printer| printer.filter(part)),
-                    _ => printer.filter(part),
-                },
-            ),
             FilterKind::Not(inner) => {
                 let mut out = Vec::new();
                 self.word("not", &mut out);
                 out.extend(match inner.kind {
                     FilterKind::Or(_) | FilterKind::And(_) => {
-                        self.group(('(', ')'), |printer| printer.filter(inner))
+                        self.grouped_filter(('(', ')'), inner)
                     }
                     _ => self.filter(inner),
                 });
@@ -316,6 +327,10 @@ impl Printer {
             }
             FilterKind::Error => vec![self.token("…")],
         }
+    }
+
+    fn grouped_filter(&mut self, marks: (char, char), filter: &Filter) -> Vec<Doc> {
+        self.group(marks, |printer| printer.filter_at(filter, 0))
     }
 
     fn property(&mut self, property: &Property) -> Vec<Doc> {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::rules::ast::Name;
 use crate::rules::ast::Rule;
+use crate::rules::ast::RuleKind;
 use crate::rules::ast::Span;
 use crate::rules::diagnostic::Diagnostic;
 
@@ -54,6 +55,22 @@ impl SegmentFile {
         (read.file, read.diagnostics)
     }
 
+    /// The ids of the segments it names, in the order in which it names them.
+    pub fn references(&self) -> Vec<&str> {
+        let mut ids = Vec::new();
+        let rule = match &self.body {
+            Body::Rule(rule) => Some(rule),
+            Body::Lookalike(lookalike) => {
+                ids.push(&*lookalike.seed.text);
+                lookalike.within.as_ref()
+            }
+        };
+        if let Some(rule) = rule {
+            named(rule, &mut ids);
+        }
+        ids
+    }
+
     /// Prints a segment file's rules the one canonical way, and keeps everything else, comments in
     /// rules included.
     ///
@@ -61,6 +78,19 @@ impl SegmentFile {
     /// as it is has a warning.
     pub fn format(id: &str, text: &str) -> (String, Vec<Diagnostic>) {
         format::format(id, text)
+    }
+}
+
+fn named<'r>(rule: &'r Rule, ids: &mut Vec<&'r str>) {
+    match &rule.kind {
+        RuleKind::And(parts) | RuleKind::Or(parts) => {
+            for part in parts {
+                named(part, ids);
+            }
+        }
+        RuleKind::Not(part) => named(part, ids),
+        RuleKind::Segment(id) => ids.push(&id.text),
+        _ => {}
     }
 }
 

@@ -33,13 +33,13 @@ fn groups_filters_and_lists_break_only_where_they_must() {
          and profile.country in (\"DE\", \"AT\", \"CH\", \"FR\", \"IT\", \"ES\", \"PT\", \"NL\", \"BE\", \"LU\", \"DK\")",
         "did product_view[
   category = \"shoes\"
-    and brand in (\"a\", \"b\")
-    and price > 100
-    and sale = true
+  and brand in (\"a\", \"b\")
+  and price > 100
+  and sale = true
 ] in 14d
   and (
     did add_to_cart in 14d and segment a
-      or did wishlist_add in 14d and segment bbbbbbbbbbbbbbbbbbbbbb
+    or did wishlist_add in 14d and segment bbbbbbbbbbbbbbbbbbbbbb
   )
   and profile.country in (
     \"DE\", \"AT\", \"CH\", \"FR\", \"IT\", \"ES\", \"PT\", \"NL\", \"BE\", \"LU\", \"DK\"

@@ -1,5 +1,6 @@
 mod errors;
 mod formatting;
 mod reading;
+mod reference;
 mod segment_files;
 mod trees;

@@ -93,6 +93,16 @@ fn a_lookalike_is_read() {
 }
 
 #[test]
+fn the_segments_that_a_file_names_are_found() {
+    let named = |text: &str| {
+        let (file, _) = SegmentFile::parse("a", text);
+        file.references().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(named("rule = 'not segment b and (segment c or did d)'"), ["b", "c"]);
+    assert_eq!(named("lookalike = { seed = 'b', reach = 1, within = 'segment c' }"), ["b", "c"]);
+}
+
+#[test]
 fn one_run_finds_every_error_of_a_file() {
     let text = r#"
 nmae = "x"
