@@ -20,6 +20,7 @@ use super::ArchiveError;
 use super::Catalog;
 use super::Folded;
 use super::cut::cut;
+use super::merge::merge;
 
 /// When a range is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,11 @@ pub enum Step {
         /// How many files it became.
         files: usize,
     },
+    /// Small files became one.
+    Merged {
+        /// How many.
+        files: usize,
+    },
 }
 
 /// Follows the journal behind the fold.
@@ -74,17 +80,19 @@ impl Archiver {
         Self { catalog, journal, folded, clock, policy, oldest: None }
     }
 
-    /// Cuts one range where one is due, commits it, and gives up what the journal holds before it.
+    /// Cuts one range where one is due, commits it, and gives up what the journal holds before it. Where
+    /// none is, merges some small files.
     pub fn step(&mut self) -> Result<Step, ArchiveError> {
+        self.catalog.settle()?;
         let (reached, to) = (self.catalog.reached(), self.folded.committed());
         let pending = to.position.0.saturating_sub(reached.position.0);
         if pending == 0 {
-            return Ok(Step::Idle);
+            return self.tidy();
         }
         if pending < self.policy.bytes {
             let oldest = self.oldest_received(reached)?;
             if self.clock.now().saturating_sub(oldest) < self.policy.age {
-                return Ok(Step::Idle);
+                return self.tidy();
             }
         }
         self.cut(reached, to)
@@ -93,6 +101,7 @@ impl Archiver {
     /// Cuts all that the fold has committed.
     pub fn flush(&mut self) -> Result<(), ArchiveError> {
         loop {
+            self.catalog.settle()?;
             let (reached, to) = (self.catalog.reached(), self.folded.committed());
             if reached.position >= to.position {
                 return Ok(());
@@ -109,10 +118,18 @@ impl Archiver {
             rows: cut.files.iter().map(|file| file.rows).sum(),
             files: cut.files.len(),
         };
-        self.catalog.add(cut.files, cut.reached)?;
+        if !self.catalog.add(from, cut.files, cut.reached)? {
+            return Ok(Step::Idle);
+        }
         self.folded.archived(cut.reached);
         self.journal.release(cut.reached.position)?;
         Ok(step)
+    }
+
+    fn tidy(&self) -> Result<Step, ArchiveError> {
+        self.catalog.delete_dropped();
+        let files = merge(&self.catalog)?;
+        Ok(if files > 0 { Step::Merged { files } } else { Step::Idle })
     }
 
     /// When the first record past `reached` was received.
@@ -175,6 +192,10 @@ fn follow(mut archiver: Archiver, metrics: &Metrics, stop: &(Mutex<bool>, Condva
             Ok(Step::Cut { rows, files }) => {
                 metrics.archive_rows.inc_by(rows);
                 tracing::debug!(rows, files, "archived");
+                Duration::ZERO
+            }
+            Ok(Step::Merged { files }) => {
+                tracing::debug!(files, "merged");
                 Duration::ZERO
             }
             Ok(Step::Idle) => IDLE,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 
 use crate::model::time::Day;
 use crate::store::journal::Journal;
@@ -20,8 +21,8 @@ use crate::store::state::ManifestRow;
 use crate::store::state::State;
 
 use super::ArchiveError;
-use super::cut::UNFINISHED;
 use super::failed;
+use super::write::UNFINISHED;
 
 /// The manifest in memory, and the way to change it.
 pub struct Catalog {
@@ -40,6 +41,8 @@ struct Inner {
     version: u64,
     /// Files that count no longer, and the last version in which they did.
     trash: Vec<(u64, PathBuf)>,
+    /// Whether the last commit failed, so that the state has to be asked what it kept.
+    doubtful: bool,
 }
 
 /// One version of the archive, and the journal from where it ends.
@@ -68,6 +71,16 @@ impl Drop for Pin {
     }
 }
 
+impl Inner {
+    fn discard(&mut self, files: Vec<PathBuf>) {
+        if !files.is_empty() {
+            let version = self.version;
+            self.trash.extend(files.into_iter().map(|path| (version, path)));
+            self.version += 1;
+        }
+    }
+}
+
 impl Catalog {
     /// Takes over a loaded manifest; sweeps what does not count. Returns how many files were swept.
     pub fn open(
@@ -78,7 +91,13 @@ impl Catalog {
     ) -> Result<(Self, usize), ArchiveError> {
         std::fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
         let swept = sweep(dir, &files)?;
-        let inner = Inner { files: Arc::new(files), reached, version: 0, trash: Vec::new() };
+        let inner = Inner {
+            files: Arc::new(files),
+            reached,
+            version: 0,
+            trash: Vec::new(),
+            doubtful: false,
+        };
         let catalog =
             Self { dir: dir.to_owned(), state, inner: Mutex::new(inner), pinned: Arc::default() };
         Ok((catalog, swept))
@@ -120,44 +139,102 @@ impl Catalog {
         (pin, also)
     }
 
-    /// Commits new files and the position that they reach.
+    /// Asks the state what it kept, where the last commit failed.
+    pub(super) fn settle(&self) -> Result<(), ArchiveError> {
+        self.settled().map(|_| ())
+    }
+
+    fn settled(&self) -> Result<MutexGuard<'_, Inner>, ArchiveError> {
+        let mut inner = self.inner.lock();
+        if inner.doubtful {
+            let loaded = self.state.load()?;
+            let counts: BTreeSet<&str> = loaded.manifest.iter().map(|row| &*row.file).collect();
+            let gone = inner.files.iter().filter(|row| !counts.contains(&*row.file));
+            let gone: Vec<_> = gone.map(|row| self.dir.join(&*row.file)).collect();
+            inner.discard(gone);
+            inner.files = Arc::new(loaded.manifest);
+            inner.reached = loaded.archived;
+            inner.doubtful = false;
+        }
+        Ok(inner)
+    }
+
+    /// Commits the files of the range from `from` to `reached`. Returns `false`, and changes nothing, where
+    /// the archive does not end at `from`.
     pub(super) fn add(
         &self,
+        from: ArchivePosition,
         added: Vec<ManifestRow>,
         reached: ArchivePosition,
-    ) -> Result<(), ArchiveError> {
-        let mut inner = self.inner.lock();
-        let commit = ArchiveCommit { added, removed: Vec::new(), reached };
-        self.state.commit_archive(&commit)?;
-        if !commit.added.is_empty() {
-            let mut files = Vec::clone(&inner.files);
-            files.extend(commit.added);
-            inner.files = Arc::new(files);
+    ) -> Result<bool, ArchiveError> {
+        let mut inner = self.settled()?;
+        if inner.reached != from {
+            return Ok(false);
         }
-        inner.reached = reached;
-        Ok(())
+        self.change(&mut inner, added, &[], reached)?;
+        Ok(true)
+    }
+
+    /// Commits one file in the place of others that hold the same events. Returns `false`, and changes
+    /// nothing, where one of them counts no longer.
+    pub(super) fn replace(
+        &self,
+        added: Vec<ManifestRow>,
+        removed: &[ManifestRow],
+    ) -> Result<bool, ArchiveError> {
+        let mut inner = self.settled()?;
+        if !removed.iter().all(|row| inner.files.contains(row)) {
+            return Ok(false);
+        }
+        let reached = inner.reached;
+        self.change(&mut inner, added, removed, reached)?;
+        Ok(true)
     }
 
     /// Drops the files of days before `day`, and deletes those that nobody has pinned. Calling it again
     /// deletes what was pinned meanwhile. Returns how many files count no longer.
     pub fn drop_before(&self, day: Day) -> Result<usize, ArchiveError> {
-        let mut inner = self.inner.lock();
-        let (kept, dropped): (Vec<_>, Vec<_>) =
-            inner.files.iter().cloned().partition(|file| file.day >= day);
+        let mut inner = self.settled()?;
+        let dropped: Vec<_> = inner.files.iter().filter(|row| row.day < day).cloned().collect();
         if !dropped.is_empty() {
-            let commit = ArchiveCommit {
-                added: Vec::new(),
-                removed: dropped.iter().map(|row| row.file.clone()).collect(),
-                reached: inner.reached,
-            };
-            self.state.commit_archive(&commit)?;
-            let version = inner.version;
-            inner.trash.extend(dropped.iter().map(|row| (version, self.dir.join(&*row.file))));
-            inner.files = Arc::new(kept);
-            inner.version += 1;
+            let reached = inner.reached;
+            self.change(&mut inner, Vec::new(), &dropped, reached)?;
         }
+        drop(inner);
+        self.delete_dropped();
+        Ok(dropped.len())
+    }
+
+    fn change(
+        &self,
+        inner: &mut Inner,
+        added: Vec<ManifestRow>,
+        removed: &[ManifestRow],
+        reached: ArchivePosition,
+    ) -> Result<(), ArchiveError> {
+        let removed: Vec<_> = removed.iter().map(|row| row.file.clone()).collect();
+        let commit = ArchiveCommit { added, removed, reached };
+        if let Err(error) = self.state.commit_archive(&commit) {
+            inner.doubtful = true;
+            return Err(error.into());
+        }
+        inner.reached = reached;
+        let removed: BTreeSet<&str> = commit.removed.iter().map(|file| &**file).collect();
+        inner.discard(removed.iter().map(|file| self.dir.join(file)).collect());
+        if !removed.is_empty() || !commit.added.is_empty() {
+            let kept = inner.files.iter().filter(|row| !removed.contains(&*row.file));
+            let files = kept.cloned().chain(commit.added.iter().cloned()).collect();
+            inner.files = Arc::new(files);
+        }
+        Ok(())
+    }
+
+    /// Deletes files that count no longer and that no pin names.
+    pub(super) fn delete_dropped(&self) {
+        let mut inner = self.inner.lock();
         let oldest = self.pinned.lock().keys().next().copied().unwrap_or(u64::MAX);
-        let (free, held) = inner.trash.drain(..).partition(|(version, _)| *version < oldest);
+        let (free, held): (Vec<_>, _) =
+            inner.trash.drain(..).partition(|(version, _)| *version < oldest);
         inner.trash = held;
         drop(inner);
         for (_, path) in free {
@@ -167,7 +244,6 @@ impl Catalog {
             }
             remove_empty_folders(&path);
         }
-        Ok(dropped.len())
     }
 }
 

@@ -1,17 +1,6 @@
 //! Cuts a range of the journal into files, one for each day and shard that its events are of.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::io::Write;
 use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterPropertiesPtr;
-use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::TypePtr;
 
 use crate::model::Event;
 use crate::model::Record;
@@ -19,7 +8,6 @@ use crate::model::ShardId;
 use crate::model::codec::Reader;
 use crate::model::time::Day;
 use crate::model::time::day_of;
-use crate::model::time::format_day;
 use crate::store::journal::EventNo;
 use crate::store::journal::Frame;
 use crate::store::journal::JournalReader;
@@ -29,10 +17,8 @@ use crate::store::state::ManifestRow;
 
 use super::ArchiveError;
 use super::Folded;
-use super::columns::Rows;
-use super::columns::properties;
-use super::columns::schema;
-use super::failed;
+use super::write::Files;
+use super::write::Place;
 
 /// A range of the journal as files. They are durable, and count once their rows are committed.
 #[derive(Debug)]
@@ -64,16 +50,8 @@ pub fn cut(
             break;
         }
     }
-    let mut files = Files {
-        dir,
-        from,
-        to: reached.position,
-        schema: schema(),
-        properties: Arc::new(properties()),
-        rows: Rows::default(),
-        written: Vec::new(),
-    };
-    match pile.write(&mut files).and_then(|()| files.publish()) {
+    let mut files = Files::new(dir);
+    match pile.write(&mut files, from, reached.position).and_then(|()| files.publish()) {
         Ok(files) => Ok(Cut { files, reached }),
         Err(error) => {
             files.discard();
@@ -122,162 +100,23 @@ impl Pile {
         }
     }
 
-    fn write(&mut self, files: &mut Files<'_>) -> Result<(), ArchiveError> {
-        self.entries.sort_unstable();
-        for group in self.entries.chunk_by(|a, b| (a.day, a.shard) == (b.day, b.shard)) {
-            files.write(
-                group[0].day,
-                group[0].shard,
-                group.iter().map(|entry| {
-                    let mut reader = Reader::new(&self.bytes[entry.start..]);
-                    (entry.no, Event::decode(&mut reader).expect("it was encoded just before"))
-                }),
-            )?;
-        }
-        Ok(())
-    }
-}
-
-/// The files of one cut, written aside first.
-struct Files<'a> {
-    dir: &'a Path,
-    from: Position,
-    to: Position,
-    schema: TypePtr,
-    properties: WriterPropertiesPtr,
-    rows: Rows,
-    written: Vec<Written>,
-}
-
-struct Written {
-    aside: PathBuf,
-    row: ManifestRow,
-}
-
-/// The extension of a file that is being written.
-pub(super) const UNFINISHED: &str = "new";
-
-impl Files<'_> {
-    /// Writes one file aside.
     fn write(
         &mut self,
-        day: Day,
-        shard: ShardId,
-        events: impl Iterator<Item = (EventNo, Event)>,
+        files: &mut Files<'_>,
+        from: Position,
+        to: Position,
     ) -> Result<(), ArchiveError> {
-        let folder = format!("day={}/shard={shard:02}", format_day(day));
-        let name = format!("{folder}/{:020}-{:020}", self.from.0, self.to.0);
-        let aside = self.dir.join(&name).with_extension(UNFINISHED);
-        let folder = self.dir.join(folder);
-        std::fs::create_dir_all(&folder).map_err(|source| failed("create", &folder, source))?;
-        let file = File::create(&aside).map_err(|source| failed("create", &aside, source))?;
-        let row = ManifestRow {
-            file: name.clone().into(),
-            shard,
-            day,
-            from: self.from,
-            to: self.to,
-            rows: 0,
-            bytes: 0,
-        };
-        self.written.push(Written { aside, row });
-        let last = self.written.last_mut().expect("it was just pushed");
-        let summed = Summed { file, crc: 0, bytes: 0 };
-        self.rows.clear();
-        let fill = || -> Result<Summed, ParquetError> {
-            let (schema, properties) = (self.schema.clone(), self.properties.clone());
-            let mut writer = SerializedFileWriter::new(summed, schema, properties)?;
-            for (no, event) in events {
-                self.rows.push(no, &event);
-                last.row.rows += 1;
-                if self.rows.is_full() {
-                    self.rows.flush(&mut writer)?;
-                }
-            }
-            if !self.rows.is_empty() {
-                self.rows.flush(&mut writer)?;
-            }
-            writer.into_inner()
-        };
-        let summed = fill().map_err(|error| failed("write", &last.aside, io_error(error)))?;
-        last.row.bytes = summed.bytes;
-        last.row.file = format!("{name}-{:08x}.parquet", summed.crc).into();
+        self.entries.sort_unstable();
+        for group in self.entries.chunk_by(|a, b| (a.day, a.shard) == (b.day, b.shard)) {
+            let place = Place { day: group[0].day, shard: group[0].shard, from, to };
+            files.write(place, |push| {
+                group.iter().try_for_each(|entry| {
+                    let mut reader = Reader::new(&self.bytes[entry.start..]);
+                    let event = Event::decode(&mut reader);
+                    push(entry.no, &event.expect("it was encoded just before"))
+                })
+            })?;
+        }
         Ok(())
-    }
-
-    /// Makes all files durable and gives them their names.
-    fn publish(&self) -> Result<Vec<ManifestRow>, ArchiveError> {
-        // Past some number of files, one sync of the file system is cheaper than one for each.
-        const MANY: usize = 64;
-        let many = self.written.len() > MANY;
-        let sync_all = || {
-            File::open(self.dir)
-                .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
-                .map_err(|source| failed("sync", self.dir, source))
-        };
-        if many {
-            sync_all()?;
-        } else {
-            for Written { aside, .. } in &self.written {
-                sync(aside)?;
-            }
-        }
-        let mut folders = BTreeSet::new();
-        for Written { aside, row } in &self.written {
-            let path = self.dir.join(&*row.file);
-            std::fs::rename(aside, &path).map_err(|source| failed("rename", aside, source))?;
-            folders.extend(path.ancestors().skip(1).take(3).map(Path::to_owned));
-        }
-        if many {
-            sync_all()?;
-        } else {
-            folders.iter().try_for_each(|folder| sync(folder))?;
-        }
-        Ok(self.written.iter().map(|written| written.row.clone()).collect())
-    }
-
-    /// Removes what a failed cut wrote. What stays is swept at the next start.
-    fn discard(&self) {
-        for Written { aside, row } in &self.written {
-            let _ = std::fs::remove_file(aside);
-            if row.bytes > 0 {
-                let _ = std::fs::remove_file(self.dir.join(&*row.file));
-            }
-        }
-    }
-}
-
-fn sync(path: &Path) -> Result<(), ArchiveError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(|source| failed("sync", path, source))
-}
-
-/// What the operating system answered, out of the writer's error.
-fn io_error(error: ParquetError) -> io::Error {
-    match error {
-        ParquetError::External(source) => match source.downcast::<io::Error>() {
-            Ok(source) => *source,
-            Err(other) => io::Error::other(other),
-        },
-        other => io::Error::other(other),
-    }
-}
-
-/// A file with the checksum and count of what was written to it.
-struct Summed {
-    file: File,
-    crc: u32,
-    bytes: u64,
-}
-
-impl Write for Summed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.crc = crc32c::crc32c_append(self.crc, &bytes[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }

@@ -15,10 +15,12 @@ mod catalog;
 mod columns;
 mod cut;
 mod json;
+mod merge;
 mod rows;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::io;
 use std::path::Path;

@@ -489,3 +489,38 @@ fn a_failed_cut_leaves_nothing_and_can_be_tried_again() {
     house.archive();
     assert_eq!(house.all().len(), 2);
 }
+
+#[test]
+fn small_files_of_a_day_become_one_and_hold_the_same_events() {
+    let mut house = House::new();
+    let mut archiver = house.archiver(1 << 20);
+    let mut events = Vec::new();
+    for i in 0..40 {
+        let mut new = vec![event("a", NOW + i), event("b", NOW + i + DAY)];
+        new.iter_mut().for_each(|event| event.ids = vec![id("cookie", "same")]);
+        house.append_events(new.clone());
+        events.extend(new);
+        archiver.flush().unwrap();
+    }
+    assert_eq!(house.files().len(), 80);
+    let before = house.all();
+    let (pin, ()) = house.catalog.pin(&*house.journal, |_| ());
+    let mut merged = 0;
+    while let Step::Merged { files } = archiver.step().unwrap() {
+        merged += files;
+    }
+    assert_eq!(merged, 80);
+    assert_eq!(house.files().len(), 2);
+    assert_eq!(house.all(), before);
+    let mut pinned = 0;
+    scan(&pin.dir, &*pin.files, &ALL, &mut |_, _| {
+        pinned += 1;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(pinned, 80);
+    drop(pin);
+    assert_eq!(archiver.step().unwrap(), Step::Idle);
+    assert_eq!(house.restart(), 0, "what was merged is deleted");
+    assert_eq!(house.all(), (0..).map(no).zip(events).collect::<Vec<_>>());
+}
