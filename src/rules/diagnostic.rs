@@ -38,9 +38,9 @@ pub struct Label {
 
 /// One thing an author is told about a text.
 ///
-/// Spans are bytes of the text that was parsed: of the rule for [`parse`](crate::rules::parse), of the whole file for
-/// [`SegmentFile::parse`](crate::rules::SegmentFile::parse), whose rules carry spans of the file too. Like spans of trees, they do not take part
-/// in `==`.
+/// Spans are bytes of the text that was parsed: of the rule for [`parse`](crate::rules::parse), of the
+/// whole file for [`SegmentFile::parse`](crate::rules::SegmentFile::parse), whose rules carry spans of
+/// the file too. Like spans of trees, they do not take part in `==`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How bad it is.

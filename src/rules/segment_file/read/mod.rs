@@ -1,22 +1,19 @@
 //! A segment file's TOML to a segment: every key, every type, every error in one run.
 
+mod activate;
+mod lookalike;
+
 use std::collections::BTreeMap;
 
 use toml::Spanned;
-use toml::de::DeString;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
-use super::Activate;
 use super::Body;
 use super::Level;
-use super::Lookalike;
 use super::MAX_FILE;
 use super::MAX_ID;
-use super::Reach;
 use super::SegmentFile;
-use crate::model::Namespace;
-use crate::rules::ast::Name;
 use crate::rules::ast::Rule;
 use crate::rules::ast::RuleKind;
 use crate::rules::ast::Span;
@@ -274,32 +271,6 @@ impl Reader<'_> {
         Some(rule)
     }
 
-    fn lookalike(&mut self, value: &Value<'_>) -> Option<Lookalike> {
-        const KEYS: [&str; 3] = ["seed", "reach", "within"];
-        let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type("lookalike", value, "a table").hint =
-                Some("write `[lookalike]`, and its keys on the lines below".into());
-            return None;
-        };
-        self.known_keys(table, &KEYS, "`[lookalike]`");
-        let span = to_span(&value.span());
-        let seed = self.required(table, "seed", span, "the id of the segment to resemble");
-        let seed = seed.and_then(|value| {
-            let text: Box<str> = self.string("seed", value)?.into();
-            let span = to_span(&value.span());
-            if !is_slug(&text) || text.len() > MAX_ID {
-                let message = format!("`{}` is no segment's id", shorten(&text));
-                self.diagnostics.push(Diagnostic::error("value", span, message));
-                return None;
-            }
-            Some(Name { text, span })
-        });
-        let reach = self.required(table, "reach", span, "a share, such as `reach = 0.05`");
-        let reach = reach.and_then(|value| self.reach(value));
-        let within = table.get("within").and_then(|value| self.rule("within", value));
-        Some(Lookalike { seed: seed?, reach: reach?, within, span })
-    }
-
     fn required<'v, 't>(
         &mut self,
         table: &'v DeTable<'t>,
@@ -314,30 +285,6 @@ impl Reader<'_> {
                 .push(told.with_expected(expected).with_hint(format!("add {expected}")));
         }
         value
-    }
-
-    fn reach(&mut self, value: &Value<'_>) -> Option<Reach> {
-        const WHOLE: f64 = 1_000_000.0;
-        let digits: DeString<'_> = match value.get_ref() {
-            DeValue::Float(float) => float.as_str().into(),
-            DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str().into(),
-            _ => {
-                self.wrong_type("reach", value, "a number").hint =
-                    Some("the best-scoring 5 % are `reach = 0.05`".into());
-                return None;
-            }
-        };
-        let share: f64 = digits.parse().unwrap_or(f64::NAN);
-        let millionths = (share * WHOLE).round();
-        if (1.0..=WHOLE).contains(&millionths) && share <= 1.0 {
-            // In range, as was just seen.
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            return Some(Reach(millionths as u32));
-        }
-        let message = "`reach` is more than 0 and at most 1";
-        let told = Diagnostic::error("value", to_span(&value.span()), message);
-        self.diagnostics.push(told.with_hint("the best-scoring 5 % are `reach = 0.05`"));
-        None
     }
 
     fn level(&mut self, value: &Value<'_>) -> Option<Level> {
@@ -393,78 +340,6 @@ impl Reader<'_> {
             }
         }
         taxonomy
-    }
-
-    fn activations(&mut self, value: &Value<'_>) -> Vec<Activate> {
-        let tables = value.get_ref().as_array();
-        let Some(tables) = tables else {
-            let told = self.wrong_type("activate", value, "an array of tables");
-            told.hint = Some("write `[[activate]]`, with two brackets".into());
-            return Vec::new();
-        };
-        let mut activations: Vec<Activate> = Vec::new();
-        for value in tables.iter() {
-            let Some(activate) = self.activation(value) else { continue };
-            let same = |other: &&Activate| other.destination.text == activate.destination.text;
-            if let Some(first) = activations.iter().find(same) {
-                let name = shorten(&activate.destination.text);
-                let message = format!("the destination `{name}` stands here twice");
-                let told = Diagnostic::error("duplicate", activate.destination.span, message)
-                    .with_label(first.destination.span, "here first")
-                    .with_hint("put their identifiers together");
-                self.diagnostics.push(told);
-            }
-            activations.push(activate);
-        }
-        activations
-    }
-
-    fn activation(&mut self, value: &Value<'_>) -> Option<Activate> {
-        let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type("activate", value, "an array of tables");
-            return None;
-        };
-        let span = to_span(&value.span());
-        self.known_keys(table, &["destination", "identifiers"], "`[[activate]]`");
-        let destination = self.required(
-            table,
-            "destination",
-            span,
-            "the name of a destination: `destination = \"…\"`",
-        );
-        let destination = destination.and_then(|value| {
-            let text = self.string("destination", value)?.into();
-            Some(Name { text, span: to_span(&value.span()) })
-        });
-        let identifiers = table.get("identifiers").map(|value| self.identifiers(value));
-        Some(Activate { destination: destination?, identifiers, span })
-    }
-
-    fn identifiers(&mut self, value: &Value<'_>) -> Vec<Name> {
-        let before = self.diagnostics.len();
-        let mut names: Vec<Name> = Vec::new();
-        for (text, span) in self.strings("identifiers", value) {
-            let shown = shorten(&text);
-            if Namespace::new(&text).is_err() {
-                let message = format!("`{shown}` is no namespace");
-                let told = Diagnostic::error("value", span, message);
-                let hint = "a namespace is a lower-case letter, then up to 31 lower-case letters, \
-                            digits or `_`";
-                self.diagnostics.push(told.with_hint(hint));
-            } else if let Some(first) = names.iter().find(|name| *name.text == *text) {
-                let message = format!("`{shown}` stands here twice");
-                let told = Diagnostic::error("duplicate", span, message);
-                self.diagnostics.push(told.with_label(first.span, "here first"));
-            } else {
-                names.push(Name { text: text.into(), span });
-            }
-        }
-        if names.is_empty() && self.diagnostics.len() == before {
-            let message = "an empty list sends nothing";
-            let told = Diagnostic::error("value", to_span(&value.span()), message);
-            self.diagnostics.push(told.with_hint("leave it out to send all the destination takes"));
-        }
-        names
     }
 }
 
