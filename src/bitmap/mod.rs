@@ -16,6 +16,8 @@ mod codec;
 mod columns;
 mod scan;
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub use attribute::AttributeColumn;
 pub use block::Block;

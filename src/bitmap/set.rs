@@ -101,6 +101,12 @@ impl BlockSet {
         &self.words
     }
 
+    /// Makes it the set of these words, 64 ordinals each.
+    pub fn assign_words(&mut self, words: impl Iterator<Item = u64>) {
+        self.words.clear();
+        self.words.extend(words.take(words_of(BLOCK)));
+    }
+
     /// The words, for a scan that fills them.
     pub(super) fn words_mut(&mut self) -> &mut [u64] {
         &mut self.words

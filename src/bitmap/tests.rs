@@ -1,0 +1,286 @@
+//! Columns against ordered maps.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Measure;
+use crate::model::Namespace;
+use crate::model::Value;
+use crate::model::time::DAY;
+use crate::model::time::Millis;
+use crate::model::time::day_of;
+
+const POPULATION: u32 = 130;
+
+/// Facts on few days, many of one millisecond, on both sides of day edges and of 1970.
+fn facts() -> BoxedStrategy<Vec<(u16, Millis, i64)>> {
+    let time = (-2i64..3, prop_oneof![Just(0i64), Just(DAY - 1), 0..DAY])
+        .prop_map(|(day, millis)| day * DAY + millis);
+    let value = prop_oneof![-5i64..5, Just(Measure::MAX.0), Just(-Measure::MAX.0)];
+    proptest::collection::vec((0u16..130, time, value), 0..400).boxed()
+}
+
+fn interval() -> BoxedStrategy<Interval> {
+    let edge = || prop_oneof![-2 * DAY - 1..3 * DAY, (-2i64..3).prop_map(|day| day * DAY)];
+    (edge(), edge()).prop_map(|(lo, hi)| Interval { lo, hi }).boxed()
+}
+
+fn measured(facts: &[(u16, Millis, i64)]) -> TraitColumns {
+    let mut columns = TraitColumns::new();
+    for (ordinal, time, value) in facts {
+        columns.add(*ordinal, *time, Some(Measure(*value)));
+    }
+    columns
+}
+
+fn plain(facts: &[(u16, Millis, i64)]) -> TraitColumns {
+    let mut columns = TraitColumns::new();
+    for (ordinal, time, _) in facts {
+        columns.add(*ordinal, *time, None);
+    }
+    columns
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn scans_agree_with_ordered_maps(facts in facts(), interval in interval()) {
+        let columns = measured(&facts);
+        let mut by: BTreeMap<u16, Vec<(Millis, i64)>> = BTreeMap::new();
+        for (ordinal, time, value) in facts.iter().filter(|(_, time, _)| interval.holds(*time)) {
+            by.entry(*ordinal).or_default().push((*time, *value));
+        }
+        let size = POPULATION as usize;
+        let of = |ordinal: usize| by.get(&u16::try_from(ordinal).unwrap()).cloned().unwrap_or_default();
+
+        let mut did = BlockSet::new();
+        did.reset(POPULATION);
+        columns.did(interval, &mut did);
+        prop_assert_eq!(did.iter().collect::<Vec<_>>(), by.keys().copied().collect::<Vec<_>>());
+
+        let (mut counts, mut small, mut days) = (vec![0; size], vec![0; size], vec![0; size]);
+        columns.count(interval, &mut counts);
+        columns.count_small(interval, &mut small);
+        columns.count_days(interval, &mut BlockSet::new(), &mut days);
+        let (mut sums, mut least, mut most) =
+            (vec![0i128; size], vec![i64::MAX; size], vec![i64::MIN; size]);
+        columns.sum(interval, &mut sums);
+        columns.min(interval, &mut least);
+        columns.max(interval, &mut most);
+        let (mut first, mut last) = (vec![0; size], vec![0; size]);
+        let (mut seen_first, mut seen_last) = (BlockSet::new(), BlockSet::new());
+        columns.first(interval, &mut seen_first, &mut first);
+        columns.last(interval, &mut seen_last, &mut last);
+        prop_assert_eq!(&seen_first, &did);
+        prop_assert_eq!(&seen_last, &did);
+        for ordinal in 0..size {
+            let own = of(ordinal);
+            prop_assert_eq!(counts[ordinal] as usize, own.len());
+            prop_assert_eq!(usize::from(small[ordinal]), own.len().min(255));
+            let distinct: BTreeSet<_> = own.iter().map(|(time, _)| day_of(*time)).collect();
+            prop_assert_eq!(days[ordinal] as usize, distinct.len());
+            prop_assert_eq!(sums[ordinal], own.iter().map(|(_, v)| i128::from(*v)).sum::<i128>());
+            prop_assert!(sums[ordinal].unsigned_abs() <= columns.sum_bound(interval));
+            prop_assert_eq!(least[ordinal], own.iter().map(|(_, v)| *v).min().unwrap_or(i64::MAX));
+            prop_assert_eq!(most[ordinal], own.iter().map(|(_, v)| *v).max().unwrap_or(i64::MIN));
+            if let Some(earliest) = own.iter().map(|(time, _)| *time).min() {
+                prop_assert_eq!(first[ordinal], earliest);
+                prop_assert_eq!(last[ordinal], own.iter().map(|(time, _)| *time).max().unwrap());
+            }
+            let mut own = own;
+            own.sort_unstable();
+            let alone = columns.facts_of(u16::try_from(ordinal).unwrap(), interval.lo, interval.hi);
+            let mut alone: Vec<_> = alone.into_iter().map(|(t, v)| (t, v.unwrap().0)).collect();
+            alone.sort_unstable();
+            prop_assert_eq!(alone, own);
+        }
+    }
+
+    #[test]
+    fn sequences_agree_with_all_pairs(
+        starts in facts(),
+        ends in facts(),
+        interval in interval(),
+        from in -2 * DAY..DAY,
+        within in prop_oneof![1i64..5, Just(DAY), 1..3 * DAY],
+    ) {
+        let (first, then) = (plain(&starts), measured(&ends));
+        let mut out = BlockSet::new();
+        out.reset(POPULATION);
+        let mut seen = BlockSet::new();
+        seen.reset(POPULATION);
+        let mut times = vec![0; POPULATION as usize];
+        let scratch = (&mut seen, &mut times[..]);
+        sequence((&first, from), (&then, interval), within, scratch, &mut out);
+        let expected: BlockSet = ends
+            .iter()
+            .filter(|(_, b, _)| interval.holds(*b))
+            .filter(|(ordinal, b, _)| {
+                starts.iter().any(|(other, a, _)| {
+                    other == ordinal && *a >= from && a < b && *b <= a + within
+                })
+            })
+            .map(|(ordinal, ..)| *ordinal)
+            .collect();
+        prop_assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn images_and_merges_keep_every_fact(facts in facts(), split in 0usize..400) {
+        let whole = measured(&facts);
+        let (left, right) = facts.split_at(split.min(facts.len()));
+        let mut merged = measured(left);
+        merged.merge(&measured(right));
+        let mut bytes = Vec::new();
+        whole.encode(&mut bytes);
+        let read = TraitColumns::decode(&bytes).unwrap();
+        let all = |columns: &TraitColumns| {
+            (0u16..130)
+                .map(|ordinal| {
+                    let mut facts = columns.facts_of(ordinal, i64::MIN, i64::MAX);
+                    facts.sort_unstable();
+                    facts
+                })
+                .collect::<Vec<_>>()
+        };
+        prop_assert_eq!(all(&read), all(&whole));
+        prop_assert_eq!(all(&merged), all(&whole));
+        prop_assert_eq!(whole.len(), facts.len());
+        for cut in 0..bytes.len().min(64) {
+            prop_assert!(TraitColumns::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let with_version: Vec<u8> = [1].into_iter().chain(bytes.iter().copied()).collect();
+        for bytes in [&bytes, &with_version] {
+            let _ = TraitColumns::decode(bytes);
+            let _ = DayColumn::decode(bytes);
+            let _ = Block::decode_rest(bytes);
+        }
+    }
+
+    #[test]
+    fn the_latest_value_counts_and_of_old_ones_the_newest_stays(
+        entries in proptest::collection::vec((0u16..4, -5i64..15, 0u8..4), 0..40),
+        now in -6i64..16,
+        edge_day in 0i64..2,
+    ) {
+        let value = |number: u8| match number {
+            0 => Value::Null,
+            n => Value::string(n.to_string()),
+        };
+        let mut block = Block::new();
+        for (ordinal, time, number) in &entries {
+            block.add_attribute("a", *ordinal, *time, value(*number));
+        }
+        let expected = |ordinal: u16, now: i64| {
+            let (_, (_, _, number)) = entries
+                .iter()
+                .enumerate()
+                .filter(|(_, (other, time, _))| *other == ordinal && *time <= now)
+                .max_by_key(|(order, (_, time, _))| (*time, *order))?;
+            Some(value(*number)).filter(|value| *value != Value::Null)
+        };
+        let mut copy = block.clone();
+        copy.drop_before(edge_day);
+        let mut bytes = Vec::new();
+        copy.encode_rest(&mut bytes);
+        let read = Block::decode_rest(&bytes).unwrap();
+        let mut again = Vec::new();
+        read.encode_rest(&mut again);
+        prop_assert_eq!(&bytes, &again);
+        for ordinal in 0..4u16 {
+            let found = |block: &Block, now: i64| {
+                let found = block.attribute("a")?.value_at(ordinal, now)?;
+                Some(found.1.clone())
+            };
+            prop_assert_eq!(found(&block, now), expected(ordinal, now));
+            // Instants before the edge are not asked any more.
+            if now >= edge_day * DAY {
+                prop_assert_eq!(found(&copy, now), expected(ordinal, now));
+                prop_assert_eq!(found(&read, now), expected(ordinal, now));
+            }
+            if let Some(column) = block.attribute("a") {
+                let size = block.population() as usize;
+                let (mut times, mut numbers) = (vec![0; size], vec![0; size]);
+                column.latest(now, &mut times, &mut numbers);
+                if let Some(number) = numbers.get(usize::from(ordinal)) {
+                    let scanned = (*number != AttributeColumn::NO_VALUE)
+                        .then(|| column.value(*number).clone())
+                        .filter(|value| *value != Value::Null);
+                    prop_assert_eq!(scanned, expected(ordinal, now));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clone_does_not_see_what_comes_later() {
+    let mut block = Block::new();
+    let gaid = Namespace::new("gaid").unwrap();
+    for i in 0..500u16 {
+        block.add_fact(TraitId(1), i, i64::from(i), None);
+        block.add_attribute("a", i, 0, Value::Bool(true));
+    }
+    let before = Arc::new(block.clone());
+    for i in 0..500u16 {
+        block.add_fact(TraitId(1), i, i64::from(i), None);
+        block.add_attribute("a", i, 1, Value::Bool(false));
+    }
+    block.add_namespace(&gaid, 3);
+    block.set_mark(Mark::Bot, 3, true);
+    assert_eq!(before.columns(TraitId(1)).unwrap().len(), 500);
+    assert_eq!(block.columns(TraitId(1)).unwrap().len(), 1000);
+    assert_eq!(before.attribute("a").unwrap().value_at(7, 5).unwrap().1, &Value::Bool(true));
+    assert_eq!(block.attribute("a").unwrap().value_at(7, 5).unwrap().1, &Value::Bool(false));
+    assert!(before.holders("gaid").is_none() && before.marked(Mark::Bot).is_empty());
+    assert!(block.holders("gaid").unwrap().contains(3) && block.marked(Mark::Bot).contains(3));
+}
+
+#[test]
+fn the_retention_takes_whole_days() {
+    let mut block = Block::new();
+    for day in -3..3 {
+        block.add_fact(TraitId::ANY, 1, day * DAY, None);
+    }
+    block.add_fact(TraitId(7), 2, -DAY, None);
+    block.drop_before(0);
+    let days: Vec<_> = block.columns(TraitId::ANY).unwrap().days().map(|(day, _)| day).collect();
+    assert_eq!(days, [0, 1, 2]);
+    assert!(block.columns(TraitId(7)).is_none());
+    assert_eq!(block.population(), 3);
+}
+
+#[test]
+fn the_ends_of_time_have_their_days() {
+    let mut columns = TraitColumns::new();
+    for time in [i64::MIN, i64::MIN + 1, i64::MAX] {
+        columns.add(1, time, None);
+    }
+    let all = Interval { lo: i64::MIN, hi: i64::MAX };
+    let times =
+        |lo, hi| columns.facts_of(1, lo, hi).into_iter().map(|(t, _)| t).collect::<Vec<_>>();
+    assert_eq!(times(all.lo, all.hi), [i64::MIN, i64::MIN + 1, i64::MAX]);
+    let mut counts = [0; 2];
+    columns.count(Interval { lo: i64::MIN + 1, hi: i64::MAX }, &mut counts);
+    assert_eq!(counts, [0, 2]);
+    let (mut seen, mut last) = (BlockSet::new(), [0; 2]);
+    columns.last(all, &mut seen, &mut last);
+    assert_eq!(last[1], i64::MAX);
+}
+
+#[test]
+fn an_image_of_another_version_is_refused() {
+    let mut bytes = Vec::new();
+    Block::new().encode_rest(&mut bytes);
+    bytes[0] = 2;
+    assert!(Block::decode_rest(&bytes).is_err());
+}
