@@ -3,9 +3,39 @@
 //! Between `rules`, which has the trees, and `segment`, which keeps audiences. Pure: the instant and the
 //! columns are arguments, and what to do about a trait that is not whole yet is the caller's concern.
 
+mod check;
+mod compile;
+mod exec;
+mod explain;
+mod graph;
+mod library;
+mod number;
+#[cfg(test)]
+mod oracle;
 pub mod property;
 pub mod test;
 pub mod traits;
+mod why;
+mod window;
 
+pub use check::Context;
+pub use check::Schema;
+pub use check::check;
+pub use check::check_rule;
+pub use compile::CompileError;
+pub use compile::Program;
+pub use compile::Question;
+pub use compile::traits_of;
+pub use exec::Members;
+pub use explain::ExplainedPart;
+pub use explain::ExplainedRule;
+pub use explain::Explanation;
+pub use library::Library;
 pub use traits::TraitSet;
 pub use traits::TraitSpec;
+pub use why::Membership;
+pub use why::Why;
+pub use why::WhyError;
+pub use why::why;
+pub use window::Moment;
+pub use window::TooEarly;

@@ -147,7 +147,7 @@ fn sorted(mut parts: Vec<ast::Filter>, combine: fn(Vec<ast::Filter>) -> FilterKi
 }
 
 /// A test without places, its lists in order and a list of one as the comparison it is.
-fn canonical_test(test: &ast::Test) -> ast::Test {
+pub(super) fn canonical_test(test: &ast::Test) -> ast::Test {
     let list = |literals: &[ast::Literal]| {
         let mut literals: Vec<_> = literals
             .iter()

@@ -1,0 +1,406 @@
+//! One thread's scratch, and the evaluation of one block with it.
+
+use super::super::compile::Program;
+use super::super::graph::Kind;
+use super::super::graph::Node;
+use super::super::graph::NodeId;
+use super::super::number;
+use super::super::number::Band;
+use super::super::window::Moment;
+use super::Cost;
+use super::compare;
+use super::groups::Comparison;
+use super::groups::Groups;
+use super::groups::Scan;
+use crate::bitmap::AttributeColumn;
+use crate::bitmap::Block;
+use crate::bitmap::BlockSet;
+use crate::bitmap::Interval;
+use crate::bitmap::TraitColumns;
+use crate::bitmap::TraitId;
+use crate::bitmap::sequence;
+use crate::model::Measure;
+use crate::model::time::Millis;
+use crate::rules::Level;
+
+/// Evaluates blocks one after the other. All its memory is used again.
+pub(super) struct Worker<'a> {
+    program: &'a Program,
+    groups: &'a Groups,
+    moment: Moment,
+    /// The answers that are still to be read.
+    slots: Vec<Option<BlockSet>>,
+    /// How often each answer will yet be read.
+    left: Vec<u32>,
+    pool: Vec<BlockSet>,
+    small: Vec<u8>,
+    counts: Vec<u32>,
+    units: Vec<i64>,
+    times: Vec<Millis>,
+    sums: Vec<i128>,
+    numbers: Vec<u32>,
+    passes: Vec<bool>,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(program: &'a Program, groups: &'a Groups, moment: Moment) -> Self {
+        Self {
+            program,
+            groups,
+            moment,
+            slots: vec![None; program.graph.nodes.len()],
+            left: Vec::new(),
+            pool: Vec::new(),
+            small: Vec::new(),
+            counts: Vec::new(),
+            units: Vec::new(),
+            times: Vec::new(),
+            sums: Vec::new(),
+            numbers: Vec::new(),
+            passes: Vec::new(),
+        }
+    }
+
+    /// Answers every rule for one block.
+    pub(super) fn block(&mut self, block: &Block, mut answer: impl FnMut(usize, &BlockSet)) {
+        self.left.clone_from(&self.groups.uses);
+        let known = self.known(block);
+        if !known.is_empty() {
+            let mut set = self.take();
+            for (place, output) in self.program.outputs.iter().enumerate() {
+                self.eval(block, output.root);
+                match &self.slots[output.root] {
+                    Some(root) => set.copy_from(root),
+                    None => set.reset(0),
+                }
+                self.release(output.root);
+                set.intersect_with(&known);
+                if output.level == Level::Device {
+                    set.intersect_with(block.devices());
+                }
+                answer(place, &set);
+            }
+            self.pool.push(set);
+        }
+        self.pool.push(known);
+        let pool = &mut self.pool;
+        pool.extend(self.slots.iter_mut().filter_map(Option::take));
+    }
+
+    /// Evaluates every node of one block by itself, adding to what each costs.
+    pub(super) fn measure(&mut self, block: &Block, clock: &dyn Fn() -> u64, costs: &mut [Cost]) {
+        self.left = vec![u32::MAX; self.slots.len()];
+        let known = self.known(block);
+        let mut set = self.take();
+        for (node, cost) in costs.iter_mut().enumerate() {
+            let start = clock();
+            self.eval(block, node);
+            cost.time += clock().saturating_sub(start);
+            if let Some(answer) = &self.slots[node] {
+                set.copy_from(answer);
+                set.intersect_with(&known);
+                cost.members += u64::from(set.len());
+            }
+        }
+        self.pool.extend([set, known]);
+        let pool = &mut self.pool;
+        pool.extend(self.slots.iter_mut().filter_map(Option::take));
+    }
+
+    fn known(&mut self, block: &Block) -> BlockSet {
+        let mut known = self.take();
+        self.did(block, TraitId::ANY, self.moment.retained(), &mut known);
+        known
+    }
+
+    fn take(&mut self) -> BlockSet {
+        self.pool.pop().unwrap_or_default()
+    }
+
+    fn release(&mut self, node: NodeId) {
+        self.left[node] = self.left[node].saturating_sub(1);
+        if self.left[node] == 0
+            && let Some(set) = self.slots[node].take()
+        {
+            self.pool.push(set);
+        }
+    }
+
+    /// Sees to it that a node's slot holds its answer.
+    fn eval(&mut self, block: &Block, id: NodeId) {
+        if self.slots[id].is_some() {
+            return;
+        }
+        if let Some(group) = self.groups.of_node[id] {
+            return self.group(block, group);
+        }
+        let program = self.program;
+        let interval = self.groups.intervals[id];
+        let population = block.population();
+        let mut out = self.take();
+        match &program.graph.nodes[id] {
+            Node::True => out.fill(population),
+            Node::False => out.reset(population),
+            Node::And(_) => self.and(block, id, &mut out),
+            Node::Or(_) => {
+                out.reset(population);
+                for part in &self.groups.order[&id] {
+                    self.eval(block, *part);
+                    if let Some(set) = &self.slots[*part] {
+                        out.union_with(set);
+                    }
+                    self.release(*part);
+                }
+            }
+            Node::Not(part) => {
+                self.eval(block, *part);
+                if let Some(set) = &self.slots[*part] {
+                    out.copy_from(set);
+                }
+                self.release(*part);
+                out.complement(population);
+            }
+            Node::Has(namespace) => match block.holders(namespace) {
+                Some(set) => out.copy_from(set),
+                None => out.reset(population),
+            },
+            Node::Did(trait_id, _) => self.did(block, *trait_id, interval, &mut out),
+            Node::First(trait_id, _) => {
+                self.did(block, *trait_id, interval, &mut out);
+                let retained = self.moment.retained();
+                // None may lie before the window: an empty window leaves nothing to look before.
+                if !interval.is_empty() && interval.lo > retained.lo {
+                    let before = Interval { lo: retained.lo, hi: interval.lo - 1 };
+                    let mut earlier = self.take();
+                    self.did(block, *trait_id, before, &mut earlier);
+                    out.subtract(&earlier);
+                    self.pool.push(earlier);
+                }
+            }
+            Node::Sequence { first, then, within, .. } => {
+                out.reset(population);
+                if let (Some(first), Some(then)) = (block.columns(*first), block.columns(*then)) {
+                    let mut seen = self.take();
+                    seen.reset(population);
+                    self.times.resize(population as usize, 0);
+                    let from = self.moment.edge();
+                    let scratch = (&mut seen, &mut self.times[..]);
+                    sequence((first, from), (then, interval), *within, scratch, &mut out);
+                    self.pool.push(seen);
+                }
+            }
+            Node::LastAfter(last, after) => self.last_after(block, *last, *after, &mut out),
+            // These are in groups.
+            Node::Measure(..) | Node::Attribute(..) => {}
+        }
+        self.slots[id] = Some(out);
+    }
+
+    fn and(&mut self, block: &Block, id: NodeId, out: &mut BlockSet) {
+        let mut is_first = true;
+        let nodes = &self.program.graph.nodes;
+        let groups = self.groups;
+        for part in &groups.order[&id] {
+            if !is_first && out.is_empty() {
+                return;
+            }
+            let (read, negated) = match nodes[*part] {
+                Node::Not(inner) => (inner, true),
+                _ => (*part, false),
+            };
+            self.eval(block, read);
+            if let Some(set) = &self.slots[read] {
+                match (is_first, negated) {
+                    (true, false) => out.copy_from(set),
+                    (false, false) => out.intersect_with(set),
+                    (true, true) => {
+                        out.copy_from(set);
+                        out.complement(block.population());
+                    }
+                    (false, true) => out.subtract(set),
+                }
+            }
+            is_first = false;
+            self.release(read);
+        }
+    }
+
+    fn did(&mut self, block: &Block, id: TraitId, interval: Interval, out: &mut BlockSet) {
+        out.reset(block.population());
+        if let Some(columns) = block.columns(id) {
+            columns.did(interval, out);
+        }
+    }
+
+    fn last_after(&mut self, block: &Block, last: TraitId, after: TraitId, out: &mut BlockSet) {
+        let population = block.population();
+        let retained = self.moment.retained();
+        out.reset(population);
+        let Some(last) = block.columns(last) else { return };
+        self.units.resize(population as usize, 0);
+        last.last(retained, out, &mut self.units);
+        if let Some(after) = block.columns(after) {
+            let (mut seen, mut later) = (self.take(), self.take());
+            seen.reset(population);
+            self.times.resize(population as usize, 0);
+            after.last(retained, &mut seen, &mut self.times);
+            later.reset(population);
+            for ordinal in out.iter().filter(|ordinal| seen.contains(*ordinal)) {
+                let place = usize::from(ordinal);
+                if self.times[place] >= self.units[place] {
+                    later.insert(ordinal);
+                }
+            }
+            out.subtract(&later);
+            self.pool.extend([seen, later]);
+        }
+    }
+
+    /// Answers all leaves of a group with one scan.
+    fn group(&mut self, block: &Block, place: usize) {
+        let group = &self.groups.groups[place];
+        match &group.scan {
+            Scan::Attribute(name) => self.attribute(block, place, name),
+            Scan::Facts { id, interval, kind } => {
+                static NOTHING: std::sync::LazyLock<TraitColumns> =
+                    std::sync::LazyLock::new(TraitColumns::new);
+                let columns = block.columns(*id).unwrap_or(&NOTHING);
+                let population = block.population();
+                match kind {
+                    Kind::Count => self.count(place, population, columns, *interval),
+                    Kind::Days => {
+                        let mut seen = self.take();
+                        reset(&mut self.counts, population, 0);
+                        columns.count_days(*interval, &mut seen, &mut self.counts);
+                        self.pool.push(seen);
+                        self.bands(place, |this, band, out| {
+                            compare::select_u32(&this.counts, band, out);
+                        });
+                    }
+                    Kind::Sum => self.sum(place, population, columns, *interval),
+                    Kind::Min => {
+                        reset(&mut self.units, population, i64::MAX);
+                        columns.min(*interval, &mut self.units);
+                        self.extremes(place, i64::MAX);
+                    }
+                    Kind::Max => {
+                        reset(&mut self.units, population, i64::MIN);
+                        columns.max(*interval, &mut self.units);
+                        self.extremes(place, i64::MIN);
+                    }
+                    Kind::Avg => self.mean(place, population, columns, *interval),
+                }
+            }
+        }
+    }
+
+    fn bands(&mut self, place: usize, select: impl Fn(&Self, Band, &mut BlockSet)) {
+        let groups = self.groups;
+        for (leaf, comparison) in &groups.groups[place].leaves {
+            if let Comparison::Band(band) = comparison {
+                let mut out = self.take();
+                select(self, *band, &mut out);
+                self.slots[*leaf] = Some(out);
+            }
+        }
+    }
+
+    fn count(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
+        let largest = self.groups.groups[place].leaves.iter().map(|(_, comparison)| {
+            if let Comparison::Band(band) = comparison { band.largest_edge() } else { 0 }
+        });
+        // A byte that stops at 255 tells apart all counts below it.
+        if largest.max().unwrap_or(0) < 255 {
+            reset(&mut self.small, population, 0);
+            columns.count_small(interval, &mut self.small);
+            self.bands(place, |this, band, out| compare::select_u8(&this.small, band, out));
+        } else {
+            reset(&mut self.counts, population, 0);
+            columns.count(interval, &mut self.counts);
+            self.bands(place, |this, band, out| compare::select_u32(&this.counts, band, out));
+        }
+    }
+
+    fn sum(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
+        if columns.sum_bound(interval) <= i64::MAX as u128 {
+            reset(&mut self.units, population, 0);
+            columns.sum_small(interval, &mut self.units);
+            self.bands(place, |this, band, out| compare::select_i64(&this.units, band, out));
+        } else {
+            reset(&mut self.sums, population, 0);
+            columns.sum(interval, &mut self.sums);
+            self.bands(place, |this, band, out| {
+                compare::select(&this.sums, out, |sum| band.holds(sum));
+            });
+        }
+    }
+
+    /// Compares least or greatest values; `none` stands where there is no value, which passes nothing.
+    fn extremes(&mut self, place: usize, none: i64) {
+        let limit = i128::from(Measure::MAX.0);
+        self.bands(place, |this, band, out| {
+            if band.outside {
+                compare::select(&this.units, out, |value| {
+                    value != none && band.holds(i128::from(value))
+                });
+            } else {
+                let (lo, hi) = (band.lo.max(-limit), band.hi.min(limit));
+                compare::select_i64(&this.units, Band { lo, hi, ..band }, out);
+            }
+        });
+    }
+
+    fn mean(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
+        reset(&mut self.sums, population, 0);
+        reset(&mut self.counts, population, 0);
+        columns.sum(interval, &mut self.sums);
+        columns.count(interval, &mut self.counts);
+        let groups = self.groups;
+        for (leaf, comparison) in &groups.groups[place].leaves {
+            if let Comparison::Mean(cmp, limit) = *comparison {
+                let mut out = self.take();
+                out.reset(population);
+                for (ordinal, (sum, count)) in
+                    (0u16..=u16::MAX).zip(self.sums.iter().zip(&self.counts))
+                {
+                    if *count > 0 && number::mean_passes(*sum, *count, cmp, limit) {
+                        out.insert(ordinal);
+                    }
+                }
+                self.slots[*leaf] = Some(out);
+            }
+        }
+    }
+
+    fn attribute(&mut self, block: &Block, place: usize, name: &str) {
+        let population = block.population();
+        let column = block.attribute(name);
+        if let Some(column) = column {
+            self.times.resize(population as usize, 0);
+            self.numbers.resize(population as usize, 0);
+            column.latest(self.moment.now, &mut self.times, &mut self.numbers);
+        }
+        let (program, groups) = (self.program, self.groups);
+        for (leaf, _) in &groups.groups[place].leaves {
+            let mut out = self.take();
+            match (column, program.tests.get(leaf)) {
+                (Some(column), Some(test)) => {
+                    // Each distinct value is tested once.
+                    self.passes.clear();
+                    self.passes.extend(column.values().map(|value| test.passes_value(value)));
+                    let passes = &self.passes;
+                    compare::select(&self.numbers, &mut out, |number| {
+                        number != AttributeColumn::NO_VALUE && passes[number as usize]
+                    });
+                }
+                _ => out.reset(population),
+            }
+            self.slots[*leaf] = Some(out);
+        }
+    }
+}
+
+fn reset<T: Copy>(values: &mut Vec<T>, population: u32, value: T) {
+    values.clear();
+    values.resize(population as usize, value);
+}

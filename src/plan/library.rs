@@ -1,0 +1,118 @@
+//! The segments that rules may name.
+
+use std::collections::BTreeMap;
+
+use crate::rules::Body;
+use crate::rules::Rule;
+use crate::rules::SegmentFile;
+use crate::rules::ast::Name;
+use crate::rules::ast::RuleKind;
+
+/// Segments by id: what `segment X` means.
+#[derive(Debug, Clone, Default)]
+pub struct Library {
+    segments: BTreeMap<Box<str>, Body>,
+}
+
+impl Library {
+    /// No segments.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a segment, in place of one of the same id.
+    pub fn insert(&mut self, id: &str, body: Body) {
+        self.segments.insert(id.into(), body);
+    }
+
+    /// A segment's body.
+    pub fn body(&self, id: &str) -> Option<&Body> {
+        self.segments.get(id)
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<(&str, &Body)> {
+        self.segments.get_key_value(id).map(|(id, body)| (&**id, body))
+    }
+
+    /// The ids, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.segments.keys().map(|id| &**id)
+    }
+
+    /// The first cycle that following references from a rule runs into: ids, the first repeated as the
+    /// last.
+    pub(super) fn cycle(&self, start: &[&Name]) -> Option<Vec<Box<str>>> {
+        let mut path = Vec::new();
+        let mut done = std::collections::HashSet::new();
+        start.iter().find_map(|name| self.walk(&name.text, &mut path, &mut done))
+    }
+
+    fn walk<'a>(
+        &'a self,
+        id: &'a str,
+        path: &mut Vec<&'a str>,
+        done: &mut std::collections::HashSet<&'a str>,
+    ) -> Option<Vec<Box<str>>> {
+        if let Some(place) = path.iter().position(|other| *other == id) {
+            return Some(path[place..].iter().chain([&id]).map(|id| Box::from(*id)).collect());
+        }
+        if done.contains(id) {
+            return None;
+        }
+        path.push(id);
+        let body = self.body(id);
+        let found = body.and_then(|body| {
+            references_of(body).iter().find_map(|name| self.walk(&name.text, path, done))
+        });
+        path.pop();
+        done.insert(id);
+        found
+    }
+}
+
+impl<'a> FromIterator<&'a SegmentFile> for Library {
+    fn from_iter<I: IntoIterator<Item = &'a SegmentFile>>(files: I) -> Self {
+        let mut library = Self::new();
+        for file in files {
+            library.insert(&file.id, file.body.clone());
+        }
+        library
+    }
+}
+
+/// The segments that a segment's body names, in order.
+pub(super) fn references_of(body: &Body) -> Vec<&Name> {
+    match body {
+        Body::Rule(rule) => references(rule),
+        Body::Lookalike(lookalike) => {
+            let mut names = vec![&lookalike.seed];
+            names.extend(lookalike.within.iter().flat_map(references));
+            names
+        }
+    }
+}
+
+/// The segments that a rule names, in order.
+pub(super) fn references(rule: &Rule) -> Vec<&Name> {
+    let mut names = Vec::new();
+    each_part(rule, &mut |part| {
+        if let RuleKind::Segment(name) = &part.kind {
+            names.push(name);
+        }
+    });
+    names
+}
+
+/// Calls `f` with a rule and every rule inside it.
+pub(super) fn each_part<'a>(rule: &'a Rule, f: &mut impl FnMut(&'a Rule)) {
+    f(rule);
+    match &rule.kind {
+        RuleKind::And(parts) | RuleKind::Or(parts) => {
+            for part in parts {
+                each_part(part, f);
+            }
+        }
+        RuleKind::Not(part) => each_part(part, f),
+        _ => {}
+    }
+}
