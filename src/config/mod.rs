@@ -35,6 +35,8 @@ pub struct Config {
     pub events: Events,
     /// Identifiers beyond those that are always known.
     pub identity: Identity,
+    /// The fold.
+    pub ingest: Ingest,
     /// How audiences are kept up to date.
     pub segments: Segments,
     /// The archive of events.
@@ -139,6 +141,14 @@ pub struct Identity {
     pub namespaces: Vec<String>,
 }
 
+/// The fold.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ingest {
+    /// Holds the fold back, so that collect can be measured alone. Default `false`.
+    pub hold_fold: bool,
+}
+
 /// How audiences are kept up to date.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -176,6 +186,7 @@ impl Default for Config {
             journal: Journal::default(),
             events: Events::default(),
             identity: Identity::default(),
+            ingest: Ingest::default(),
             segments: Segments::default(),
             archive: Archive::default(),
             activate: Activate::default(),

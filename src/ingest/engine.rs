@@ -60,6 +60,8 @@ pub struct Engine {
     pub(super) shared: Arc<Shared>,
     idle: Mutex<Option<(Fold, Committer)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Numbers of generations that were set aside and not yet given.
+    pub(super) generations: Mutex<std::ops::Range<u64>>,
 }
 
 /// Why memory did not catch up with the journal.
@@ -140,7 +142,8 @@ impl Engine {
         let fold = Fold::new(Arc::clone(&shared))?;
         let committer = Committer::new(Arc::clone(&shared), &sizes);
         let idle = Mutex::new(Some((fold, committer)));
-        Ok(Arc::new(Self { shared, idle, threads: Mutex::default() }))
+        let generations = Mutex::new(0..0);
+        Ok(Arc::new(Self { shared, idle, threads: Mutex::default(), generations }))
     }
 
     /// Starts folding and committing. A second call does nothing.

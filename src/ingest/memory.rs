@@ -60,6 +60,8 @@ pub(crate) struct Memory {
     pub(crate) next_trait: u32,
     /// T: every event acknowledged before it is folded.
     pub(crate) true_for: Millis,
+    /// No event is dated later.
+    pub(crate) latest: Millis,
     pub(crate) pending: Pending,
     scratch: Vec<u8>,
 }
@@ -100,6 +102,7 @@ impl Memory {
             traits: Arc::default(),
             next_trait: 1,
             true_for: Millis::MIN,
+            latest: Millis::MIN,
             pending: Pending::default(),
             scratch: Vec::new(),
         }
@@ -126,6 +129,7 @@ impl Memory {
         }
         self.schema.see(&event);
         let Event { time, attrs, bot, .. } = event;
+        self.latest = self.latest.max(time);
         let shard = &mut self.shards[usize::from(shard)];
         if day_of(time) >= self.first_day {
             shard.facts(ordinal, time, facts);

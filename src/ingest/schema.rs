@@ -10,6 +10,7 @@ use crate::model::Value;
 use crate::model::codec::Reader;
 use crate::model::codec::put_str;
 use crate::model::codec::put_varint;
+use crate::plan;
 
 /// So many event names are remembered.
 const MAX_NAMES: usize = 10_000;
@@ -116,6 +117,32 @@ impl Schema {
             schema.seen.insert(name.clone(), paths);
         }
         Ok(schema)
+    }
+}
+
+impl plan::Schema for Schema {
+    fn events(&self) -> Vec<&str> {
+        Self::events(self).collect()
+    }
+
+    fn knows_event(&self, name: &str) -> bool {
+        Self::knows_event(self, name)
+    }
+
+    fn properties(&self, event: &str) -> Vec<&str> {
+        Self::properties(self, event).collect()
+    }
+
+    fn knows_property(&self, event: &str, path: &str) -> bool {
+        Self::knows_property(self, event, path)
+    }
+
+    fn attributes(&self) -> Vec<&str> {
+        Self::attributes(self).collect()
+    }
+
+    fn knows_attribute(&self, name: &str) -> bool {
+        Self::knows_attribute(self, name)
     }
 }
 

@@ -81,7 +81,7 @@ impl<'a> FromIterator<&'a SegmentFile> for Library {
 }
 
 /// The segments that a segment's body names, in order.
-pub(super) fn references_of(body: &Body) -> Vec<&Name> {
+pub fn references_of(body: &Body) -> Vec<&Name> {
     match body {
         Body::Rule(rule) => references(rule),
         Body::Lookalike(lookalike) => {

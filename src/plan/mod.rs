@@ -31,6 +31,7 @@ pub use explain::ExplainedPart;
 pub use explain::ExplainedRule;
 pub use explain::Explanation;
 pub use library::Library;
+pub use library::references_of;
 pub use traits::TraitSet;
 pub use traits::TraitSpec;
 pub use why::Membership;
