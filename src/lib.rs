@@ -11,4 +11,5 @@ pub mod model;
 pub mod net;
 pub mod plan;
 pub mod rules;
+pub mod segment;
 pub mod store;

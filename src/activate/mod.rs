@@ -15,12 +15,14 @@ pub mod connectors;
 mod delta;
 mod desired;
 mod lane;
+mod live;
 mod push;
 mod report;
 mod run;
 
 pub use audience::{Activation, Audience, Audiences};
 pub use connector::{Caps, Connector, Encoded, Outcome, Reply};
+pub use live::LiveAudiences;
 pub use push::{PushError, PushThreads, Pusher};
 pub use report::{DestinationStatus, PushReport, TargetStatus};
 

@@ -1,0 +1,377 @@
+//! Questions about any rule, answered for everything acknowledged before they were asked.
+
+use serde_json::Value;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::Segments;
+use super::Told;
+use super::refresh::library;
+use super::scan::ScanError;
+use crate::bitmap::Snapshot;
+use crate::ingest::Schema;
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::model::Namespace;
+use crate::model::NamespaceOrder;
+use crate::model::time;
+use crate::model::time::format_rfc3339;
+use crate::plan;
+use crate::plan::Library;
+use crate::plan::Members;
+use crate::plan::Program;
+use crate::plan::TooEarly;
+use crate::plan::TraitSet;
+use crate::rules;
+use crate::rules::Body;
+use crate::rules::Diagnostic;
+use crate::rules::Level;
+use crate::rules::Rule;
+use crate::rules::has_errors;
+
+/// A question about a rule.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The rule's text.
+    pub rule: String,
+    /// What one member is.
+    pub level: Level,
+    /// The instant: RFC 3339 with zone, or back from now (`-2h`); now where `None`.
+    pub at: Option<String>,
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub struct Answer {
+    /// The members.
+    pub members: Arc<Members>,
+    /// How many there are.
+    pub count: u64,
+    /// What one member is.
+    pub level: Level,
+    /// T: everything acknowledged before it is in.
+    pub true_for: Millis,
+    /// The instant that was asked for.
+    pub at: Millis,
+    /// How long it took, waiting for the fold left out.
+    pub took: Duration,
+    /// Warnings.
+    pub told: Vec<Told>,
+}
+
+/// How a rule is answered.
+#[derive(Debug)]
+pub struct Explained {
+    /// For machines.
+    pub json: Value,
+    /// For people.
+    pub text: String,
+    /// Warnings.
+    pub told: Vec<Told>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The rule has errors.
+    #[error("the rule has errors")]
+    Rule(Vec<Told>),
+    /// The instant cannot be read.
+    #[error(
+        "at {0:?}: expected a time such as 2011-12-09T12:50:00Z, or one before now such as -2h"
+    )]
+    At(String),
+    /// The instant lies too far back for the rule.
+    #[error(transparent)]
+    TooEarly(#[from] TooEarly),
+    /// There is no such segment or profile.
+    #[error("{0}")]
+    Unknown(String),
+    /// Look-alikes are not evaluated yet.
+    #[error("{0}")]
+    NotYet(String),
+    /// The fold has not come so far.
+    #[error("the fold has not come as far as the journal yet; try again")]
+    Behind,
+    /// The caller has gone, or the server stops.
+    #[error("stopped before the answer was found")]
+    Cancelled,
+    /// The archive or the journal could not be read.
+    #[error("the events could not be read")]
+    Fill(#[source] ScanError),
+}
+
+impl From<ScanError> for AskError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Cancelled => Self::Cancelled,
+            error => Self::Fill(error),
+        }
+    }
+}
+
+/// A snapshot with the columns that a rule asks.
+struct Pinned {
+    snapshot: Arc<Snapshot>,
+    traits: TraitSet,
+    library: Library,
+    now: Millis,
+}
+
+impl Segments {
+    /// Everything that the author of a rule is told.
+    pub fn check(&self, text: &str) -> Vec<Told> {
+        let (_, diagnostics) = self.checked(text);
+        diagnostics.iter().map(|diagnostic| Told::new(text, diagnostic)).collect()
+    }
+
+    /// Answers a rule.
+    pub fn eval(&self, question: &Question, cancelled: &AtomicBool) -> Result<Answer, AskError> {
+        let (rule, told) = self.rule(&question.rule)?;
+        let pinned = self.pinned(&rule, question.at.as_deref(), cancelled)?;
+        let started = Instant::now();
+        let asked = plan::Question { rule: &rule, level: question.level };
+        let program = Program::compile(&[asked], &pinned.library, &pinned.traits)
+            .map_err(|(_, error)| AskError::NotYet(error.to_string()))?;
+        let mut results = program.run(&pinned.snapshot, pinned.now, self.threads())?;
+        let members = results.pop().unwrap_or_default();
+        Ok(Answer {
+            count: members.len(),
+            members: Arc::new(members),
+            level: question.level,
+            true_for: pinned.snapshot.true_for,
+            at: pinned.now,
+            took: started.elapsed(),
+            told,
+        })
+    }
+
+    /// Says how a rule is answered.
+    pub fn explain(
+        &self,
+        question: &Question,
+        cancelled: &AtomicBool,
+    ) -> Result<Explained, AskError> {
+        let (rule, told) = self.rule(&question.rule)?;
+        let pinned = self.pinned(&rule, question.at.as_deref(), cancelled)?;
+        let asked = plan::Question { rule: &rule, level: question.level };
+        let program = Program::compile(&[asked], &pinned.library, &pinned.traits)
+            .map_err(|(_, error)| AskError::NotYet(error.to_string()))?;
+        let origin = Instant::now();
+        let clock = || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let explained = program.explain(&pinned.snapshot, pinned.now, &clock)?;
+        Ok(Explained { json: json!(explained), text: explained.to_string(), told })
+    }
+
+    /// Says clause by clause why a profile is in a segment, or not.
+    pub fn why(
+        &self,
+        segment: &str,
+        identifier: &Identifier,
+        at: Option<&str>,
+        cancelled: &AtomicBool,
+    ) -> Result<Value, AskError> {
+        let live = self.live();
+        let file = live
+            .segments
+            .get(segment)
+            .filter(|s| !s.hidden)
+            .map(|s| &s.file)
+            .ok_or_else(|| AskError::Unknown(format!("there is no segment {segment}")))?;
+        let Body::Rule(rule) = &file.body else {
+            return Err(AskError::NotYet("look-alike segments are not evaluated yet".into()));
+        };
+        let pinned = self.pinned(rule, at, cancelled)?;
+        let profile = self.find(identifier)?;
+        let membership = plan::why(
+            rule,
+            file.level,
+            &pinned.library,
+            &pinned.traits,
+            &pinned.snapshot,
+            profile,
+            pinned.now,
+        )
+        .map_err(|error| match error {
+            plan::WhyError::TooEarly(error) => AskError::TooEarly(error),
+            plan::WhyError::Rule(error) => AskError::NotYet(error.to_string()),
+        })?;
+        let mut answer = json!(membership);
+        answer["segment"] = json!(segment);
+        answer["at"] = json!(format_rfc3339(pinned.now));
+        answer["true_for"] = json!(format_rfc3339(pinned.snapshot.true_for));
+        answer["text"] = json!(why_text(segment, &membership));
+        Ok(answer)
+    }
+
+    /// What is held of a profile: its identifiers, the segments it is in, whether it may be activated.
+    pub fn profile(&self, identifier: &Identifier) -> Result<Value, AskError> {
+        self.parts.engine.settle(super::PATIENCE).map_err(|_| AskError::Behind)?;
+        let (shard, ordinal) = self.find(identifier)?;
+        let identifiers: Vec<Value> = self
+            .parts
+            .engine
+            .identifiers(shard, ordinal)
+            .iter()
+            .map(|id| json!({ "namespace": id.namespace.as_str(), "value": id.value() }))
+            .collect();
+        let generation = self.generation();
+        let segments: Vec<&str> = generation
+            .audiences
+            .iter()
+            .filter(|(_, audience)| {
+                audience.members.as_ref().is_some_and(|members| {
+                    members.shards.get(usize::from(shard)).is_some_and(|s| s.contains(ordinal))
+                })
+            })
+            .map(|(id, _)| id.as_str())
+            .collect();
+        Ok(json!({
+            "shard": shard,
+            "identifiers": identifiers,
+            "segments": segments,
+            "generation": generation.number,
+            "true_for": format_rfc3339(generation.true_for),
+        }))
+    }
+
+    fn find(&self, identifier: &Identifier) -> Result<(u16, u32), AskError> {
+        self.parts.engine.find(identifier).ok_or_else(|| {
+            AskError::Unknown(format!(
+                "no profile is known under this {}; a profile is found by the identifier that its \
+                 events belong to",
+                identifier.namespace
+            ))
+        })
+    }
+
+    /// The tree of a rule without errors, and its warnings.
+    fn rule(&self, text: &str) -> Result<(Rule, Vec<Told>), AskError> {
+        let (rule, diagnostics) = self.checked(text);
+        let is_wrong = has_errors(&diagnostics);
+        let told: Vec<Told> = diagnostics
+            .iter()
+            .filter(|diagnostic| !is_wrong || diagnostic.is_error())
+            .filter(|diagnostic| diagnostic.severity != rules::Severity::Note)
+            .map(|diagnostic| Told::new(text, diagnostic))
+            .collect();
+        if is_wrong { Err(AskError::Rule(told)) } else { Ok((rule, told)) }
+    }
+
+    fn checked(&self, text: &str) -> (Rule, Vec<Diagnostic>) {
+        let (rule, mut diagnostics) = rules::parse(text);
+        if !has_errors(&diagnostics) {
+            let live = self.live();
+            let library = library(live.segments.values().map(|segment| &segment.file));
+            let seen = self.parts.engine.namespaces().into_iter().collect();
+            let order = self.parts.config.namespace_order();
+            let schema = self.parts.engine.schema();
+            let context = self.context(&order, &seen, Some(&schema));
+            diagnostics.extend(plan::check_rule(&rule, &library, &context));
+        }
+        (rule, diagnostics)
+    }
+
+    /// What a check knows of the world.
+    pub(super) fn context<'a>(
+        &self,
+        order: &'a NamespaceOrder,
+        seen: &'a BTreeSet<Namespace>,
+        schema: Option<&'a Schema>,
+    ) -> plan::Context<'a> {
+        let retention = self.parts.config.events.retention.0;
+        plan::Context {
+            namespaces: order,
+            seen: Some(seen),
+            retention,
+            schema: schema.map(|s| s as _),
+            now: Some(self.parts.clock.now()),
+        }
+    }
+
+    /// Pins what has been acknowledged up to now, with the columns that a rule asks.
+    fn pinned(
+        &self,
+        rule: &Rule,
+        at: Option<&str>,
+        cancelled: &AtomicBool,
+    ) -> Result<Pinned, AskError> {
+        let live = self.live();
+        let library = library(live.segments.values().map(|segment| &segment.file));
+        let specs = plan::traits_of([rule], &library)
+            .map_err(|error| AskError::NotYet(error.to_string()))?;
+        let (snapshot, traits) = self.snapshot_with(&specs, cancelled)?;
+        let now = instant(at, snapshot.true_for)?;
+        Ok(Pinned { snapshot, traits, library, now })
+    }
+}
+
+/// Why a profile is a member or not, as text: a line for each clause, its parts under it.
+fn why_text(segment: &str, membership: &plan::Membership) -> String {
+    let verdict = match (membership.member, membership.known, membership.eligible) {
+        (true, ..) => "is in",
+        (_, false, _) => "is not in (no event of it is retained at this instant)",
+        (_, _, false) => "is not in (it is no device, and members of the segment are)",
+        _ => "is not in",
+    };
+    let mut text = format!("the profile {verdict} {segment}\n");
+    clause_text(&membership.rule, 0, &mut text);
+    text
+}
+
+fn clause_text(why: &plan::Why, depth: usize, text: &mut String) {
+    let found: Vec<String> = why
+        .found
+        .iter()
+        .map(|(name, value)| match value {
+            Value::String(value) => format!("{name} {value}"),
+            value => format!("{name} {value}"),
+        })
+        .collect();
+    let found = if found.is_empty() { String::new() } else { format!("   [{}]", found.join(", ")) };
+    let mark = if why.holds { "✓" } else { "✗" };
+    text.push_str(&format!("{}{mark} {}{found}\n", "  ".repeat(depth), why.clause));
+    for part in &why.parts {
+        clause_text(part, depth + 1, text);
+    }
+}
+
+/// Reads `--at`: an instant, or a length of time before now.
+fn instant(at: Option<&str>, now: Millis) -> Result<Millis, AskError> {
+    let Some(text) = at.map(str::trim) else { return Ok(now) };
+    let wrong = || AskError::At(text.to_owned());
+    let Some(back) = text.strip_prefix('-') else {
+        return time::parse_rfc3339(text).ok_or_else(wrong);
+    };
+    let units: BTreeMap<&str, Millis> = BTreeMap::from([
+        ("s", time::SECOND),
+        ("m", time::MINUTE),
+        ("h", time::HOUR),
+        ("d", time::DAY),
+        ("w", 7 * time::DAY),
+    ]);
+    let split = back.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let count: Millis = back[..split].parse().map_err(|_| wrong())?;
+    let unit = units.get(&back[split..]).ok_or_else(wrong)?;
+    Ok(now.saturating_sub(count.saturating_mul(*unit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_a_time_or_lies_before_now() {
+        assert_eq!(instant(None, 7).unwrap(), 7);
+        assert_eq!(instant(Some("-2h"), 0).unwrap(), -2 * time::HOUR);
+        assert_eq!(instant(Some("1970-01-01T00:00:01Z"), 0).unwrap(), 1000);
+        for wrong in ["", "-", "-2", "-h", "2h", "yesterday", "-2y", "1970-01-01T00:00:01"] {
+            assert!(matches!(instant(Some(wrong), 0), Err(AskError::At(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Fills the traits of live segments from the archive, beside the fold.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
+
+use super::Parts;
+use super::Segments;
+use super::columns::Columns;
+use super::refresh::Compiled;
+use super::scan::Scan;
+use super::scan::ScanError;
+use crate::ingest::Traits;
+use crate::plan::TraitSet;
+use crate::plan::TraitSpec;
+
+/// What is being filled.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    /// The one fill that runs, if any: new traits wait for it and are filled together.
+    running: Mutex<Option<Arc<Running>>>,
+    stop: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Running {
+    percent: AtomicU8,
+    is_done: AtomicBool,
+}
+
+impl Fills {
+    /// Stops what runs; it is begun anew at the next start.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// `None` where all of these traits are whole, else how many percent have been read.
+    pub(super) fn state(&self, specs: &[TraitSpec], traits: &Traits) -> Option<u8> {
+        let is_whole =
+            specs.iter().all(|spec| traits.id(spec).is_some_and(|id| traits.is_whole(id)));
+        if is_whole {
+            return None;
+        }
+        let running = self.running.lock();
+        Some(running.as_ref().map_or(0, |running| running.percent.load(Ordering::Relaxed)))
+    }
+}
+
+impl Segments {
+    /// Sees to it that the traits of all live segments are folded, and are filled where they are new.
+    /// Returns how many are whole.
+    pub(super) fn keep_traits(&self, compiled: &Compiled) -> usize {
+        let mut wanted: BTreeMap<String, &TraitSpec> = BTreeMap::new();
+        for specs in compiled.traits.values().flatten() {
+            for spec in specs {
+                wanted.entry(spec.to_string()).or_insert(spec);
+            }
+        }
+        let wanted: Vec<TraitSpec> = wanted.into_values().cloned().collect();
+        let before = self.parts.engine.traits();
+        let is_same = before.ids().count() == wanted.len()
+            && wanted.iter().all(|spec| before.id(spec).is_some());
+        if !is_same && let Err(error) = self.parts.engine.set_traits(&wanted) {
+            tracing::error!(%error, "the traits of the live segments cannot be kept");
+        }
+        let traits = self.parts.engine.traits();
+        let unfilled = traits.unfilled().count();
+        let whole = traits.ids().count() - unfilled;
+        if unfilled == 0 {
+            return whole;
+        }
+        let mut running = self.fills.running.lock();
+        if running.as_ref().is_some_and(|running| !running.is_done.load(Ordering::Acquire)) {
+            return whole;
+        }
+        let fill = Arc::new(Running { percent: AtomicU8::new(0), is_done: AtomicBool::new(false) });
+        *running = Some(fill.clone());
+        drop(running);
+        let (parts, stop) = (self.parts.clone(), self.fills.stop.clone());
+        let spawned = std::thread::Builder::new().name("fill".into()).spawn(move || {
+            match run(&parts, &fill, &stop) {
+                Ok(count) => tracing::info!(traits = count, "{count} new traits are filled"),
+                Err(ScanError::Cancelled) => {}
+                Err(error) => {
+                    tracing::error!(%error, "new traits cannot be filled; trying again");
+                    std::thread::sleep(std::time::Duration::from_secs(1));
+                }
+            }
+            fill.is_done.store(true, Ordering::Release);
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "new traits cannot be filled");
+        }
+        whole
+    }
+}
+
+fn run(parts: &Parts, fill: &Running, stop: &AtomicBool) -> Result<usize, ScanError> {
+    // What is not whole starts here: everything before the pin is read, all later is folded as it comes.
+    let engine = &parts.engine;
+    let (held, pin) = parts.catalog.pin(&*parts.journal, |_| engine.restart_fill());
+    let mut set = TraitSet::new();
+    let mut ids = Vec::new();
+    for id in pin.traits.unfilled() {
+        if let Some(spec) = pin.traits.spec(id)
+            && set.insert(id, spec.clone()).is_ok()
+        {
+            ids.push(id);
+        }
+    }
+    let shards = engine.shards();
+    let mut columns = Columns::new(usize::from(shards));
+    let scan = Scan { engine, pin: &pin, traits: &set, cancelled: stop };
+    scan.all(held, &mut columns, &mut |share| {
+        let percent = (share * 100.0).clamp(0.0, 99.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 99")]
+        fill.percent.store(percent as u8, Ordering::Relaxed);
+    })?;
+    for id in &ids {
+        for shard in 0..shards {
+            engine.absorb(*id, shard, columns.of(*id, shard));
+        }
+    }
+    let count = ids.len();
+    engine.mark_whole(ids);
+    Ok(count)
+}

@@ -1,0 +1,120 @@
+//! The folder of segment files: which files there are, and the last good version of each.
+//!
+//! A copy of every version that was taken stands in `<data>/segments`, so that a file which is wrong
+//! when the server starts still has its last good version, and a typo removes nobody anywhere.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// A larger file is no segment.
+const MAX_FILE: u64 = 256 << 10;
+
+/// The files of a folder as they are now: stem → text, or why there is none.
+pub(super) type Files = BTreeMap<String, Result<String, String>>;
+
+/// The folder, and the copies of what was taken from it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    copies: PathBuf,
+}
+
+impl Folder {
+    /// Names the folder and makes the one for copies.
+    pub(super) fn new(path: &Path, data: &Path) -> io::Result<Self> {
+        let copies = data.join("segments");
+        fs::create_dir_all(&copies)?;
+        Ok(Self { path: path.to_path_buf(), copies })
+    }
+
+    /// The file of a segment.
+    pub(super) fn file(&self, id: &str) -> PathBuf {
+        self.path.join(format!("{id}.toml"))
+    }
+
+    /// Reads every `*.toml`. A folder that is not there holds none.
+    pub(super) fn read(&self) -> io::Result<Files> {
+        read_folder(&self.path)
+    }
+
+    /// The last good versions.
+    pub(super) fn read_copies(&self) -> io::Result<BTreeMap<String, String>> {
+        let files = read_folder(&self.copies)?;
+        Ok(files.into_iter().filter_map(|(id, text)| Some((id, text.ok()?))).collect())
+    }
+
+    /// Keeps the good version of a file.
+    pub(super) fn keep(&self, id: &str, text: &str) -> io::Result<()> {
+        let aside = self.copies.join(format!("{id}.new"));
+        let mut file = fs::File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(aside, self.copies.join(format!("{id}.toml")))
+    }
+
+    /// Forgets a segment whose file has gone.
+    pub(super) fn forget(&self, id: &str) -> io::Result<()> {
+        match fs::remove_file(self.copies.join(format!("{id}.toml"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read_folder(path: &Path) -> io::Result<Files> {
+    let mut files = Files::new();
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+        let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_toml) else {
+            continue;
+        };
+        if stem.starts_with('.') {
+            continue; // An editor's file aside.
+        }
+        let text = match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > MAX_FILE => {
+                Err(format!("larger than {} KiB", MAX_FILE >> 10))
+            }
+            _ => fs::read_to_string(&path).map_err(|error| error.to_string()),
+        };
+        files.insert(stem.to_owned(), text);
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_copies_are_read_by_stem() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = Folder::new(folder.path(), data.path()).unwrap();
+        fs::write(files.file("buyers"), "rule = 'everyone'").unwrap();
+        fs::write(folder.path().join("notes.txt"), "").unwrap();
+        fs::write(folder.path().join("binary.toml"), [0xff]).unwrap();
+        let read = files.read().unwrap();
+        assert_eq!(read["buyers"], Ok("rule = 'everyone'".to_owned()));
+        assert!(read["binary"].is_err());
+        assert_eq!(read.len(), 2);
+
+        files.keep("buyers", "a").unwrap();
+        assert_eq!(files.read_copies().unwrap()["buyers"], "a");
+        files.forget("buyers").unwrap();
+        files.forget("buyers").unwrap();
+        assert!(files.read_copies().unwrap().is_empty());
+        assert!(
+            Folder::new(Path::new("/nonexistent"), data.path()).unwrap().read().unwrap().is_empty()
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! A generation: one consistent version of all audiences, true for one time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::Millis;
+use crate::plan::Members;
+use crate::segment::registry::Segment;
+use crate::store::journal::Position;
+
+/// One consistent version of all audiences.
+#[derive(Debug, Clone, Default)]
+pub struct Generation {
+    /// Its number; later ones are larger, over restarts too.
+    pub number: u64,
+    /// T: every event acknowledged before it is in, none with a later event time.
+    pub true_for: Millis,
+    /// The position of the journal that it follows from, at least.
+    pub position: Position,
+    /// The version of the live segments.
+    pub version: u64,
+    /// The audiences by segment.
+    pub audiences: BTreeMap<String, Arc<Audience>>,
+}
+
+/// The members of one segment.
+#[derive(Debug)]
+pub struct Audience {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Its members, once its traits are whole. While an edited rule's are filled, those of the rule before.
+    pub members: Option<Arc<Members>>,
+    /// How many members there are.
+    pub count: Option<u64>,
+    /// The generation its members are of.
+    pub generation: u64,
+    /// The time its members are true for.
+    pub true_for: Millis,
+    /// Whether its members are those of its rule, now.
+    pub state: AudienceState,
+}
+
+/// Whether an audience's members are those of its rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AudienceState {
+    /// They are, and follow every event.
+    Live,
+    /// Its traits are being filled from the archive.
+    Backfilling {
+        /// How much of the archive has been read, in percent.
+        percent: u8,
+    },
+    /// It cannot be evaluated.
+    Failing {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for AudienceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Live => f.write_str("live"),
+            Self::Backfilling { percent } => write!(f, "backfilling {percent} %"),
+            Self::Failing { reason } => write!(f, "failing: {reason}"),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Segments and their audiences: what the files say, who is in, and answers to questions about any rule.
+//!
+//! A thread of its own scans the folder and evaluates all live rules on a short tick; each result is
+//! published as one [`Generation`]. New traits are filled beside it from the archive. Questions
+//! (`eval`, `explain`, `why`) pin a snapshot of their own and touch nothing that is live.
+
+mod adhoc;
+mod ask;
+mod columns;
+mod fill;
+mod folder;
+mod generation;
+mod refresh;
+mod registry;
+mod scan;
+
+use arc_swap::ArcSwap;
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+pub use ask::Answer;
+pub use ask::AskError;
+pub use ask::Explained;
+pub use ask::Question;
+pub use generation::Audience;
+pub use generation::AudienceState;
+pub use generation::Generation;
+pub use registry::Live;
+pub use registry::Problem;
+pub use registry::Registry;
+pub use registry::Segment;
+pub use scan::ScanError;
+
+use crate::archive::Catalog;
+use crate::config::Config;
+use crate::ingest::Engine;
+use crate::metrics::Metrics;
+use crate::net::Clock;
+use crate::rules::Diagnostic;
+use crate::store::journal::Journal;
+
+/// How long a question waits until the fold has come as far as the journal was when it was asked.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What segments are made of and evaluated over.
+pub struct Parts {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// The fold.
+    pub engine: Arc<Engine>,
+    /// The archive's files.
+    pub catalog: Arc<Catalog>,
+}
+
+/// The segments and their audiences.
+pub struct Segments {
+    parts: Arc<Parts>,
+    registry: Registry,
+    generation: ArcSwap<Generation>,
+    /// What has been filled and what is being filled.
+    fills: fill::Fills,
+    /// Columns for rules that no segment asks.
+    adhoc: Mutex<adhoc::Cache>,
+    /// Asked to refresh, and how many refreshes have ended.
+    turn: Mutex<Turn>,
+    turned: Condvar,
+    stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    asked: u64,
+    done: u64,
+}
+
+/// A diagnostic as an author is told it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Told {
+    /// `error`, `warning` or `note`.
+    pub severity: &'static str,
+    /// A short stable word for the kind.
+    pub code: &'static str,
+    /// What is the matter.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// All of it as text, with the line it points at.
+    pub rendered: String,
+}
+
+impl Told {
+    fn new(text: &str, diagnostic: &Diagnostic) -> Self {
+        Self {
+            severity: diagnostic.severity.as_str(),
+            code: diagnostic.code,
+            message: diagnostic.message.clone(),
+            hint: diagnostic.hint.clone(),
+            rendered: crate::rules::render("rule", text, std::slice::from_ref(diagnostic)),
+        }
+    }
+}
+
+impl Segments {
+    /// Opens the folder of segment files; nothing is evaluated before [`Segments::run`].
+    pub fn open(parts: Parts, folder: &Path, data: &Path) -> io::Result<Self> {
+        Ok(Self {
+            registry: Registry::open(folder, data)?,
+            parts: Arc::new(parts),
+            generation: ArcSwap::default(),
+            fills: fill::Fills::default(),
+            adhoc: Mutex::default(),
+            turn: Mutex::default(),
+            turned: Condvar::new(),
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    /// The live segments.
+    pub fn live(&self) -> Arc<Live> {
+        self.registry.live()
+    }
+
+    /// The newest generation.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    fn threads(&self) -> usize {
+        match self.parts.config.segments.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+}

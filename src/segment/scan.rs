@@ -1,0 +1,155 @@
+//! Reads retained events again, for the traits that no columns are kept of: the archive's files, then the
+//! journal from their end to the pin.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use super::columns::Columns;
+use crate::archive;
+use crate::archive::ArchiveError;
+use crate::bitmap::TraitId;
+use crate::ingest::Engine;
+use crate::ingest::Pin;
+use crate::model::Event;
+use crate::model::Measure;
+use crate::model::Millis;
+use crate::model::Record;
+use crate::model::time::Day;
+use crate::model::time::MINUTE;
+use crate::model::time::day_of;
+use crate::plan::TraitSet;
+use crate::store::journal::EventNo;
+use crate::store::journal::JournalError;
+use crate::store::journal::JournalReader;
+
+/// Why the events could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// A file of the archive could not be.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The journal could not be.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Nobody wants the answer any more.
+    #[error("stopped")]
+    Cancelled,
+}
+
+/// What to read events for.
+pub(super) struct Scan<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) pin: &'a Pin,
+    /// The traits to take facts for.
+    pub(super) traits: &'a TraitSet,
+    /// Set when nobody wants the answer any more.
+    pub(super) cancelled: &'a AtomicBool,
+}
+
+impl Scan<'_> {
+    /// Reads every retained event up to the pin: those of the archive, which was pinned with it, and those
+    /// of the journal beyond. `progress` is told the share of the archive that has been read.
+    pub(super) fn all(
+        &self,
+        mut held: archive::Pin,
+        columns: &mut Columns,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<(), ScanError> {
+        let oldest = self.oldest();
+        let mut names: Vec<&str> = self.traits.iter().map(|(_, spec)| spec.event()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let wanted = |name: &str| names.binary_search(&name).is_ok();
+        let scan = archive::Scan { days: day_of(oldest)..=Day::MAX, shard: None, wanted: &wanted };
+        let files: Vec<_> = held.files.iter().filter(|file| scan.reads(file)).collect();
+        let total: u64 = files.iter().map(|file| file.rows).sum();
+        let mut facts = Vec::new();
+        let mut read = 0u64;
+        for file in files {
+            let mut give = |_: EventNo, event: Event| {
+                self.take(&event, oldest, columns, &mut facts);
+                if self.cancelled.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            archive::scan(&held.dir, [file], &scan, &mut give)?;
+            self.still_wanted()?;
+            read += file.rows;
+            #[expect(clippy::cast_precision_loss, reason = "a share for a progress bar")]
+            progress(read as f32 / total.max(1) as f32);
+        }
+        self.tail(&mut *held.tail, columns)
+    }
+
+    /// Reads the journal to the pin. The reader starts at the archive's end or later: before it, the
+    /// fold has forgotten which events were not counted.
+    pub(super) fn tail(
+        &self,
+        reader: &mut dyn JournalReader,
+        columns: &mut Columns,
+    ) -> Result<(), ScanError> {
+        let oldest = self.oldest();
+        let mut facts = Vec::new();
+        while reader.position() < self.pin.position {
+            let Some(frame) = reader.next()? else { break };
+            if frame.start >= self.pin.position {
+                break;
+            }
+            for record in frame.records() {
+                // What cannot be read stands in the dead letters and is not counted.
+                let Ok((number, bytes)) = record else { break };
+                let mut take = |part: u32, event: &Event| {
+                    if self.pin.is_counted(EventNo { record: number, part }) {
+                        self.take(event, oldest, columns, &mut facts);
+                    }
+                };
+                match Record::decode(bytes) {
+                    Ok(Record::Event(event)) => take(0, &event),
+                    Ok(Record::Import(lines)) => {
+                        for (part, imported) in (0u32..).zip(&lines.events) {
+                            take(part, &imported.event);
+                        }
+                    }
+                    Ok(Record::Choice(_)) | Err(_) => {}
+                }
+            }
+            self.still_wanted()?;
+        }
+        Ok(())
+    }
+
+    /// The oldest event that any window can reach, and a minute more, since windows begin at minutes.
+    fn oldest(&self) -> Millis {
+        let snapshot = &self.pin.snapshot;
+        snapshot.true_for.saturating_sub(snapshot.retention).saturating_sub(MINUTE)
+    }
+
+    fn still_wanted(&self) -> Result<(), ScanError> {
+        if self.cancelled.load(Ordering::Relaxed) { Err(ScanError::Cancelled) } else { Ok(()) }
+    }
+
+    fn take(
+        &self,
+        event: &Event,
+        oldest: Millis,
+        columns: &mut Columns,
+        facts: &mut Vec<(TraitId, Option<Measure>)>,
+    ) {
+        if event.time < oldest {
+            return;
+        }
+        facts.clear();
+        self.traits.facts(event, facts);
+        // The first fact is that there was an event, which the fold keeps.
+        if facts.len() <= 1 {
+            return;
+        }
+        let Some(profile) = self.engine.find(event.owner()) else { return };
+        for (id, value) in facts.drain(..).filter(|(id, _)| *id != TraitId::ANY) {
+            columns.add(profile, id, event.time, value);
+        }
+    }
+}
