@@ -5,6 +5,7 @@ pub mod archive;
 pub mod bitmap;
 pub mod collect;
 pub mod config;
+pub mod console;
 pub mod ingest;
 pub mod metrics;
 pub mod model;

@@ -1,0 +1,213 @@
+//! Segments, and the audiences they hold now.
+
+use actix_web::HttpResponse;
+use actix_web::web;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::json;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use tokio::sync::mpsc;
+
+use super::Services;
+use super::problem::Problem;
+use crate::model::Millis;
+use crate::model::Namespace;
+use crate::model::time::format_rfc3339;
+use crate::plan::Members;
+use crate::rules::Body;
+use crate::segment::Audience;
+use crate::segment::Segment;
+
+#[derive(Deserialize)]
+pub(super) struct List {
+    /// Waits for a generation that is true for now.
+    #[serde(default)]
+    settle: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct As {
+    #[serde(rename = "as")]
+    namespace: String,
+}
+
+/// `GET /api/v1/segments`
+pub(super) async fn segments(services: web::Data<Services>) -> HttpResponse {
+    let live = services.segments.live();
+    let shown: Vec<Value> =
+        live.segments.values().filter(|s| !s.hidden).map(|s| described(s)).collect();
+    HttpResponse::Ok().json(json!({ "segments": shown, "problems": problems(&services) }))
+}
+
+/// `GET /api/v1/segments/{id}`
+pub(super) async fn segment(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let live = services.segments.live();
+    let segment = live.segments.get(&*id).filter(|s| !s.hidden).ok_or_else(|| unknown(&id))?;
+    let mut shown = described(segment);
+    shown["toml"] = json!(segment.text);
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+/// `GET /api/v1/audiences`
+pub(super) async fn list(
+    services: web::Data<Services>,
+    asked: web::Query<List>,
+) -> Result<HttpResponse, Problem> {
+    if asked.settle {
+        let blocking = services.clone();
+        web::block(move || blocking.segments.settle())
+            .await
+            .map_err(|error| Problem::internal(&error))?
+            .map_err(super::rules::problem)?;
+    }
+    let generation = services.segments.generation();
+    let audiences: Vec<Value> = generation.audiences.values().map(|a| summary(a)).collect();
+    Ok(HttpResponse::Ok().json(json!({
+        "generation": generation.number,
+        "true_for": format_rfc3339(generation.true_for),
+        "audiences": audiences,
+        "problems": problems(&services),
+    })))
+}
+
+/// `GET /api/v1/audiences/{id}`
+pub(super) async fn show(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let generation = services.segments.generation();
+    let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
+    let mut shown = described(&audience.segment);
+    for (field, value) in summary(audience).as_object().cloned().unwrap_or_default() {
+        shown[field] = value;
+    }
+    let problem =
+        services.segments.live().problems.iter().find(|p| p.id == *id).map(|p| p.rendered.clone());
+    shown["problem"] = json!(problem);
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+/// `GET /api/v1/audiences/{id}/members?as=NAMESPACE`
+pub(super) async fn members(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    asked: web::Query<As>,
+) -> Result<HttpResponse, Problem> {
+    let generation = services.segments.generation();
+    let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
+    let Some(members) = audience.members.clone() else {
+        return Err(Problem::unavailable(format!("{} is {}", *id, audience.state)));
+    };
+    let namespace = asked.into_inner().namespace;
+    let true_for = audience.true_for;
+    Ok(members_answer(&services, members, namespace, Some(audience.generation), true_for))
+}
+
+/// Streams the identifiers of members as NDJSON, each once, in no order.
+pub(super) fn members_answer(
+    services: &web::Data<Services>,
+    members: Arc<Members>,
+    namespace: String,
+    generation: Option<u64>,
+    true_for: Millis,
+) -> HttpResponse {
+    let (send, receive) = mpsc::channel::<Bytes>(8);
+    if let Ok(namespace) = Namespace::new(&namespace) {
+        let engine = services.engine.clone();
+        // The channel's bound is what holds the reading back where the caller is slow.
+        tokio::task::spawn_blocking(move || {
+            let mut lines = String::new();
+            let mut gone = false;
+            engine.members_of(&members.shards, &namespace, &mut |value: &str| {
+                crate::model::value::write_json_string(value, &mut lines);
+                lines.push('\n');
+                if lines.len() > 1 << 16 {
+                    gone = send.blocking_send(Bytes::from(std::mem::take(&mut lines))).is_err();
+                }
+                !gone
+            });
+            if !gone && !lines.is_empty() {
+                let _ = send.blocking_send(Bytes::from(lines));
+            }
+        });
+    }
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type("application/x-ndjson")
+        .insert_header(("Throng-True-For", format_rfc3339(true_for)));
+    if let Some(generation) = generation {
+        response.insert_header(("Throng-Generation", generation.to_string()));
+    }
+    response.streaming(Chunks(receive))
+}
+
+/// What a blocking thread sends, as a body.
+struct Chunks(mpsc::Receiver<Bytes>);
+
+impl futures_core::Stream for Chunks {
+    type Item = Result<Bytes, std::convert::Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(Ok))
+    }
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!("there is no segment {id}"))
+}
+
+fn problems(services: &Services) -> Vec<Value> {
+    let live = services.segments.live();
+    live.problems
+        .iter()
+        .map(|problem| {
+            json!({
+                "segment": problem.id,
+                "rendered": problem.rendered,
+                "keeps_last_good": problem.keeps_last_good,
+            })
+        })
+        .collect()
+}
+
+/// What a segment's file says.
+fn described(segment: &Segment) -> Value {
+    let file = &segment.file;
+    let rule = match &file.body {
+        Body::Rule(rule) => crate::rules::print(rule),
+        Body::Lookalike(lookalike) => format!("look-alike of {}", lookalike.seed.text),
+    };
+    let destinations: Vec<&str> = file.activate.iter().map(|a| &*a.destination.text).collect();
+    json!({
+        "id": file.id,
+        "name": file.name,
+        "description": file.description,
+        "owner": file.owner,
+        "level": file.level.as_str(),
+        "rule": rule,
+        "min_size": file.min_size,
+        "tags": file.tags,
+        "taxonomy": file.taxonomy,
+        "destinations": destinations,
+    })
+}
+
+/// An audience as it stands in the list.
+fn summary(audience: &Audience) -> Value {
+    json!({
+        "id": audience.segment.file.id,
+        "name": audience.segment.file.name,
+        "level": audience.segment.file.level.as_str(),
+        "members": audience.count,
+        "state": audience.state.to_string(),
+        "generation": audience.generation,
+        "true_for": audience.members.as_ref().map(|_| format_rfc3339(audience.true_for)),
+    })
+}

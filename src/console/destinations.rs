@@ -1,0 +1,113 @@
+//! Destinations: what is pushed where, and pushing it now.
+
+use actix_web::HttpResponse;
+use actix_web::web;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::json;
+
+use super::Services;
+use super::problem::Problem;
+use crate::activate::PushError;
+
+#[derive(Deserialize)]
+pub(super) struct Push {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    limit: Option<usize>,
+}
+
+/// `GET /api/v1/destinations`
+pub(super) async fn list(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    let destinations = statuses(services).await?;
+    Ok(HttpResponse::Ok().json(json!({ "destinations": destinations })))
+}
+
+/// `GET /api/v1/destinations/{name}`
+pub(super) async fn show(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let destinations = statuses(services).await?;
+    let found = destinations.into_iter().find(|d| d["name"].as_str() == Some(&name));
+    let found = found.ok_or_else(|| unknown(&name))?;
+    Ok(HttpResponse::Ok().json(found))
+}
+
+/// `GET /api/v1/destinations/{name}/deliveries`
+pub(super) async fn deliveries(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+    page: web::Query<Page>,
+) -> Result<HttpResponse, Problem> {
+    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
+    let deliveries = web::block(move || services.pusher.deliveries(&name, limit))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    Ok(HttpResponse::Ok().json(json!({ "deliveries": deliveries })))
+}
+
+/// `POST /api/v1/destinations/{name}/push?dry_run=…`: pushes what everything acknowledged up to now says.
+pub(super) async fn push(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+    asked: web::Query<Push>,
+) -> Result<HttpResponse, Problem> {
+    let settling = services.clone();
+    web::block(move || settling.segments.settle())
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(super::rules::problem)?;
+    let dry_run = asked.dry_run;
+    let reports = web::block(move || services.pusher.run_once(Some(&name), dry_run))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    Ok(HttpResponse::Ok().json(json!({ "reports": reports })))
+}
+
+/// `POST /api/v1/destinations/{name}/test`: whether a batch would be taken, without sending one.
+pub(super) async fn test(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let checked = web::block(move || services.pusher.check(&name))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    let (ok, message) = match checked {
+        Ok(()) => (true, "ready to take batches".to_owned()),
+        Err(trouble) => (false, trouble),
+    };
+    Ok(HttpResponse::Ok().json(json!({ "ok": ok, "message": message })))
+}
+
+async fn statuses(services: web::Data<Services>) -> Result<Vec<Value>, Problem> {
+    let statuses = web::block(move || services.pusher.status())
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    statuses
+        .iter()
+        .map(|status| serde_json::to_value(status).map_err(|error| Problem::internal(&error)))
+        .collect()
+}
+
+fn unknown(name: &str) -> Problem {
+    Problem::not_found(format!(
+        "there is no destination {name}; config/destinations.toml lists them"
+    ))
+}
+
+fn problem(error: PushError) -> Problem {
+    match error {
+        PushError::NotReady => Problem::unavailable(error.to_string()),
+        PushError::Store(error) => Problem::internal(&error),
+        other => Problem::not_found(other.to_string()),
+    }
+}

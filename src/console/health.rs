@@ -1,0 +1,95 @@
+//! Probes, metrics and tokens.
+
+use actix_web::HttpResponse;
+use actix_web::web;
+use serde::Deserialize;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+use super::Services;
+use super::problem::Problem;
+use super::tokens::Scope;
+use super::tokens::TokenError;
+use super::tokens::Tokens;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewToken {
+    name: String,
+    scope: Scope,
+}
+
+/// `GET /livez`: the listener answers, no more.
+pub(super) async fn live() -> HttpResponse {
+    HttpResponse::Ok().body("ok\n")
+}
+
+/// What is not listed.
+pub(super) async fn nowhere() -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found("there is no such call"))
+}
+
+/// `GET /readyz`: events are taken and durable.
+pub(super) async fn ready(services: web::Data<Services>) -> HttpResponse {
+    if services.draining.load(Ordering::Acquire) {
+        return HttpResponse::ServiceUnavailable().body("stopping\n");
+    }
+    match services.engine.trouble() {
+        None => HttpResponse::Ok().body("ready\n"),
+        Some(trouble) => HttpResponse::ServiceUnavailable().body(format!("{trouble}\n")),
+    }
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    let text = web::block(move || {
+        services.segments.measure();
+        services.engine.measure();
+        let files = services.catalog.files();
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let metrics = &services.metrics;
+        metrics.archive_files.set(number(files.len() as u64));
+        metrics.archive_bytes.set(number(files.iter().map(|file| file.bytes).sum()));
+        let reached = services.catalog.reached().position;
+        metrics
+            .archive_pending_bytes
+            .set(number(services.journal.end().0.saturating_sub(reached.0)));
+        services.metrics.render()
+    })
+    .await
+    .map_err(|error| Problem::internal(&error))?;
+    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text))
+}
+
+/// `GET /api/v1/tokens`
+pub(super) async fn tokens(tokens: web::Data<Tokens>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "tokens": tokens.list() }))
+}
+
+/// `POST /api/v1/tokens`: makes a token and shows it once.
+pub(super) async fn create_token(
+    services: web::Data<Services>,
+    tokens: web::Data<Tokens>,
+    asked: web::Json<NewToken>,
+) -> Result<HttpResponse, Problem> {
+    let secret = tokens.create(&asked.name, asked.scope, services.clock.now()).map_err(problem)?;
+    Ok(HttpResponse::Ok().json(json!({ "name": asked.name, "token": secret })))
+}
+
+/// `DELETE /api/v1/tokens/{name}`
+pub(super) async fn revoke_token(
+    tokens: web::Data<Tokens>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    tokens.revoke(&name).map_err(problem)?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn problem(error: TokenError) -> Problem {
+    match error {
+        TokenError::Taken(_) => Problem::conflict(error.to_string()),
+        TokenError::Name => Problem::bad_request(error.to_string()),
+        TokenError::Unknown(_) => Problem::not_found(error.to_string()),
+        TokenError::Io(_) => Problem::internal(&error),
+    }
+}

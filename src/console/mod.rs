@@ -1,0 +1,183 @@
+//! The private listener: the management API, health and metrics, for those who hold a token.
+//!
+//! Handlers translate and decide nothing: what there is to know is asked of `segment`, `ingest` and
+//! `activate`. `/livez` and `/readyz` are open, `/metrics` is open on loopback; all else wants a token.
+
+mod audiences;
+mod destinations;
+mod health;
+mod import;
+mod letters;
+mod problem;
+mod profiles;
+mod rules;
+mod tokens;
+
+use actix_web::App;
+use actix_web::HttpServer;
+use actix_web::body::MessageBody;
+use actix_web::dev::Server;
+use actix_web::dev::ServiceRequest;
+use actix_web::dev::ServiceResponse;
+use actix_web::http::Method;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::middleware::Next;
+use actix_web::middleware::from_fn;
+use actix_web::web;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::activate::Pusher;
+use crate::archive::Catalog;
+use crate::config::Config;
+use crate::ingest::Engine;
+use crate::ingest::Importer;
+use crate::metrics::Metrics;
+use crate::net::Clock;
+use crate::segment::Segments;
+use crate::store::journal::Journal;
+use problem::Problem;
+use tokens::Scope;
+use tokens::Tokens;
+
+/// Everything that handlers ask.
+pub struct Services {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// The fold.
+    pub engine: Arc<Engine>,
+    /// The archive's files.
+    pub catalog: Arc<Catalog>,
+    /// Imports.
+    pub importer: Arc<Importer>,
+    /// Segments and their audiences.
+    pub segments: Arc<Segments>,
+    /// Pushes to destinations.
+    pub pusher: Arc<Pusher>,
+    /// Set when the process is about to stop: it is not ready then.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// The largest body that is taken: a chunk of an import, or a set of rules.
+const MAX_BODY: usize = 4 << 20;
+
+/// Binds the listener and returns its server, not yet polled, with the address it has.
+pub fn run(services: Services, data: &Path) -> io::Result<(Server, SocketAddr)> {
+    let listen = services.config.console.listen;
+    let services = web::Data::new(services);
+    let tokens = web::Data::new(Tokens::open(data)?);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(services.clone())
+            .app_data(tokens.clone())
+            .app_data(web::PayloadConfig::new(MAX_BODY))
+            .app_data(
+                web::JsonConfig::default()
+                    .limit(MAX_BODY)
+                    .error_handler(|error, _| Problem::bad_request(error.to_string()).into()),
+            )
+            .app_data(
+                web::QueryConfig::default()
+                    .error_handler(|error, _| Problem::bad_request(error.to_string()).into()),
+            )
+            .wrap(from_fn(guard))
+            .configure(routes)
+            .default_service(web::to(health::nowhere))
+    })
+    .workers(2)
+    .shutdown_timeout(5)
+    .client_request_timeout(Duration::from_secs(10))
+    .disable_signals()
+    .bind(listen)
+    .map_err(|error| io::Error::new(error.kind(), format!("console.listen = {listen}: {error}")))?;
+    let address = server.addrs().first().copied().unwrap_or(listen);
+    Ok((server.run(), address))
+}
+
+fn routes(service: &mut web::ServiceConfig) {
+    service
+        .route("/livez", web::get().to(health::live))
+        .route("/readyz", web::get().to(health::ready))
+        .route("/metrics", web::get().to(health::metrics))
+        .service(
+            web::scope("/api/v1")
+                .route("/segments", web::get().to(audiences::segments))
+                .route("/segments/{id}", web::get().to(audiences::segment))
+                .route("/audiences", web::get().to(audiences::list))
+                .route("/audiences/{id}", web::get().to(audiences::show))
+                .route("/audiences/{id}/members", web::get().to(audiences::members))
+                .route("/check", web::post().to(rules::check))
+                .route("/eval", web::post().to(rules::eval))
+                .route("/explain", web::post().to(rules::explain))
+                .route("/profiles/{namespace}/{value}", web::get().to(profiles::show))
+                .route("/profiles/{namespace}/{value}/why/{segment}", web::get().to(profiles::why))
+                .route("/destinations", web::get().to(destinations::list))
+                .route("/destinations/{name}", web::get().to(destinations::show))
+                .route("/destinations/{name}/deliveries", web::get().to(destinations::deliveries))
+                .route("/destinations/{name}/push", web::post().to(destinations::push))
+                .route("/destinations/{name}/test", web::post().to(destinations::test))
+                .route("/import/events", web::get().to(import::status))
+                .route("/import/events", web::post().to(import::take))
+                .route("/dead-letters", web::get().to(letters::list))
+                .route("/dead-letters/{number}", web::get().to(letters::show))
+                .route("/dead-letters/{number}", web::delete().to(letters::drop))
+                .route("/schema", web::get().to(profiles::schema))
+                .route("/tokens", web::get().to(health::tokens))
+                .route("/tokens", web::post().to(health::create_token))
+                .route("/tokens/{name}", web::delete().to(health::revoke_token)),
+        );
+}
+
+/// Lets a request in that needs no token, or has one whose scope reaches so far.
+async fn guard(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let path = request.path();
+    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+    let is_probe = is_read && matches!(path, "/livez" | "/readyz");
+    let is_metrics = is_read && path == "/metrics";
+    // The socket's own address: a header could claim any.
+    let is_local = request.peer_addr().is_some_and(|peer| peer.ip().is_loopback());
+    let is_open = is_probe || (is_metrics && is_local);
+    if !is_open {
+        let tokens = request.app_data::<web::Data<Tokens>>().expect("set for the whole listener");
+        let scope = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .and_then(|token| tokens.scope(token.trim()));
+        match scope {
+            None => return Err(Problem::unauthorized().into()),
+            Some(Scope::Metrics) if !is_metrics => {
+                return Err(Problem::forbidden("this token reads /metrics and nothing else").into());
+            }
+            Some(_) => {}
+        }
+    }
+    let metrics = request
+        .app_data::<web::Data<Services>>()
+        .expect("set for the whole listener")
+        .metrics
+        .clone();
+    let response = next.call(request).await?;
+    let class = match response.status().as_u16() {
+        500.. => "5xx",
+        400..500 => "4xx",
+        300..400 => "3xx",
+        _ => "2xx",
+    };
+    metrics.http_responses.with_label_values(&["private", class]).inc();
+    Ok(response)
+}

@@ -1,0 +1,71 @@
+//! One profile: what is held of it, and why it is in a segment or not. And what events were seen.
+
+use actix_web::HttpResponse;
+use actix_web::web;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::Services;
+use super::problem::Problem;
+use super::rules::Cancel;
+use crate::model::Identifier;
+use crate::model::Namespace;
+
+#[derive(Deserialize)]
+pub(super) struct At {
+    at: Option<String>,
+}
+
+/// `GET /api/v1/profiles/{namespace}/{value}`
+pub(super) async fn show(
+    services: web::Data<Services>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let identifier = identifier(&path.0, &path.1)?;
+    let shown = web::block(move || services.segments.profile(&identifier))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(super::rules::problem)?;
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+/// `GET /api/v1/profiles/{namespace}/{value}/why/{segment}`
+pub(super) async fn why(
+    services: web::Data<Services>,
+    path: web::Path<(String, String, String)>,
+    asked: web::Query<At>,
+) -> Result<HttpResponse, Problem> {
+    let (namespace, value, segment) = path.into_inner();
+    let identifier = identifier(&namespace, &value)?;
+    let at = asked.into_inner().at;
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let _guard = Cancel(cancelled.clone());
+    let shown =
+        web::block(move || services.segments.why(&segment, &identifier, at.as_deref(), &cancelled))
+            .await
+            .map_err(|error| Problem::internal(&error))?
+            .map_err(super::rules::problem)?;
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+/// `GET /api/v1/schema`
+pub(super) async fn schema(services: web::Data<Services>) -> HttpResponse {
+    let schema = services.engine.schema();
+    let events: Vec<Value> = schema
+        .events()
+        .map(|name| {
+            let properties: Vec<&str> = schema.properties(name).collect();
+            json!({ "event": name, "properties": properties })
+        })
+        .collect();
+    HttpResponse::Ok().json(json!({ "events": events }))
+}
+
+fn identifier(namespace: &str, value: &str) -> Result<Identifier, Problem> {
+    let namespace =
+        Namespace::new(namespace).map_err(|error| Problem::bad_request(error.to_string()))?;
+    Identifier::new(namespace, value).map_err(|error| Problem::bad_request(error.to_string()))
+}

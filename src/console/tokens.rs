@@ -1,0 +1,192 @@
+//! Tokens of the private listener: made here, shown once, kept as SHA-256 of their secret.
+//!
+//! The operator's token stands in clear in `<data>/token` (mode 0600), so that commands on the same
+//! machine find it; the others are in `<data>/tokens.json` as hashes.
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use subtle::ConstantTimeEq;
+
+use crate::model::Millis;
+use crate::model::time::format_rfc3339;
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Scope {
+    /// Everything.
+    Operator,
+    /// `/metrics` alone.
+    Metrics,
+}
+
+/// A token as it is listed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Token {
+    /// What its maker called it; unique.
+    pub(super) name: String,
+    /// What it may do.
+    pub(super) scope: Scope,
+    /// When it was made.
+    pub(super) created: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sha256: Vec<u8>,
+}
+
+/// Why a token cannot be made or revoked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TokenError {
+    #[error("a token named {0:?} exists; revoke it first, or take another name")]
+    Taken(String),
+    #[error("a name is 1 to 64 letters, digits, `-`, `_` or `.`")]
+    Name,
+    #[error("there is no token named {0:?}")]
+    Unknown(String),
+    #[error("the tokens cannot be saved")]
+    Io(#[from] io::Error),
+}
+
+/// The tokens of one data directory.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    file: PathBuf,
+    operator: Vec<u8>,
+    others: RwLock<Vec<Token>>,
+}
+
+impl Tokens {
+    /// Reads the tokens; makes the operator's where there is none.
+    pub(super) fn open(data: &Path) -> io::Result<Self> {
+        let path = data.join("token");
+        let operator = match fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            Ok(_) => make(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path)?,
+            Err(error) => return Err(error),
+        };
+        let file = data.join("tokens.json");
+        let others = match fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { file, operator: hash(&operator), others: RwLock::new(others) })
+    }
+
+    /// What the bearer of a token may do; `None` of an unknown one.
+    pub(super) fn scope(&self, token: &str) -> Option<Scope> {
+        // Hashes are compared, so time tells nothing of the secret.
+        let given = hash(token);
+        if bool::from(given.ct_eq(&self.operator)) {
+            return Some(Scope::Operator);
+        }
+        let others = self.others.read();
+        others.iter().find(|t| bool::from(given.ct_eq(&t.sha256))).map(|t| t.scope)
+    }
+
+    /// Makes a token and returns its secret, which is kept nowhere.
+    pub(super) fn create(
+        &self,
+        name: &str,
+        scope: Scope,
+        now: Millis,
+    ) -> Result<String, TokenError> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+            return Err(TokenError::Name);
+        }
+        let secret = secret()?;
+        let mut others = self.others.write();
+        if others.iter().any(|token| token.name == name) {
+            return Err(TokenError::Taken(name.to_owned()));
+        }
+        let token = Token {
+            name: name.to_owned(),
+            scope,
+            created: format_rfc3339(now),
+            sha256: hash(&secret),
+        };
+        let mut changed = others.clone();
+        changed.push(token);
+        self.save(&changed)?;
+        *others = changed;
+        Ok(secret)
+    }
+
+    /// Every token but the operator's, without what could be compared with a secret.
+    pub(super) fn list(&self) -> Vec<Token> {
+        let others = self.others.read();
+        others.iter().map(|token| Token { sha256: Vec::new(), ..token.clone() }).collect()
+    }
+
+    /// Makes a token worthless.
+    pub(super) fn revoke(&self, name: &str) -> Result<(), TokenError> {
+        let mut others = self.others.write();
+        let mut changed = others.clone();
+        changed.retain(|token| token.name != name);
+        if changed.len() == others.len() {
+            return Err(TokenError::Unknown(name.to_owned()));
+        }
+        self.save(&changed)?;
+        *others = changed;
+        Ok(())
+    }
+
+    fn save(&self, tokens: &[Token]) -> io::Result<()> {
+        let aside = self.file.with_extension("new");
+        write_private(&aside, &serde_json::to_vec_pretty(tokens)?)?;
+        fs::rename(aside, &self.file)
+    }
+}
+
+fn hash(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+fn secret() -> io::Result<String> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().fold("thr_".to_owned(), |text, byte| format!("{text}{byte:02x}")))
+}
+
+fn make(path: &Path) -> io::Result<String> {
+    let secret = secret()?;
+    write_private(path, format!("{secret}\n").as_bytes())?;
+    Ok(secret)
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_opens_until_it_is_revoked() {
+        let data = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(data.path()).unwrap();
+        let operator = fs::read_to_string(data.path().join("token")).unwrap();
+        assert_eq!(tokens.scope(operator.trim()), Some(Scope::Operator));
+        let secret = tokens.create("prometheus", Scope::Metrics, 0).unwrap();
+        assert!(matches!(
+            tokens.create("prometheus", Scope::Metrics, 0),
+            Err(TokenError::Taken(_))
+        ));
+        let again = Tokens::open(data.path()).unwrap();
+        assert_eq!(again.scope(&secret), Some(Scope::Metrics));
+        assert_eq!(again.scope(operator.trim()), Some(Scope::Operator));
+        assert_eq!(again.scope("thr_"), None);
+        again.revoke("prometheus").unwrap();
+        assert_eq!(Tokens::open(data.path()).unwrap().scope(&secret), None);
+    }
+}
