@@ -1,8 +1,32 @@
 //! Throng: tracker pixels come in, audiences go out.
+//!
+//! # The path of an event
+//! `collect` answers a pixel or a POST: it judges consent before any id is made, brings the event into its
+//! canonical form (`ingest::canonical`) and hands it to the worker's recorder (`ingest::record`), which
+//! appends batches to the journal (`store::journal`) and answers when they are durable. The fold
+//! (`ingest`) reads the journal: one `(site, message_id)` counts once, the event belongs to the profile
+//! of its first identifier, and each trait that asks for it gets a fact in its column (`bitmap`). What
+//! was folded is committed to `store::state` with the position it came from, so state is always the fold
+//! of the journal. Behind it `archive` keeps every counted event as Parquet.
+//!
+//! # The path of a segment
+//! A file of `segments/` is parsed (`rules`), checked and lowered to traits and one graph (`plan`), and
+//! held by `segment`, which fills new traits from the archive and evaluates all rules on a short tick.
+//! Each result is a generation: one consistent cut, true for one time. `activate` compares the eligible
+//! members' identifiers with the ledger of what each destination acknowledged, and sends the difference.
+//!
+//! # Invariants
+//! - Every collected event ends in exactly one outcome, every accepted one in exactly one at fold.
+//! - State = fold(journal): a crash at any point resumes exactly.
+//! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile.
+//! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
+//!   archive, ingest, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.
 
 pub mod activate;
+pub mod app;
 pub mod archive;
 pub mod bitmap;
+pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod console;

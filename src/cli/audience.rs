@@ -1,0 +1,116 @@
+//! `throng audience`: what the segments hold now.
+
+use clap::Subcommand;
+use serde_json::Value;
+use std::process::ExitCode;
+
+use super::client::{Client, escape};
+use super::eval::members;
+use super::output::{print, table};
+use super::{Failure, Global};
+
+/// Sub-commands of `throng audience`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Audience {
+    /// List every audience with its size and how fresh it is
+    List,
+    /// Show one audience
+    Show {
+        /// The segment's id
+        id: String,
+    },
+    /// List members' identifiers, one a line, each once
+    Members {
+        /// The segment's id
+        id: String,
+        /// The identifiers' namespace, such as `user_id`
+        #[arg(long = "as", value_name = "NAMESPACE")]
+        namespace: String,
+    },
+}
+
+/// Runs a sub-command.
+pub(super) fn run(global: &Global, command: &Audience) -> Result<ExitCode, Failure> {
+    let client = Client::find(global)?;
+    match command {
+        Audience::List => list(global, &client)?,
+        Audience::Show { id } => show(global, &client, id)?,
+        Audience::Members { id, namespace } => {
+            let path = format!("/api/v1/audiences/{}/members?as={}", escape(id), escape(namespace));
+            client.lines(&path, None, |line| {
+                if global.json {
+                    return print(line);
+                }
+                let value: String = serde_json::from_str(line).map_err(|_| {
+                    Failure::OutOfReach("the server's answer is no list of members".into())
+                })?;
+                print(&value)
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(global: &Global, client: &Client) -> Result<(), Failure> {
+    let answer = client.get("/api/v1/audiences")?;
+    if global.json {
+        return print(&answer["audiences"].to_string());
+    }
+    let audiences = answer["audiences"].as_array().cloned().unwrap_or_default();
+    if audiences.is_empty() {
+        return print("no segments yet; put a file such as segments/buyers.toml beside the server");
+    }
+    let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
+    let rows = audiences.iter().map(|audience| {
+        vec![
+            text(&audience["id"]),
+            members(&audience["members"]),
+            text(&audience["level"]),
+            text(&audience["state"]),
+            text(&audience["true_for"]),
+            text(&audience["name"]),
+        ]
+    });
+    print(&table(&["SEGMENT", "MEMBERS", "LEVEL", "STATE", "TRUE FOR", "NAME"], rows))?;
+    for problem in answer["problems"].as_array().into_iter().flatten() {
+        eprintln!("{}", problem["rendered"].as_str().unwrap_or_default().trim_end());
+    }
+    Ok(())
+}
+
+fn show(global: &Global, client: &Client, id: &str) -> Result<(), Failure> {
+    let answer = client.get(&format!("/api/v1/audiences/{}", escape(id)))?;
+    if global.json {
+        return print(&answer.to_string());
+    }
+    let mut out = String::new();
+    for field in [
+        "id",
+        "name",
+        "description",
+        "owner",
+        "level",
+        "rule",
+        "members",
+        "state",
+        "generation",
+        "true_for",
+        "min_size",
+        "destinations",
+        "problem",
+    ] {
+        let value = &answer[field];
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) if text.is_empty() => continue,
+            Value::String(text) => text.trim().replace('\n', "\n              "),
+            Value::Array(items) => {
+                items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            }
+            Value::Number(_) if field == "members" => members(value),
+            other => other.to_string(),
+        };
+        out.push_str(&format!("{field:<13} {text}\n"));
+    }
+    print(&out)
+}

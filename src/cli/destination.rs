@@ -1,0 +1,128 @@
+//! `throng destination`: what is pushed where.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+use super::client::{Client, escape};
+use super::output::{NO, count, print, table};
+use super::{Failure, Global};
+
+/// Sub-commands of `throng destination`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Destination {
+    /// List the configured destinations
+    List,
+    /// Check that a destination can be reached and written
+    Test {
+        /// The destination's name
+        name: String,
+    },
+    /// Push what changed, now
+    Push {
+        /// The destination's name; all without one
+        name: Option<String>,
+        /// Says what would be pushed, and sends nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Runs a sub-command.
+pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Failure> {
+    let client = Client::find(global)?;
+    match command {
+        Destination::List => {
+            let answer = client.get("/api/v1/destinations")?;
+            if global.json {
+                print(&answer["destinations"].to_string())?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let destinations = answer["destinations"].as_array().cloned().unwrap_or_default();
+            if destinations.is_empty() {
+                print("no destinations yet; name them in config/destinations.toml")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
+            let rows = destinations.iter().map(|destination| {
+                let segments = destination["segments"].as_array().map_or(0, Vec::len);
+                vec![
+                    text(&destination["name"]),
+                    text(&destination["kind"]),
+                    text(&destination["every"]),
+                    segments.to_string(),
+                    text(&destination["last_push"]),
+                    text(&destination["state"]),
+                ]
+            });
+            print(&table(
+                &["DESTINATION", "KIND", "EVERY", "SEGMENTS", "LAST PUSH", "STATE"],
+                rows,
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Destination::Test { name } => {
+            let answer = client
+                .post_json(&format!("/api/v1/destinations/{}/test", escape(name)), &json!({}))?;
+            let is_well = answer["ok"].as_bool().unwrap_or(false);
+            if global.json {
+                print(&answer.to_string())?;
+            } else {
+                print(&format!("{name}: {}", answer["message"].as_str().unwrap_or("no answer")))?;
+            }
+            Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+        }
+        Destination::Push { name, dry_run } => push(global, &client, name.as_deref(), *dry_run),
+    }
+}
+
+fn push(
+    global: &Global,
+    client: &Client,
+    name: Option<&str>,
+    dry_run: bool,
+) -> Result<ExitCode, Failure> {
+    let names: Vec<String> = match name {
+        Some(name) => vec![name.to_owned()],
+        None => client.get("/api/v1/destinations")?["destinations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|destination| destination["name"].as_str().map(str::to_owned))
+            .collect(),
+    };
+    let mut reports = Vec::new();
+    for name in names {
+        let path = format!("/api/v1/destinations/{}/push?dry_run={dry_run}", escape(&name));
+        let answer = client.post_json(&path, &json!({}))?;
+        reports.extend(answer["reports"].as_array().cloned().unwrap_or_default());
+    }
+    let failed = reports.iter().any(|report| report["error"].is_string());
+    if global.json {
+        print(&Value::Array(reports).to_string())?;
+    } else if reports.is_empty() {
+        print("nothing is to be pushed: no segment names a destination")?;
+    } else {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let number = |value: &Value| value.as_u64().map_or_else(|| "–".to_owned(), count);
+        let rows = reports.iter().map(|report| {
+            let note = if report["below_minimum"].as_bool() == Some(true) {
+                "below min_size: nothing is added".to_owned()
+            } else {
+                text(&report["error"])
+            };
+            vec![
+                text(&report["destination"]),
+                text(&report["segment"]),
+                number(&report["adds"]),
+                number(&report["removes"]),
+                number(&report["held"]),
+                note,
+            ]
+        });
+        let (adds, removes) =
+            if dry_run { ("WOULD ADD", "WOULD REMOVE") } else { ("ADDED", "REMOVED") };
+        print(&table(&["DESTINATION", "SEGMENT", adds, removes, "HELD", "NOTE"], rows))?;
+    }
+    Ok(if failed { ExitCode::from(NO) } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,131 @@
+//! The command line: `serve` and `demo` run the product, `check` and `fmt` work on files, and every other
+//! command asks a running server.
+
+mod audience;
+mod check;
+mod client;
+mod completions;
+mod deadletter;
+mod demo;
+mod destination;
+mod eval;
+mod fmt;
+mod import;
+mod output;
+mod serve;
+mod token;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use output::Failure;
+
+/// Self-hosted data management platform: pixels in, exact audiences out, kept in step on ad platforms.
+#[derive(Debug, Parser)]
+#[command(name = "throng", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Settings file [default: config/throng.toml where it exists, else built-in defaults]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory of the server, or where to find the running one [default: ./data]
+    #[arg(long, global = true, value_name = "DIR", env = "THRONG_DATA", hide_env_values = true)]
+    data: Option<PathBuf>,
+    /// Private address of a running server, such as `http://127.0.0.1:8081`
+    #[arg(long, global = true, value_name = "URL", env = "THRONG_SERVER", hide_env_values = true)]
+    server: Option<String>,
+    /// Token for the server [default: <data>/token]
+    #[arg(long, global = true, value_name = "T", env = "THRONG_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Answers as JSON, for machines
+    #[arg(long, global = true)]
+    json: bool,
+    /// The instant to answer for: RFC 3339 with zone, or before now such as -2h
+    #[arg(long, global = true, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<String>,
+    /// Any setting, such as --set collect.listen=127.0.0.1:9000
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server: both listeners, the fold, the audiences and the pushes
+    Serve(serve::Serve),
+    /// Send real sample data through the whole product, and stay up to look around
+    Demo(demo::Demo),
+    /// Check segment files, offline; exit 1 with diagnostics
+    Check(check::Check),
+    /// Print segment files in the one canonical way
+    Fmt(fmt::Fmt),
+    /// Import events, through the server and its journal
+    #[command(subcommand)]
+    Import(import::Import),
+    /// Count who a rule holds, or list their identifiers
+    Eval(eval::Eval),
+    /// List audiences, show one, or export its members
+    #[command(subcommand)]
+    Audience(audience::Audience),
+    /// Show how a rule is answered: shared parts, order, sizes, time
+    Explain(eval::Explain),
+    /// Say clause by clause why a profile is in a segment, or not
+    Why(eval::Why),
+    /// List destinations, or push to them
+    #[command(subcommand)]
+    Destination(destination::Destination),
+    /// List, show or drop what could not be folded
+    #[command(subcommand)]
+    Deadletter(deadletter::Deadletter),
+    /// Make, list and revoke tokens of the private listener
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// Runs the command line of this process and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // clap's own code for usage is 2; help and version are no failure.
+            return if error.use_stderr()
+                && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let global = cli.global;
+    let done = match cli.command {
+        Command::Serve(command) => serve::run(&global, &command),
+        Command::Demo(command) => demo::run(&global, &command),
+        Command::Check(command) => check::run(&global, &command),
+        Command::Fmt(command) => fmt::run(&global, &command),
+        Command::Import(command) => import::run(&global, &command),
+        Command::Eval(command) => eval::run(&global, &command),
+        Command::Audience(command) => audience::run(&global, &command),
+        Command::Explain(command) => eval::explain(&global, &command),
+        Command::Why(command) => eval::why(&global, &command),
+        Command::Destination(command) => destination::run(&global, &command),
+        Command::Deadletter(command) => deadletter::run(&global, &command),
+        Command::Token(command) => token::run(&global, &command),
+        Command::Completions(command) => completions::run(&command),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}

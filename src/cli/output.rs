@@ -1,0 +1,75 @@
+//! What a command prints, and how it fails.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Why a command failed; the kind decides the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// The answer is no; what there is to say has been said, or is said here. Exit 1.
+    No(String),
+    /// The command was wrongly used. Exit 2.
+    Usage(String),
+    /// The server or the store is out of reach. Exit 3.
+    OutOfReach(String),
+}
+
+/// The answer is no, and it has been said.
+pub(super) const NO: u8 = 1;
+
+impl Failure {
+    pub(super) fn report(&self) -> ExitCode {
+        let (code, message) = match self {
+            Self::No(message) => (1, message),
+            Self::Usage(message) => (2, message),
+            Self::OutOfReach(message) => (3, message),
+        };
+        if !message.is_empty() {
+            eprintln!("throng: {message}");
+        }
+        ExitCode::from(code)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::OutOfReach(format!("{error:#}"))
+    }
+}
+
+/// Prints lines to standard output; a reader that went away ends the command quietly.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") })
+        .and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::No(String::new())),
+        Err(error) => Err(Failure::OutOfReach(format!("standard output: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A table with a header, without frames, for a terminal.
+pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::TableStyle::new()).set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end().trim_start_matches(' '))).collect()
+}
+
+/// A count with thousands set apart: `170,978`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

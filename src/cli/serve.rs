@@ -1,0 +1,104 @@
+//! `throng serve`: runs the product until it is told to stop.
+
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::app;
+use crate::app::App;
+use crate::config;
+use crate::config::Config;
+use crate::config::Overrides;
+
+use super::client::data_dir;
+use super::{Failure, Global};
+
+/// Where the settings are where `--config` names no file.
+const DEFAULT_CONFIG: &str = "config/throng.toml";
+
+/// Arguments of `throng serve`.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Folder of segment files, watched
+    #[arg(long, value_name = "DIR", default_value = "segments")]
+    segments: PathBuf,
+    /// What this process does; the embedded store has one process that does all
+    #[arg(long, value_enum, default_value = "all")]
+    role: Role,
+    /// Goes on although the journal is damaged, and reports what was skipped
+    #[arg(long)]
+    salvage: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    All,
+    Collect,
+    Work,
+    Console,
+}
+
+/// Runs the server.
+pub(super) fn run(global: &Global, command: &Serve) -> Result<ExitCode, Failure> {
+    if command.role != Role::All {
+        return Err(Failure::Usage(
+            "--role: the embedded store has one process; roles come with store.backend = \"redis\", \
+             which is not there yet"
+                .into(),
+        ));
+    }
+    log();
+    let options = app::Options {
+        config: settings(global)?,
+        destinations: destinations(global),
+        data: data_dir(global),
+        segments: command.segments.clone(),
+        salvage: command.salvage,
+    };
+    let running = App::start(options)?;
+    eprintln!("collect  http://{}", running.collect());
+    eprintln!("console  http://{}", running.console());
+    running.join()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the settings that the options name; every problem is told.
+pub(super) fn settings(global: &Global) -> Result<Config, Failure> {
+    let overrides = Overrides {
+        environment: std::env::vars().filter(|(name, _)| name.starts_with("THRONG_")).collect(),
+        set: global.set.clone(),
+    };
+    let file = config_file(global);
+    let told = |error: config::ConfigError| {
+        let place = file.as_deref().map_or_else(|| "settings".into(), |f| f.display().to_string());
+        let source =
+            std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+        Failure::Usage(format!("{place}:\n{error}{source}"))
+    };
+    config::read(file.as_deref(), &overrides).map_err(told)
+}
+
+fn config_file(global: &Global) -> Option<PathBuf> {
+    match &global.config {
+        Some(file) => Some(file.clone()),
+        None => Some(PathBuf::from(DEFAULT_CONFIG)).filter(|file| file.is_file()),
+    }
+}
+
+/// The file of destinations beside the settings.
+fn destinations(global: &Global) -> PathBuf {
+    let beside = config_file(global).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    beside.parent().unwrap_or(Path::new(".")).join("destinations.toml")
+}
+
+/// Starts the log on standard error; `THRONG_LOG` says how much (`debug`, `throng::ingest=debug`).
+pub(super) fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("THRONG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,actix_server=warn"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}
