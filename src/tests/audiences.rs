@@ -1,0 +1,156 @@
+//! Rules, audiences and what their author is told, through the command line of a running server.
+
+use serde_json::{Value, json};
+
+use super::harness::{Server, get};
+
+fn event(user: &str, name: &str, props: Value) -> Value {
+    json!({ "site": "t", "event": name, "ids": { "user_id": user }, "props": props })
+}
+
+fn shop() -> Server {
+    let server = Server::start(&[
+        ("buyers", "rule = 'did purchase'\n"),
+        ("big-spenders", "rule = 'segment buyers and sum purchase.value >= 100'\nmin_size = 1\n"),
+    ]);
+    let answer = server.post_events(&json!([
+        event("1", "purchase", json!({ "value": 60, "sku": "a" })),
+        event("1", "purchase", json!({ "value": "40.00", "sku": "b" })),
+        event("2", "purchase", json!({ "value": 99.99, "sku": "a" })),
+        event("3", "page_view", json!({})),
+    ]));
+    assert_eq!(answer.json()["accepted"], 4, "{answer:?}");
+    server
+}
+
+#[test]
+fn a_rule_is_answered_for_everything_acknowledged_before_it_was_asked() {
+    let server = shop();
+    assert_eq!(server.count("everyone"), 3);
+    assert_eq!(server.members("segment big-spenders", "user_id"), ["1"]);
+    assert_eq!(server.members("count purchase = 1 or not did purchase", "user_id"), ["2", "3"]);
+    // A trait that no segment asks is filled from what was received before.
+    assert_eq!(server.members("did purchase[sku = \"b\"] in 1h", "user_id"), ["1"]);
+    for user in 4..=40 {
+        server.post_events(&event(&user.to_string(), "purchase", json!({ "value": 1 })));
+        assert_eq!(server.count("did purchase"), user - 1);
+    }
+    let json: Value = serde_json::from_str(&server.ok(&["eval", "everyone", "--json"])).unwrap();
+    assert_eq!(json["count"], 40);
+    assert_eq!(json["level"], "person");
+    assert!(json["true_for"].is_string() && json["at"].is_string() && json["took_ms"].is_number());
+}
+
+#[test]
+fn an_audience_follows_its_events_and_its_file() {
+    let server = shop();
+    let members =
+        |id: &str| server.api(&format!("/api/v1/audiences/{id}")).json()["members"].clone();
+    server.until("both buyers are in", || members("buyers") == 2);
+    assert_eq!(server.ok(&["audience", "members", "big-spenders", "--as", "user_id"]).trim(), "1");
+    assert!(server.ok(&["audience", "list"]).contains("big-spenders"));
+
+    server.write_segment("buyers", "rule = 'did purchase[sku = \"b\"]'\n");
+    server.until("the edited rule is live", || members("buyers") == 1);
+
+    server.write_segment("buyers", "rule = 'did purchase['\n");
+    server.until("the wrong rule is told", || {
+        server.api("/api/v1/audiences").body.contains("expected")
+    });
+    assert_eq!(members("buyers"), 1);
+    assert!(server.log().contains("buyers"), "{}", server.log());
+
+    let headers = server.api("/api/v1/audiences/buyers/members?as=user_id");
+    assert_eq!(headers.body, "\"1\"\n");
+    assert!(headers.headers.contains_key("Throng-Generation"));
+    assert!(headers.headers.contains_key("Throng-True-For"));
+}
+
+#[test]
+fn a_wrong_file_keeps_its_last_good_version_over_a_restart() {
+    let mut server = shop();
+    let members =
+        |server: &Server| server.api("/api/v1/audiences/buyers").json()["members"].clone();
+    server.until("both buyers are in", || members(&server) == 2);
+    server.write_segment("buyers", "rule = 'did'\n");
+    assert!(server.stop());
+    server.run();
+    server.until("the last good version stands", || members(&server) == 2);
+}
+
+#[test]
+fn a_wrong_rule_is_explained_and_exits_with_one() {
+    let server = shop();
+    for (rule, part) in [
+        ("did purchase in 91d", "retention"),
+        ("did purchase[", "expected"),
+        ("segment buyrs", "buyers"),
+        ("has emial_sha256 and", "expected"),
+        ("did purchase between 1d and 2d ago", "between"),
+        ("did purchase[sku matches \"(\"]", "expression"),
+    ] {
+        let output = server.throng(&["eval", rule]);
+        assert_eq!(output.status.code(), Some(1), "{rule}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(part), "{rule}: {text}");
+        assert!(output.stdout.is_empty());
+    }
+    // Warnings do not stop an answer.
+    let output = server.throng(&["eval", "did purchse"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("purchase"));
+}
+
+#[test]
+fn the_past_is_answered_as_far_as_it_is_kept() {
+    let server = Server::start_with(&[], "[events]\nretention = \"3d\"\n", &[]);
+    let at = |hours: i64| {
+        let now = throng::net::Clock::now(&throng::net::SystemClock::default());
+        throng::model::time::format_rfc3339(now - hours * throng::model::time::HOUR)
+    };
+    for (user, hours) in [("1", 1), ("2", 30), ("3", 60)] {
+        let mut event = event(user, "visit", json!({}));
+        event["time"] = json!(at(hours));
+        assert_eq!(server.post_events(&event).json()["accepted"], 1);
+    }
+    let ask = |at: &str, rule: &str| server.throng(&["eval", rule, "--at", at]);
+    assert_eq!(String::from_utf8_lossy(&ask("-2h", "did visit in 2d").stdout).trim(), "1");
+    assert_eq!(String::from_utf8_lossy(&ask("-2h", "everyone").stdout).trim(), "2");
+    let refused = ask("-2d", "did visit in 2d");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("earliest"));
+    assert_eq!(String::from_utf8_lossy(&ask("-2d", "did visit").stdout).trim(), "1");
+}
+
+#[test]
+fn why_says_clause_by_clause_what_was_found() {
+    let server = shop();
+    let text = server.ok(&["why", "big-spenders", "user_id", "2"]);
+    assert!(text.contains("99.99"), "{text}");
+    let json: Value =
+        serde_json::from_str(&server.ok(&["why", "big-spenders", "user_id", "1", "--json"]))
+            .unwrap();
+    assert_eq!(json["member"], true);
+    let output = server.throng(&["why", "big-spenders", "user_id", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(server.ok(&["explain", "segment buyers or segment big-spenders"]).contains("purchase"));
+}
+
+#[test]
+fn the_private_listener_wants_a_token() {
+    let server = shop();
+    let url = format!("{}/api/v1/audiences", server.console());
+    assert_eq!(get(&url, &[]).status, 401);
+    assert_eq!(get(&url, &[("Authorization", "Bearer wrong")]).status, 401);
+    assert_eq!(get(&format!("{}/livez", server.console()), &[]).status, 200);
+    assert_eq!(get(&format!("{}/readyz", server.console()), &[]).status, 200);
+    let metrics = get(&format!("{}/metrics", server.console()), &[]);
+    assert!(metrics.body.contains("throng_collect_events_total"), "{metrics:?}");
+    let token = server.ok(&["token", "create", "scraper", "--scope", "metrics"]);
+    let bearer = format!("Bearer {}", token.trim());
+    assert_eq!(get(&url, &[("Authorization", &bearer)]).status, 403);
+    assert!(server.ok(&["token", "list"]).contains("scraper"));
+    server.ok(&["token", "revoke", "scraper"]);
+    assert_eq!(get(&url, &[("Authorization", &bearer)]).status, 401);
+}

@@ -1,0 +1,13 @@
+//! The integration tests, one binary: the tree's own rules, and the running product from outside.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod archive;
+mod audiences;
+mod dashboards;
+mod disk;
+mod harness;
+mod import;
+mod push;
+mod restart;
+mod tidy;
