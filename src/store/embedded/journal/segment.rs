@@ -155,10 +155,11 @@ impl Segment {
         self.file.set_len(self.offset(position))
     }
 
-    /// Makes what was written durable.
+    /// Makes what was written durable. Tests only pretend: none of them loses the power.
     pub(super) fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
-        self.faults.sync()?;
+        return self.faults.sync();
+        #[cfg(not(test))]
         self.file.sync_data()
     }
 
