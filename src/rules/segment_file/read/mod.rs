@@ -72,7 +72,8 @@ pub(crate) fn read(id: &str, text: &str) -> Read {
     for error in &errors {
         let span = error.span().map(|span| to_span(&span));
         let message = format!("this is no TOML: {}", error.message());
-        reader.diagnostics.push(Diagnostic::error("toml", span, message));
+        let hint = "a line is `key = value`; texts stand between quotes, a rule between `'''`";
+        reader.diagnostics.push(Diagnostic::error("toml", span, message).with_hint(hint));
         reader.broken.push(lines(text, span.unwrap_or(whole)));
     }
     let name = reader.segment(table.get_ref(), &mut file);
