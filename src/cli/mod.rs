@@ -9,6 +9,7 @@ mod deadletter;
 mod demo;
 mod destination;
 mod eval;
+mod files;
 mod fmt;
 mod import;
 mod output;
