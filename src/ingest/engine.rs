@@ -406,6 +406,14 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+impl Engine {
+    /// Takes the fold and the committer out, to be run step by step.
+    pub(super) fn parts(&self) -> (Fold, Committer) {
+        self.idle.lock().take().expect("the engine was not started")
+    }
+}
+
 impl Folded for Engine {
     fn committed(&self) -> ArchivePosition {
         let checkpoint = Engine::committed(self);

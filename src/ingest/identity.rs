@@ -59,12 +59,12 @@ impl Keys {
         }
     }
 
-    /// A hash of parts that hold no NUL byte but in the last, for one purpose.
+    /// A hash of parts, for one purpose.
     pub(crate) fn hash(&self, purpose: &[u8], parts: &[&[u8]]) -> [u64; 2] {
         let mut hasher = SipHasher24::new_with_key(&self.identity.key);
         hasher.write(purpose);
         for part in parts {
-            hasher.write(&[0]);
+            hasher.write(&(part.len() as u64).to_le_bytes());
             hasher.write(part);
         }
         let hash = hasher.finish128();

@@ -289,11 +289,12 @@ impl Memory {
         self.commit += 1;
         let number = self.commit;
         let mut pending = std::mem::take(&mut self.pending);
-        let traits = Arc::make_mut(&mut self.traits);
         // A trait that was dropped while it was being filled is gone.
-        pending.filled.retain(|id| traits.spec(*id).is_some());
-        for id in &pending.filled {
-            pending.traits.insert(id.0, traits.keep(*id, number));
+        pending.filled.retain(|id| self.traits.spec(*id).is_some());
+        if !pending.filled.is_empty() {
+            let traits = Arc::make_mut(&mut self.traits);
+            let rows = pending.filled.iter().map(|id| (id.0, traits.keep(*id, number)));
+            pending.traits.extend(rows);
         }
         let deltas = (0..).zip(&mut self.shards).filter(|(_, shard)| shard.pending() > 0);
         let deltas = deltas.map(|(number, shard)| (number, shard.take_delta())).collect();

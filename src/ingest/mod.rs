@@ -28,7 +28,8 @@ mod seen;
 mod shard;
 mod shared;
 mod skips;
-
+#[cfg(test)]
+mod tests;
 mod traits;
 
 pub use engine::Engine;

@@ -286,8 +286,11 @@ impl Shard {
                 self.blocks.push(Arc::new(Block::decode_rest(bytes)?));
             }
             PartKind::Column { id, day } => {
-                let block = self.blocks.get_mut(block).ok_or(Malformed("an unknown block"))?;
-                Arc::make_mut(block).decode_day(TraitId(id), day, bytes)?;
+                // The block's profiles may all be in deltas, which follow.
+                if block >= self.blocks.len() {
+                    self.blocks.resize_with(block + 1, Arc::default);
+                }
+                Arc::make_mut(&mut self.blocks[block]).decode_day(TraitId(id), day, bytes)?;
             }
         }
         Ok(())

@@ -65,6 +65,12 @@ impl Skips {
         !chunk.parts.get(&event.record).is_some_and(|parts| parts.contains(event.part))
     }
 
+    /// How many chunks there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
     /// Ends the chunk of a commit.
     pub(crate) fn cut(&mut self) -> Option<SkipChunk> {
         std::mem::take(&mut self.open).then(|| self.chunks.last().expect("one is open").encode())

@@ -3,6 +3,8 @@
 //! Ports are synchronous and shared between threads; async callers go through a blocking thread.
 //! Nothing above this module knows which backend answers. No rule is evaluated and no event decoded here.
 
+#[cfg(test)]
+mod conformance;
 pub mod embedded;
 pub mod journal;
 pub mod ledger;

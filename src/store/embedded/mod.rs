@@ -9,6 +9,8 @@ pub mod ledger;
 pub mod lock;
 mod state;
 mod state_rows;
+#[cfg(test)]
+mod state_tests;
 
 pub use state::State;
 

@@ -1,0 +1,90 @@
+//! The engine on its threads.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::world::T0;
+use super::world::TestClock;
+use super::world::World;
+use super::world::event;
+use super::world::options;
+use crate::ingest::Engine;
+use crate::ingest::Health;
+use crate::metrics::Metrics;
+use crate::model::Record;
+use crate::net::Clock;
+use crate::store::embedded::State;
+use crate::store::journal::Journal;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn started(world: &World) -> Arc<Engine> {
+    // The world's own engine rests; this one runs on a store beside it.
+    let dir = world.dir.path().join("second");
+    std::fs::create_dir_all(&dir).unwrap();
+    let clock = Arc::new(TestClock(AtomicI64::new(T0)));
+    let engine = Engine::open(
+        Arc::new(State::open(&dir, 4).unwrap()),
+        Arc::clone(&world.journal) as _,
+        clock,
+        Arc::new(Metrics::new()),
+        options(),
+    )
+    .unwrap();
+    engine.start().unwrap();
+    engine
+}
+
+#[test]
+fn what_was_acknowledged_is_in_a_settled_pin() {
+    let world = World::new(options());
+    let engine = started(&world);
+    for n in 0..50 {
+        world.append(&[Record::Event(event(&format!("c{n}"), "view", T0))]);
+        let pin = engine.settle(LONG).unwrap();
+        assert_eq!(pin.next_record, n + 1);
+        assert!(pin.position >= world.journal.end());
+        assert_eq!(pin.snapshot.true_for, T0);
+    }
+    assert_eq!(engine.health(), Health::Well);
+    assert!(engine.commit(LONG));
+    assert_eq!(engine.committed().next_record, 50);
+    engine.hold(true);
+    engine.stop();
+    // A stop is a commit and no loss: the next process has it all.
+    world.append(&[Record::Event(event("last", "view", T0))]);
+    drop(engine);
+    let engine = started(&world);
+    assert_eq!(engine.committed().next_record, 50);
+    assert_eq!(engine.settle(LONG).unwrap().next_record, 51);
+    assert_eq!(engine.stats().counters.counted, 51);
+}
+
+#[test]
+fn a_fold_that_is_held_back_is_said_to_be_behind() {
+    let world = World::new(options());
+    let engine = started(&world);
+    engine.hold(true);
+    // Whatever step was under way has ended when this is seen to wait.
+    world.append(&[Record::Event(event("a", "view", T0))]);
+    let first = engine.settle(Duration::from_millis(1));
+    engine.hold(false);
+    assert_eq!(engine.settle(LONG).unwrap().next_record, 1);
+    assert!(first.is_err() || first.is_ok_and(|pin| pin.next_record == 1));
+}
+
+#[test]
+fn a_pin_is_true_for_the_clock_where_all_is_folded() {
+    let mut world = World::new(options());
+    world.send(&[Record::Event(event("a", "view", T0))]);
+    world.clock.0.store(T0 + 5, Ordering::Relaxed);
+    assert_eq!(world.engine.pin().snapshot.true_for, T0 + 5);
+    world.append(&[Record::Event(event("a", "view", T0))]);
+    world.clock.0.store(T0 + 9, Ordering::Relaxed);
+    let behind = world.engine.pin().snapshot.true_for;
+    assert!(behind < world.clock.now(), "{behind}");
+    world.fold_all();
+    assert_eq!(world.engine.pin().snapshot.true_for, T0 + 9);
+}

@@ -1,0 +1,7 @@
+//! The fold from outside: records in, state out, with real files underneath.
+
+mod counting;
+mod engine;
+mod random;
+mod restart;
+mod world;
