@@ -7,20 +7,20 @@
 
 use std::collections::HashMap;
 
-use super::super::compile::Lowering;
-use super::super::graph::Kind;
-use super::super::graph::Node;
-use super::super::graph::NodeId;
-use super::super::library::Library;
-use super::super::number;
-use super::super::number::SCALE;
-use super::super::number::TEN_THOUSANDTH;
-use super::super::traits::TraitSpec;
-use super::super::window::Window;
 use crate::bitmap::BlockSet;
 use crate::bitmap::TraitId;
 use crate::model::BLOCK;
 use crate::model::Measure;
+use crate::plan::compile::Lowering;
+use crate::plan::graph::Kind;
+use crate::plan::graph::Node;
+use crate::plan::graph::NodeId;
+use crate::plan::library::Library;
+use crate::plan::number;
+use crate::plan::number::SCALE;
+use crate::plan::number::TEN_THOUSANDTH;
+use crate::plan::traits::TraitSpec;
+use crate::plan::window::Window;
 use crate::rules::Body;
 use crate::rules::Diagnostic;
 use crate::rules::Rule;
@@ -92,7 +92,7 @@ struct Builder<'a, F> {
 
 impl<F> Builder<'_, F>
 where
-    F: FnMut(&TraitSpec) -> Result<TraitId, super::super::compile::CompileError>,
+    F: FnMut(&TraitSpec) -> Result<TraitId, crate::plan::CompileError>,
 {
     fn formula(&mut self, rule: &Rule, is_here: bool) -> Option<Formula> {
         let number = self.parts;

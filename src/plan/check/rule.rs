@@ -1,11 +1,5 @@
 //! One rule, part by part: are its names known, its windows within reach, its expressions sound?
 
-use super::super::library::Library;
-use super::super::library::each_part;
-use super::super::property::BUILT_INS;
-use super::super::property::BuiltIn;
-use super::super::test::BadTest;
-use super::super::test::compile_regex;
 use super::Context;
 use crate::model::Namespace;
 use crate::model::time::DAY;
@@ -13,6 +7,12 @@ use crate::model::time::Millis;
 use crate::model::time::day_start;
 use crate::model::time::format_day;
 use crate::model::time::minute_start;
+use crate::plan::library::Library;
+use crate::plan::library::each_part;
+use crate::plan::property::BUILT_INS;
+use crate::plan::property::BuiltIn;
+use crate::plan::test::BadTest;
+use crate::plan::test::compile_regex;
 use crate::rules::Body;
 use crate::rules::Diagnostic;
 use crate::rules::Rule;

@@ -1,7 +1,7 @@
 //! Arrays with a place for each ordinal, compared into bitsets 64 at a time.
 
-use super::super::number::Band;
 use crate::bitmap::BlockSet;
+use crate::plan::number::Band;
 
 /// Makes `out` the set of the places whose value passes.
 #[inline]

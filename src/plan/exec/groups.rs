@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 
-use super::super::compile::Program;
-use super::super::graph::Kind;
-use super::super::graph::Node;
-use super::super::graph::NodeId;
-use super::super::number;
-use super::super::number::Band;
-use super::super::window::Moment;
 use crate::bitmap::Block;
 use crate::bitmap::Interval;
 use crate::bitmap::Snapshot;
 use crate::bitmap::TraitId;
+use crate::plan::compile::Program;
+use crate::plan::graph::Kind;
+use crate::plan::graph::Node;
+use crate::plan::graph::NodeId;
+use crate::plan::number;
+use crate::plan::number::Band;
+use crate::plan::window::Moment;
 use crate::rules::ast::Cmp;
 
 /// Leaves that one scan answers.

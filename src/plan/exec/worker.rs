@@ -1,12 +1,5 @@
 //! One thread's scratch, and the evaluation of one block with it.
 
-use super::super::compile::Program;
-use super::super::graph::Kind;
-use super::super::graph::Node;
-use super::super::graph::NodeId;
-use super::super::number;
-use super::super::number::Band;
-use super::super::window::Moment;
 use super::Cost;
 use super::compare;
 use super::groups::Comparison;
@@ -21,6 +14,13 @@ use crate::bitmap::TraitId;
 use crate::bitmap::sequence;
 use crate::model::Measure;
 use crate::model::time::Millis;
+use crate::plan::compile::Program;
+use crate::plan::graph::Kind;
+use crate::plan::graph::Node;
+use crate::plan::graph::NodeId;
+use crate::plan::number;
+use crate::plan::number::Band;
+use crate::plan::window::Moment;
 use crate::rules::Level;
 
 /// Evaluates blocks one after the other. All its memory is used again.
