@@ -11,6 +11,8 @@ use super::problem::Problem;
 use crate::ingest::ImportError;
 use crate::store::journal::JournalError;
 
+/// How long an answer waits for the last line to be folded.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// So many rejected lines are listed in an answer.
 const LISTED: usize = 10_000;
 
@@ -32,7 +34,11 @@ pub(super) async fn status(
     let (taken, status, rejected) = web::block(move || {
         let taken = services.importer.taken(&asked.name)?;
         if asked.settle {
-            services.engine.settle(Duration::from_secs(600)).map_err(|_| ImportError::Behind)?;
+            services.engine.settle(PATIENCE).map_err(|_| ImportError::Behind)?;
+            // Rejected lines are listed once they are committed.
+            if !services.engine.commit(PATIENCE) {
+                return Err(ImportError::Behind);
+            }
         }
         let status = services.engine.import(&asked.name).unwrap_or_default();
         let rejected = services.engine.rejected(&asked.name, 0, LISTED).unwrap_or_default();

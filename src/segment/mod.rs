@@ -113,9 +113,10 @@ impl Told {
 }
 
 impl Segments {
-    /// Opens the folder of segment files; nothing is evaluated before [`Segments::run`].
+    /// Opens the folder of segment files and takes those that are right; nothing is evaluated before
+    /// [`Segments::run`].
     pub fn open(parts: Parts, folder: &Path, data: &Path) -> io::Result<Self> {
-        Ok(Self {
+        let segments = Self {
             registry: Registry::open(folder, data)?,
             parts: Arc::new(parts),
             generation: ArcSwap::default(),
@@ -124,7 +125,9 @@ impl Segments {
             turn: Mutex::default(),
             turned: Condvar::new(),
             stop: AtomicBool::new(false),
-        })
+        };
+        segments.scan_folder();
+        Ok(segments)
     }
 
     /// The live segments.

@@ -89,7 +89,7 @@ impl Segments {
         }
     }
 
-    fn scan_folder(&self) {
+    pub(super) fn scan_folder(&self) {
         let seen = self.parts.engine.namespaces().into_iter().collect();
         let order = self.parts.config.namespace_order();
         let context = self.context(&order, &seen, None);
