@@ -50,7 +50,11 @@ impl Server {
         let site =
             "\n[[site]]\nkey = \"t\"\nconsent = \"none\"\norigins = [\"https://shop.example\"]\n";
         fs::write(folder.path().join("throng.toml"), format!("{settings}{site}")).unwrap();
-        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let data = match arguments.iter().position(|argument| argument == "--data") {
+            Some(at) => PathBuf::from(&arguments[at + 1]),
+            None => data,
+        };
         let mut server = Self { folder, data, arguments, child: None };
         for (id, text) in segments {
             server.write_segment(id, text);

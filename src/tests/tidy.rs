@@ -131,7 +131,7 @@ fn a_crate_is_named_by_its_owner_alone() {
 fn every_module_says_what_it_is_and_stays_small() {
     let mut wrong = Vec::new();
     for (path, _, text) in sources() {
-        let is_inner_test = path.file_stem().is_some_and(|s| s == "tests");
+        let is_inner_test = is_test(&path) && !path.starts_with("tests");
         if !text.starts_with("//!") && !is_inner_test {
             wrong.push(format!("{}: has no `//!`", path.display()));
         }
