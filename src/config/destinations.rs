@@ -294,6 +294,19 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_file_and_its_example_read() {
+        let shipped = include_str!("../../config/destinations.toml");
+        assert_eq!(parse(shipped).unwrap()[0].name, "demo-files");
+        let example: String = shipped
+            .lines()
+            .skip_while(|line| *line != "# [[destination]]")
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
+        assert_eq!(parse(&example).unwrap()[0].name, "crm");
+        assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 2);
+    }
+
+    #[test]
     fn a_missing_file_lists_no_destination() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("destinations.toml");
