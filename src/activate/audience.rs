@@ -38,12 +38,13 @@ pub trait Audiences: Send + Sync {
     /// not among them is taken back from its destination, so this is `None` until all are known.
     fn activations(&self) -> Option<Vec<Activation>>;
 
-    /// The newest generation of a segment that follows from committed state; `None` while there is none
-    /// that is whole. Its destinations then keep what they hold.
+    /// The newest whole audience of a segment that follows from committed state: of the rule before it
+    /// while an edited rule is being filled, `None` where there was never one. Its destinations then keep
+    /// what they hold.
     fn audience(&self, segment: &str) -> Option<Audience>;
 
-    /// The profiles of a shard that may go to no destination, as of now: opted out, or marked as bots.
-    fn ineligible(&self, shard: ShardId) -> RoaringBitmap;
+    /// The profiles that may go to no destination, as of now, by shard: opted out, or marked as bots.
+    fn ineligible(&self) -> Vec<RoaringBitmap>;
 
     /// Gives the identifiers of profiles, in any order, doubled where two profiles share one.
     ///

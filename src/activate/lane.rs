@@ -120,6 +120,7 @@ impl Lane {
             }
         };
         let mut reports = Vec::new();
+        let mut whole = true;
         for (segment, activation) in &targets {
             if which == Which::Due && !self.is_due(segment, now) {
                 continue;
@@ -137,11 +138,12 @@ impl Lane {
                 self.note(shared, &target, done);
             }
             if stop {
+                whole = false;
                 break;
             }
         }
         if !dry_run {
-            self.finish(shared, now, &targets);
+            self.finish(shared, now, &targets, whole);
         }
         match shared.ledger.standings() {
             Ok(standings) => {
@@ -300,25 +302,29 @@ impl Lane {
         state.troubles.insert(target.segment.clone(), Trouble { failures, retry_at, message });
     }
 
-    /// Remembers that the run is over.
+    /// Remembers that the run is over; if it broke off, the rest is due as soon as anything may be sent.
     fn finish(
         &self,
         shared: &Shared,
         started: Millis,
         targets: &BTreeMap<String, Option<Activation>>,
+        whole: bool,
     ) {
         let mut state = self.state.lock();
         state.troubles.retain(|segment, _| targets.contains_key(segment));
         state.pending.retain(|segment, _| targets.contains_key(segment));
-        if state.due.is_none_or(|due| due <= started) {
+        if whole && state.due.is_none_or(|due| due <= started) {
             state.due = Some(started + self.destination.every.0);
         }
         if state.not_before.is_some_and(|not_before| not_before <= started) {
             state.not_before = None;
         }
+        if !whole {
+            state.due = Some(started);
+        }
         (state.failures, state.trouble) = (0, None);
         state.last_run = Some(started);
-        if state.troubles.is_empty() {
+        if whole && state.troubles.is_empty() {
             state.last_success = Some(started);
         }
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds fits a float")]

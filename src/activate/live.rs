@@ -12,7 +12,6 @@ use crate::ingest::Engine;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::ShardId;
-use crate::segment::AudienceState;
 use crate::segment::Segments;
 use crate::store::StoreError;
 
@@ -58,9 +57,8 @@ impl Audiences for LiveAudiences {
 
     fn audience(&self, segment: &str) -> Option<Audience> {
         let audience = self.segments.generation().audiences.get(segment)?.clone();
-        if audience.state != AudienceState::Live {
-            return None;
-        }
+        // While an edited rule is being filled, the members are those of the rule before it: nobody
+        // comes or leaves by rule, and who opts out still leaves at once.
         let members = audience.members.as_ref()?.shards.clone();
         // The audience was evaluated over what is folded; it may go out once that is committed.
         if !self.engine.commit(PATIENCE) {
@@ -69,10 +67,10 @@ impl Audiences for LiveAudiences {
         Some(Audience { generation: audience.generation, true_for: audience.true_for, members })
     }
 
-    fn ineligible(&self, shard: ShardId) -> RoaringBitmap {
+    fn ineligible(&self) -> Vec<RoaringBitmap> {
         let pin = self.engine.pin();
-        let of = |mark| pin.marked(mark).into_iter().nth(usize::from(shard)).unwrap_or_default();
-        of(Mark::OptedOut) | of(Mark::Bot)
+        let bots = pin.marked(Mark::Bot);
+        pin.marked(Mark::OptedOut).into_iter().zip(bots).map(|(out, bots)| out | bots).collect()
     }
 
     fn identifiers(

@@ -226,7 +226,10 @@ impl Pusher {
                 self.shared.clock.now() + crate::model::time::MINUTE
             });
             while !self.shared.is_stopping() {
-                let Ok(left @ 1..) = u64::try_from(next - self.shared.clock.now()) else { break };
+                let Ok(left @ 1..) = u64::try_from(next.saturating_sub(self.shared.clock.now()))
+                else {
+                    break;
+                };
                 let mut asleep = self.asleep.lock();
                 if !self.shared.is_stopping() {
                     self.wake.wait_for(&mut asleep, Duration::from_millis(left).min(LONGEST_SLEEP));

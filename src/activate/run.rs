@@ -21,7 +21,6 @@ use super::lane::chain;
 use super::report::PushReport;
 use crate::model::Identifier;
 use crate::model::Millis;
-use crate::model::ShardId;
 use crate::store::StoreError;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Changes;
@@ -141,11 +140,11 @@ impl Run<'_> {
         report: &mut PushReport,
     ) -> Vec<roaring::RoaringBitmap> {
         let mut members = audience.map(|audience| audience.members).unwrap_or_default();
-        for (shard, members) in (0..ShardId::MAX).zip(&mut members) {
-            report.members += members.len();
-            *members -= self.shared.audiences.ineligible(shard);
-            report.eligible += members.len();
+        report.members = members.iter().map(roaring::RoaringBitmap::len).sum();
+        for (members, ineligible) in members.iter_mut().zip(self.shared.audiences.ineligible()) {
+            *members -= ineligible;
         }
+        report.eligible = members.iter().map(roaring::RoaringBitmap::len).sum();
         members
     }
 

@@ -174,6 +174,31 @@ fn a_batch_without_outcome_is_repeated_under_its_name_while_all_of_it_is_wanted(
 }
 
 #[test]
+fn a_batch_is_not_repeated_when_one_of_its_people_changed_sides() {
+    // Someone to be added has opted out; someone to be removed has come back.
+    for back in [false, true] {
+        let rig = rig(0..6, 0);
+        let pusher = rig.start(&whole());
+        pusher.run_once(None, false).unwrap();
+        rig.world().members.insert("buyers".into(), profiles([0, 1, 2, 3, 4, 8]));
+        rig.script.lock().push(Outcome::Unknown("no answer".into()));
+        let report = pusher.run_once(None, false).unwrap().remove(0);
+        assert_eq!(report.pending, 1);
+        if back {
+            rig.world().members.insert("buyers".into(), profiles([0, 1, 2, 3, 4, 5, 8]));
+        } else {
+            rig.world().marked = profiles([8]);
+        }
+        pusher.run_once(None, false).unwrap();
+        let deliveries = pusher.deliveries("crm", 9).unwrap();
+        let unknown = deliveries.iter().find(|delivery| delivery.failures == 1).unwrap();
+        assert_eq!((unknown.adds, unknown.removes), (2, 1));
+        assert_eq!(unknown.state, DeliveryState::Withdrawn);
+        assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
+    }
+}
+
+#[test]
 fn an_unsure_add_is_not_repeated_below_the_minimum_and_made_up_for_above_it() {
     let rig = rig(0..6, 6);
     let pusher = rig.start(&whole());
@@ -274,7 +299,7 @@ fn lanes_run_by_schedule_and_failures_come_back_sooner() {
     rig.world().activations.push(activation("lookers", 0));
     rig.world().members.insert("lookers".into(), profiles(0..1));
     rig.world().members.insert("buyers".into(), profiles(0..9));
-    let asked = 1_000 + 5 * MINUTE;
+    let asked = 1_000 + 2 * MINUTE + 5 * SECOND;
     rig.script.lock().push(Outcome::Throttled(Some(asked)));
     at(1_000 + 2 * MINUTE);
     assert_eq!(pusher.tick(), asked);

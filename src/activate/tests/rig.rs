@@ -106,9 +106,12 @@ impl Audiences for Source {
         Some(Audience { generation: world.generation, true_for: 7, members: shards })
     }
 
-    fn ineligible(&self, shard: ShardId) -> RoaringBitmap {
-        let world = self.0.lock();
-        world.marked.iter().filter(|(at, _)| *at == shard).map(|(_, ordinal)| *ordinal).collect()
+    fn ineligible(&self) -> Vec<RoaringBitmap> {
+        let mut shards = vec![RoaringBitmap::new(); 3];
+        for (shard, ordinal) in &self.0.lock().marked {
+            shards[usize::from(*shard)].insert(*ordinal);
+        }
+        shards
     }
 
     fn identifiers(
