@@ -16,25 +16,29 @@ use crate::metrics::Metrics;
 use crate::model::Record;
 use crate::net::Clock;
 use crate::store::embedded::State;
+use crate::store::embedded::state_tests::on_a_disk_that_can_be_full;
 use crate::store::journal::Journal;
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn started(world: &World) -> Arc<Engine> {
-    // The world's own engine rests; this one runs on a store beside it.
-    let dir = world.dir.path().join("second");
-    std::fs::create_dir_all(&dir).unwrap();
-    let clock = Arc::new(TestClock(AtomicI64::new(T0)));
+/// An engine on the world's journal, with a store of its own.
+fn started_with(world: &World, state: State) -> Arc<Engine> {
     let engine = Engine::open(
-        Arc::new(State::open(&dir, 4).unwrap()),
+        Arc::new(state),
         Arc::clone(&world.journal) as _,
-        clock,
+        Arc::new(TestClock(AtomicI64::new(T0))),
         Arc::new(Metrics::new()),
         options(),
     )
     .unwrap();
     engine.start().unwrap();
     engine
+}
+
+fn started(world: &World) -> Arc<Engine> {
+    let dir = world.dir.path().join("second");
+    std::fs::create_dir_all(&dir).unwrap();
+    started_with(world, State::open(&dir, 4).unwrap())
 }
 
 #[test]
@@ -87,4 +91,34 @@ fn a_pin_is_true_for_the_clock_where_all_is_folded() {
     assert!(behind < world.clock.now(), "{behind}");
     world.fold_all();
     assert_eq!(world.engine.pin().snapshot.true_for, T0 + 9);
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_lost() {
+    let world = World::new(options());
+    let dir = tempfile::tempdir().unwrap();
+    let (state, full) = on_a_disk_that_can_be_full(dir.path());
+    let engine = started_with(&world, state);
+    let send = |cookie: &str| world.append(&[Record::Event(event(cookie, "view", T0))]);
+    send("a");
+    engine.settle(LONG).unwrap();
+    assert!(engine.commit(LONG));
+    full.store(true, Ordering::Relaxed);
+    send("b");
+    engine.settle(LONG).unwrap();
+    assert!(!engine.commit(Duration::from_millis(1)));
+    let said = engine.shared.wait(LONG, |progress| progress.store_trouble.is_some());
+    assert!(said && matches!(engine.health(), Health::CommitWaits(_)));
+    // Folding goes on, and so does what asks.
+    send("c");
+    assert_eq!(engine.settle(LONG).unwrap().next_record, 3);
+    assert_eq!(engine.committed().next_record, 1);
+    full.store(false, Ordering::Relaxed);
+    assert!(engine.commit(LONG));
+    assert_eq!((engine.committed().next_record, engine.health()), (3, Health::Well));
+    drop(engine);
+    let engine = started_with(&world, State::open(dir.path(), 4).unwrap());
+    assert_eq!(engine.committed().next_record, 3);
+    assert_eq!(engine.settle(LONG).unwrap().next_record, 3);
+    assert_eq!(engine.stats().counters.counted, 3);
 }

@@ -10,7 +10,7 @@ pub mod lock;
 mod state;
 mod state_rows;
 #[cfg(test)]
-mod state_tests;
+pub(crate) mod state_tests;
 
 pub use state::State;
 

@@ -1,6 +1,7 @@
 //! The contracts of the port, and what is this backend's own: a full disk, and files as a crash leaves them.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -72,6 +73,19 @@ impl StorageBackend for Disk {
     }
 }
 
+/// A store on a disk that is full while the flag says so.
+pub(crate) fn on_a_disk_that_can_be_full(dir: &Path) -> (State, Arc<AtomicBool>) {
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = Arc::clone(&full);
+    let opener = move |path: &Path| {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = FileBackend::new(options.open(path).map_err(redb::StorageError::Io)?)?;
+        Database::builder().create_with_backend(Disk { file, full: Arc::clone(&disk) })
+    };
+    (State::open_with(dir, 4, Box::new(opener)).unwrap(), full)
+}
+
 fn commit(number: u64) -> Commit {
     Commit {
         checkpoint: Checkpoint { commit: number, ..Checkpoint::default() },
@@ -96,14 +110,7 @@ fn deltas(state: &State) -> Vec<u64> {
 #[test]
 fn a_full_disk_fails_the_commit_and_the_same_commit_succeeds_later() {
     let dir = tempfile::tempdir().unwrap();
-    let full = Arc::new(AtomicBool::new(false));
-    let disk = Arc::clone(&full);
-    let opener = move |path: &std::path::Path| {
-        let options = std::fs::OpenOptions::new().read(true).write(true).create(true).clone();
-        let file = FileBackend::new(options.open(path).map_err(redb::StorageError::Io)?)?;
-        Database::builder().create_with_backend(Disk { file, full: Arc::clone(&disk) })
-    };
-    let state = State::open_with(dir.path(), 1, Box::new(opener)).unwrap();
+    let (state, full) = on_a_disk_that_can_be_full(dir.path());
     state.commit(&commit(1)).unwrap();
     full.store(true, Ordering::Relaxed);
     for _ in 0..3 {
