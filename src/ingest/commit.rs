@@ -10,6 +10,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use std::time::Instant;
 
+use super::cpu::CpuTime;
 use super::shard;
 use super::shard::ShardView;
 use super::shared::Shared;
@@ -52,6 +53,7 @@ impl Committer {
 
     /// Keeps what comes until the fold has gone.
     pub(crate) fn run(&mut self, work: &Receiver<Work>) {
+        let mut cpu = CpuTime::default();
         while let Ok(mut work) = work.recv() {
             let mut wait = FIRST_WAIT;
             while let Err(error) = self.commit(&mut work) {
@@ -72,6 +74,7 @@ impl Committer {
                 self.shared.metrics.store_errors.with_label_values(&["compact"]).inc();
                 tracing::warn!(shard, error = %chain(&error), "compaction failed and is tried later");
             }
+            self.shared.metrics.ingest_fold_cpu.add(cpu.lap());
             self.shared.progress.lock().committing = false;
             self.shared.changed.notify_all();
         }

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use super::commit::Committer;
 use super::commit::chain;
+use super::cpu::CpuTime;
 use super::fold::Fold;
 use super::load;
 use super::pin::Pin;
@@ -443,6 +444,7 @@ impl Drop for Engine {
 fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
     let stopping = || shared.stopping.load(Ordering::Acquire);
     let mut cut = Instant::now();
+    let mut cpu = CpuTime::default();
     while !stopping() {
         if shared.held.load(Ordering::Acquire) {
             shared.wait(REST, |_| stopping());
@@ -451,6 +453,7 @@ fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
         match fold.step() {
             Ok(true) => {}
             Ok(false) => {
+                shared.metrics.ingest_fold_cpu.add(cpu.lap());
                 let end = shared.memory.read().position;
                 let rest = if shared.asked.load(Ordering::Acquire) { Duration::ZERO } else { REST };
                 shared.journal.wait(end, rest);
@@ -481,6 +484,7 @@ fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
             continue;
         }
         commit(&mut fold, shared, commits);
+        shared.metrics.ingest_fold_cpu.add(cpu.lap());
         cut = Instant::now();
     }
     shared.wait(LAST_COMMIT, |progress| !progress.committing);

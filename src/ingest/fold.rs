@@ -147,12 +147,15 @@ impl Fold {
             traits = Arc::clone(&memory.traits);
             self.match_again(&traits);
         }
+        let before = memory.counters.out_of_range;
         let outcomes = self.apply(&mut memory);
+        let out_of_range = memory.counters.out_of_range - before;
         memory.pending.records += u64::from(frame.count);
         memory.next_record = frame.next_record();
         self.advance(&mut memory, frame.end, mark);
         drop(memory);
         shared.count(outcomes);
+        shared.metrics.ingest_measures_out_of_range.inc_by(out_of_range);
         shared.folded(frame.end);
         Ok(true)
     }

@@ -12,6 +12,7 @@
 
 pub mod canonical;
 mod commit;
+mod cpu;
 mod delta;
 mod engine;
 mod fold;
