@@ -168,7 +168,7 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
 }
 
 /// The state of the worker thread that runs the request.
-fn worker(request: &HttpRequest) -> &Worker {
+fn worker(request: &HttpRequest) -> &Rc<Worker> {
     request.app_data::<Rc<Worker>>().expect("every app of this server is made with its worker")
 }
 

@@ -12,6 +12,7 @@ use actix_web::http::header::HeaderValue;
 use actix_web::http::header::SET_COOKIE;
 use actix_web::web::Bytes;
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::consent::Verdict;
@@ -34,6 +35,7 @@ use crate::ingest::canonical::event_name;
 use crate::ingest::canonical::message_id;
 use crate::ingest::canonical::sent::is_sale_opt_out;
 use crate::ingest::canonical::time;
+use crate::ingest::record::Pending;
 use crate::model::Choice;
 use crate::model::Device;
 use crate::model::Event;
@@ -54,8 +56,15 @@ const MAX_QUERY: usize = 8 << 10;
 /// Collects the event of the query and answers with the image.
 pub(super) async fn pixel(request: HttpRequest) -> HttpResponse {
     let started = Instant::now();
-    let worker = super::worker(&request);
-    let (outcome, cookie) = collect(worker, &request).await;
+    let worker = Rc::clone(super::worker(&request));
+    // What is held while the journal writes is held for every waiting hit: no event, no request.
+    let Taken { pending, mut outcome, otherwise, mut cookie } = take(&worker, &request);
+    drop(request);
+    if let Some(pending) = pending
+        && pending.await.is_err()
+    {
+        (outcome, cookie) = (otherwise, None);
+    }
     worker.count(Endpoint::Pixel, outcome, 1);
 
     let mut response = HttpResponse::new(StatusCode::OK).set_body(Bytes::from_static(GIF));
@@ -69,43 +78,59 @@ pub(super) async fn pixel(request: HttpRequest) -> HttpResponse {
     worker.answered(response.map_into_boxed_body())
 }
 
-/// What became of the event, and the cookie to set.
-async fn collect(worker: &Worker, request: &HttpRequest) -> (Outcome, Option<HeaderValue>) {
+/// A hit on its way: what becomes of it when its records are durable, where it has any.
+struct Taken {
+    pending: Option<Pending>,
+    outcome: Outcome,
+    /// The outcome where the records were not kept; then no cookie is set either.
+    otherwise: Outcome,
+    cookie: Option<HeaderValue>,
+}
+
+impl Taken {
+    /// A hit of which nothing is kept.
+    fn nothing(outcome: Outcome) -> Self {
+        Self { pending: None, outcome, otherwise: outcome, cookie: None }
+    }
+}
+
+/// Judges the hit and hands its records over.
+fn take(worker: &Worker, request: &HttpRequest) -> Taken {
     let query = request.query_string();
     if query.len() > MAX_QUERY {
-        return (Outcome::TooLarge, None);
+        return Taken::nothing(Outcome::TooLarge);
     }
     let shared = &*worker.shared;
     let visitor = Visitor::of(request, shared);
     let hit = Hit::read(query);
-    let Some(site) = shared.sites.get(&*hit.site) else { return (Outcome::UnknownSite, None) };
+    let Some(site) = shared.sites.get(&*hit.site) else {
+        return Taken::nothing(Outcome::UnknownSite);
+    };
     if !visitor.may_send_for(site) {
-        return (Outcome::ForeignOrigin, None);
+        return Taken::nothing(Outcome::ForeignOrigin);
     }
     let received = shared.clock.now();
     if !site.trusted.contains(&visitor.address)
         && shared.limiter.take(visitor.address, 1, received).is_err()
     {
-        return (Outcome::RateLimited, None);
+        return Taken::nothing(Outcome::RateLimited);
     }
     let scope = Scope::of(site, visitor.is_https);
     let known = worker.cookies.read(visitor.headers, scope);
     let verdict = judge(site, visitor.browser, hit.consent);
     if let Verdict::Refuse(signal) = verdict {
         worker.count_refusal(signal);
+        let refused = Taken::nothing(signal.outcome());
+        let Some(identifier) = known else { return refused };
         // The choice is kept before the cookie goes: else the next hit could not make it any more.
-        let expired = match known {
-            Some(identifier) => {
-                let choice = Record::Choice(Choice { identifier, opted_out: true, received });
-                let is_kept = match worker.recorder.record(|batch| batch.push(&choice)) {
-                    Ok(pending) => pending.await.is_ok(),
-                    Err(_) => false,
-                };
-                is_kept.then(|| worker.cookies.expire(scope))
+        let choice = Record::Choice(Choice { identifier, opted_out: true, received });
+        return match worker.recorder.record(|batch| batch.push(&choice)) {
+            Ok(pending) => {
+                let cookie = Some(worker.cookies.expire(scope));
+                Taken { pending: Some(pending), cookie, ..refused }
             }
-            None => None,
+            Err(_) => refused,
         };
-        return (signal.outcome(), expired);
     }
 
     let country = visitor.country(shared);
@@ -126,8 +151,10 @@ async fn collect(worker: &Worker, request: &HttpRequest) -> (Outcome, Option<Hea
     worker.count_dropped(&dropped);
     let event = match event {
         Ok(event) => event,
-        Err(rejection) if rejection.code == Code::Size => return (Outcome::TooLarge, None),
-        Err(_) => return (Outcome::Invalid, None),
+        Err(rejection) if rejection.code == Code::Size => {
+            return Taken::nothing(Outcome::TooLarge);
+        }
+        Err(_) => return Taken::nothing(Outcome::Invalid),
     };
     let choice = (verdict == Verdict::RecordMarked).then(|| {
         Record::Choice(Choice { identifier: event.owner().clone(), opted_out: true, received })
@@ -136,13 +163,14 @@ async fn collect(worker: &Worker, request: &HttpRequest) -> (Outcome, Option<Hea
         batch.push_event(&event)?;
         choice.iter().try_for_each(|choice| batch.push(choice))
     });
-    let recorded = match recorded {
-        Ok(pending) => pending.await,
-        Err(error) => Err(error),
-    };
     match recorded {
-        Ok(()) => (Outcome::Accepted, made.map(|made| worker.cookies.set(&made, scope))),
-        Err(_) => (Outcome::Dropped, None),
+        Ok(pending) => Taken {
+            pending: Some(pending),
+            outcome: Outcome::Accepted,
+            otherwise: Outcome::Dropped,
+            cookie: made.map(|made| worker.cookies.set(&made, scope)),
+        },
+        Err(_) => Taken::nothing(Outcome::Dropped),
     }
 }
 

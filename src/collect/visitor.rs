@@ -138,7 +138,7 @@ fn page(headers: &HeaderMap) -> Page<'_> {
 
 /// `scheme://host[:port]` of an absolute URL, or the text itself.
 fn origin_of(url: &str) -> &str {
-    let Some(at) = url.find("://") else { return url };
+    let Some(at) = url.find(':').filter(|at| url[at + 1..].starts_with("//")) else { return url };
     let end = url[at + 3..].find(['/', '?', '#', '\\']).map_or(url.len(), |end| at + 3 + end);
     &url[..end]
 }
