@@ -3,32 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::time::Instant;
 
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use super::commit::Committer;
-use super::commit::chain;
-use super::cpu::CpuTime;
 use super::fold::Fold;
 use super::load;
 use super::pin::Pin;
+use super::run;
 use super::schema::Schema;
 use super::shared::Options;
 use super::shared::Progress;
 use super::shared::Shared;
-use super::shared::Work;
-use super::traits::BadTrait;
 use super::traits::Traits;
 use crate::archive::Folded;
-use crate::bitmap::TraitColumns;
-use crate::bitmap::TraitId;
 use crate::metrics::Metrics;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -37,7 +30,6 @@ use crate::model::Ordinal;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::net::Clock;
-use crate::plan::TraitSpec;
 use crate::store::StoreError;
 use crate::store::journal::EventNo;
 use crate::store::journal::Journal;
@@ -48,13 +40,6 @@ use crate::store::state::Counters;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
 use crate::store::state::State;
-
-/// How long the fold rests at the journal's end, or held back, before it looks again.
-const REST: Duration = Duration::from_millis(50);
-/// How long the fold waits after a failure.
-const RETRY: Duration = Duration::from_millis(500);
-/// So much waits for a commit at most before the fold does too.
-const PENDING_BYTES: usize = 64 << 20;
 
 /// The engine: what was folded, and what can be asked of it. Shared by all who ask.
 pub struct Engine {
@@ -154,7 +139,7 @@ impl Engine {
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let commits = thread("commit").spawn(move || committer.run(&receiver))?;
         let shared = Arc::clone(&self.shared);
-        let folds = thread("fold").spawn(move || run(fold, &shared, &sender))?;
+        let folds = thread("fold").spawn(move || run::run(fold, &shared, &sender))?;
         self.threads.lock().extend([folds, commits]);
         Ok(())
     }
@@ -246,86 +231,6 @@ impl Engine {
     /// The traits that are folded.
     pub fn traits(&self) -> Arc<Traits> {
         Arc::clone(&self.shared.memory.read().traits)
-    }
-
-    /// Folds these traits from now on and no others. The pin shows where that starts: what is new has to be
-    /// filled from the archive and the journal up to its position, see [`Traits::unfilled`]; call it within
-    /// [`Catalog::pin`](crate::archive::Catalog::pin).
-    pub fn set_traits<'a>(
-        &self,
-        specs: impl IntoIterator<Item = &'a TraitSpec>,
-    ) -> Result<Pin, BadTrait> {
-        let mut memory = self.shared.memory.write();
-        let memory = &mut *memory;
-        let mut traits = Traits::clone(&memory.traits);
-        let mut unwanted: std::collections::BTreeSet<TraitId> = traits.ids().collect();
-        let mut rows = Vec::new();
-        let mut next = memory.next_trait;
-        for spec in specs {
-            if let Some(id) = traits.id(spec) {
-                unwanted.remove(&id);
-                continue;
-            }
-            // A store that has folded nothing has nothing to fill from.
-            let whole = memory.next_record == 0;
-            rows.push(traits.add(TraitId(next), spec.clone(), memory.position, whole)?);
-            next += 1;
-        }
-        for id in unwanted {
-            traits.remove(id);
-            memory.shards.iter_mut().for_each(|shard| shard.drop_trait(id));
-            memory.pending.dropped_traits.insert(id.0);
-        }
-        memory.next_trait = next;
-        memory.pending.traits.extend(rows.into_iter().map(|row| (row.id, row)));
-        memory.traits = Arc::new(traits);
-        Ok(Pin::new(memory, memory.true_for))
-    }
-
-    /// Starts the traits that are not whole anew, after a fill that did not come to its end: what was
-    /// absorbed is dropped, and the pin is where to fill from, as in [`Engine::set_traits`].
-    pub fn restart_fill(&self) -> Pin {
-        let mut memory = self.shared.memory.write();
-        let memory = &mut *memory;
-        let mut traits = Traits::clone(&memory.traits);
-        for id in memory.traits.unfilled() {
-            memory.shards.iter_mut().for_each(|shard| shard.drop_trait(id));
-            traits.restart(id, memory.position);
-        }
-        memory.traits = Arc::new(traits);
-        Pin::new(memory, memory.true_for)
-    }
-
-    /// Adds facts from the archive to columns of a trait that is not whole: by block of the shard. They are
-    /// kept when the trait is whole. Blocks that do not exist are left out.
-    pub fn absorb<'a>(
-        &self,
-        id: TraitId,
-        shard: ShardId,
-        blocks: impl IntoIterator<Item = (u16, &'a TraitColumns)>,
-    ) {
-        let mut memory = self.shared.memory.write();
-        if memory.traits.spec(id).is_none() || memory.traits.is_whole(id) {
-            return;
-        }
-        let Some(shard) = memory.shards.get_mut(usize::from(shard)) else { return };
-        for (block, columns) in blocks {
-            shard.absorb(block, id, columns);
-        }
-    }
-
-    /// Says that traits hold all that the archive has, now that it was absorbed. From here on they count
-    /// as whole; the next commit keeps their columns.
-    pub fn mark_whole(&self, ids: impl IntoIterator<Item = TraitId>) {
-        let mut memory = self.shared.memory.write();
-        let memory = &mut *memory;
-        let mut traits = Traits::clone(&memory.traits);
-        for id in ids {
-            if traits.fill(id) {
-                memory.pending.filled.insert(id);
-            }
-        }
-        memory.traits = Arc::new(traits);
     }
 
     /// The profile that an identifier owns.
@@ -437,72 +342,5 @@ impl Folded for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// The fold thread.
-fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
-    let stopping = || shared.stopping.load(Ordering::Acquire);
-    let mut cut = Instant::now();
-    let mut cpu = CpuTime::default();
-    while !stopping() {
-        if shared.held.load(Ordering::Acquire) {
-            shared.wait(REST, |_| stopping());
-            continue;
-        }
-        match fold.step() {
-            Ok(true) => {}
-            Ok(false) => {
-                shared.metrics.ingest_fold_cpu.add(cpu.lap());
-                let end = shared.memory.read().position;
-                let rest = if shared.asked.load(Ordering::Acquire) { Duration::ZERO } else { REST };
-                shared.journal.wait(end, rest);
-            }
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "folding failed and is tried again");
-                shared.progress.lock().fold_trouble = Some(chain(&error));
-                shared.changed.notify_all();
-                shared.wait(RETRY, |_| stopping());
-            }
-        }
-        let (dirty, records, bytes) = {
-            let memory = shared.memory.read();
-            (memory.is_dirty(), memory.pending.records, memory.pending_bytes())
-        };
-        let crowded = bytes > PENDING_BYTES;
-        let due = shared.asked.load(Ordering::Acquire)
-            || cut.elapsed() >= shared.options.commit_every
-            || records >= shared.options.commit_records
-            || crowded;
-        if !(due && (dirty || shared.compact.lock().is_some())) {
-            continue;
-        }
-        if shared.progress.lock().committing {
-            if crowded {
-                shared.wait(RETRY, |progress| !progress.committing || stopping());
-            }
-            continue;
-        }
-        commit(&mut fold, shared, commits);
-        shared.metrics.ingest_fold_cpu.add(cpu.lap());
-        cut = Instant::now();
-    }
-    shared.wait(LAST_COMMIT, |progress| !progress.committing);
-    if shared.memory.read().is_dirty() && !shared.progress.lock().committing {
-        commit(&mut fold, shared, commits);
-    }
-}
-
-/// How long a stop waits for the commit that is under way.
-const LAST_COMMIT: Duration = Duration::from_secs(10);
-
-fn commit(fold: &mut Fold, shared: &Shared, commits: &SyncSender<Work>) {
-    shared.asked.store(false, Ordering::Release);
-    let mut progress = shared.progress.lock();
-    progress.committing = true;
-    progress.seen_memory = fold.seen_memory();
-    drop(progress);
-    if commits.send(fold.cut()).is_err() {
-        tracing::error!("the committing thread is gone");
     }
 }

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod lock;
 mod state;
 mod state_rows;
+mod state_tables;
 #[cfg(test)]
 pub(crate) mod state_tests;
 
