@@ -39,8 +39,23 @@ impl Scrape {
 
 /// Processor time that a process has used, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("reading what process {pid} used"))?;
+    used(&format!("/proc/{pid}/stat"))
+}
+
+/// Processor time that the threads of this name have used in a process, in seconds.
+pub fn thread_cpu_seconds(pid: u32, name: &str) -> Result<f64> {
+    let mut total = 0.0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
+        if std::fs::read_to_string(thread.join("comm"))?.trim_end() == name {
+            total += used(&thread.join("stat").to_string_lossy())?;
+        }
+    }
+    Ok(total)
+}
+
+fn used(path: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     // The name in parentheses may hold spaces; user and system time are 12 and 13 fields after it.
     let after = text.rsplit_once(')').context("the process table reads oddly")?.1;
     let fields: Vec<&str> = after.split_whitespace().collect();
@@ -84,5 +99,6 @@ mod tests {
             x = x.wrapping_mul(3);
         }
         assert!(x > 0 && resident_bytes(pid).unwrap() > 0);
+        assert!(thread_cpu_seconds(pid, "no such thread").unwrap().abs() < 1e-9);
     }
 }

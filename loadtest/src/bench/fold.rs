@@ -6,7 +6,7 @@ use super::{Settings, Subject, seconds};
 use crate::pixel::{self, Load};
 use crate::random::Random;
 use crate::request::{Requests, Visitors};
-use crate::scrape::{Scrape, cpu_seconds, resident_bytes};
+use crate::scrape::{Scrape, cpu_seconds, resident_bytes, thread_cpu_seconds};
 use crate::server::Server;
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -34,8 +34,6 @@ pub struct Fold {
     pub bytes_a_fact: f64,
     /// Bytes of the dictionary for each profile.
     pub bytes_a_profile: f64,
-    /// Bytes of attributes for each profile.
-    pub attribute_bytes_a_profile: f64,
     /// Resident bytes of the process.
     pub resident: f64,
 }
@@ -76,6 +74,7 @@ pub(super) fn measure(settings: &Settings) -> Result<Fold> {
     };
     let took = seconds(start.elapsed());
     let cpu = cpu_seconds(server.pid())?;
+    let fold_cpu = thread_cpu_seconds(server.pid(), "fold")?;
     #[expect(clippy::cast_precision_loss, reason = "memory stays far below 2^53")]
     let resident = resident_bytes(server.pid())? as f64;
     server.stop()?;
@@ -86,13 +85,12 @@ pub(super) fn measure(settings: &Settings) -> Result<Fold> {
     Ok(Fold {
         events: logged,
         seconds: took,
-        per_fold_core_second: logged / scrape.sum("throng_ingest_fold_cpu_seconds", "").max(1e-9),
+        per_fold_core_second: logged / fold_cpu.max(1e-9),
         per_core_second: logged / cpu.max(1e-9),
         profiles,
         facts,
         bytes_a_fact: memory("columns") / facts,
         bytes_a_profile: memory("dictionary") / profiles,
-        attribute_bytes_a_profile: memory("attributes") / profiles,
         resident,
     })
 }

@@ -178,7 +178,10 @@ fn write_rules(folder: &Path) -> Result<()> {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    match (values.get(values.len().wrapping_sub(1) / 2), values.get(values.len() / 2)) {
+        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
+        _ => f64::NAN,
+    }
 }
 
 fn seconds(duration: Duration) -> f64 {

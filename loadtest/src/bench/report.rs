@@ -64,9 +64,9 @@ impl fmt::Display for Report {
         if let Some(fold) = &self.fold {
             writeln!(
                 f,
-                "Fold of {:.0} events of {:.0} profiles that waited: {:.2} s, {:.0} events a second of its \
-                 thread's processor time, {:.0} of the process's.\n{:.1} bytes a fact ({:.0} facts), {:.1} bytes \
-                 a profile and {:.1} of attributes, {:.0} MiB resident.",
+                "Fold of {:.0} events of {:.0} profiles that waited: {:.2} s from the server's start, {:.0} events a \
+                 second of its thread's processor time,\n{:.0} of the process's. {:.1} bytes a fact ({:.0} \
+                 facts), {:.1} bytes a profile, {:.0} MiB resident.",
                 fold.events,
                 fold.profiles,
                 fold.seconds,
@@ -75,7 +75,6 @@ impl fmt::Display for Report {
                 fold.bytes_a_fact,
                 fold.facts,
                 fold.bytes_a_profile,
-                fold.attribute_bytes_a_profile,
                 fold.resident / f64::from(1 << 20),
             )?;
         }

@@ -22,6 +22,9 @@ const LIVE: &str = "kill_hit";
 /// The same events by a trait that no segment asks, so that it is filled from the archive.
 const LATER: &str = r#"kill_hit[note != "never"]"#;
 
+/// How long the audience may take to hold who its rule finds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -148,7 +151,8 @@ fn check(server: &Server, ledger: &Ledger) -> Result<usize> {
     Ok(extra.unwrap_or(0))
 }
 
-/// Waits until the audience of the segment holds who a rule of the same text finds.
+/// Waits until the audience of the segment holds who a rule of the same text finds. While it is filled
+/// from the archive it answers nobody.
 fn audience(server: &Server) -> Result<()> {
     let sorted = |text: String| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -159,12 +163,13 @@ fn audience(server: &Server) -> Result<()> {
     let wanted = sorted(server.command(&["eval", &rule, "--members", "user_id"])?);
     let start = Instant::now();
     loop {
-        let members = ["audience", "members", "kill-live", "--as", "user_id"];
-        let found = sorted(server.command(&members)?);
-        if found == wanted {
+        let found = server.command(&["audience", "members", "kill-live", "--as", "user_id"]);
+        let found = found.map(sorted);
+        if found.as_ref().is_ok_and(|found| *found == wanted) {
             return Ok(());
         }
-        if start.elapsed() > Duration::from_secs(30) {
+        if start.elapsed() > PATIENCE {
+            let found = found.context("asking the audience")?;
             bail!("the audience has {} members, the rule {}", found.len(), wanted.len());
         }
         std::thread::sleep(Duration::from_millis(100));
