@@ -351,7 +351,7 @@ impl Drop for RunFile {
 }
 
 /// An address that a client on this machine can reach: one that listens everywhere is reached on loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),

@@ -74,8 +74,8 @@ pub(super) fn run(global: &Global, command: &Demo) -> Result<ExitCode, Failure> 
         segments: command.segments.clone(),
         salvage: false,
     })?;
-    let collect = format!("http://{}", running.collect());
-    let console = format!("http://{}", running.console());
+    let collect = format!("http://{}", app::reachable(running.collect()));
+    let console = format!("http://{}", app::reachable(running.console()));
     let demo = Global { data: Some(data.clone()), server: None, token: None, ..global.clone() };
     let client = Client::find(&demo)?;
     for (name, sample) in SAMPLES {
@@ -201,8 +201,8 @@ fn report(client: &Client) -> Result<Value, Failure> {
 
 fn shown(report: &Value, collect: &str, console: &str, data: &str) -> String {
     let rows = report.as_array().into_iter().flatten().map(|row| {
-        let rule = row["rule"].as_str().unwrap_or_default();
-        let rule = rule.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (rule, _) = crate::rules::parse(row["rule"].as_str().unwrap_or_default());
+        let rule = crate::rules::print_inline(&rule);
         let short: String = match rule.char_indices().nth(60) {
             Some((at, _)) => format!("{}…", &rule[..at]),
             None => rule,
@@ -222,7 +222,7 @@ fn shown(report: &Value, collect: &str, console: &str, data: &str) -> String {
          console  {console}\n\
          pushed   {data}/pushed\n\n\
          try next, in another terminal:\n  \
-         target/release/throng --data {data} eval 'count purchase in 30d >= 5 and profile.country = \"France\"'\n  \
+         target/release/throng --data {data} eval 'count purchase in 30d >= 5 and profile.country = \"FR\"'\n  \
          target/release/throng --data {data} explain 'did purchase in 7d and not did refund in 30d'\n  \
          target/release/throng --data {data} audience list\n"
     ));

@@ -56,8 +56,8 @@ pub(super) fn run(global: &Global, command: &Serve) -> Result<ExitCode, Failure>
         salvage: command.salvage,
     };
     let running = App::start(options)?;
-    eprintln!("collect  http://{}", running.collect());
-    eprintln!("console  http://{}", running.console());
+    eprintln!("collect  http://{}", app::reachable(running.collect()));
+    eprintln!("console  http://{}", app::reachable(running.console()));
     running.join()?;
     Ok(ExitCode::SUCCESS)
 }
