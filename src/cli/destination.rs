@@ -45,14 +45,16 @@ pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Fa
             }
             let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
             let rows = destinations.iter().map(|destination| {
-                let segments = destination["segments"].as_array().map_or(0, Vec::len);
+                let segments = destination["segments"].as_array().cloned().unwrap_or_default();
+                let trouble = segments.iter().find_map(|segment| segment["trouble"].as_str());
+                let state = trouble.map_or_else(|| "well".to_owned(), str::to_owned);
                 vec![
                     text(&destination["name"]),
                     text(&destination["kind"]),
                     text(&destination["every"]),
-                    segments.to_string(),
-                    text(&destination["last_push"]),
-                    text(&destination["state"]),
+                    segments.len().to_string(),
+                    text(&destination["last_success"]),
+                    state,
                 ]
             });
             print(&table(
@@ -97,7 +99,7 @@ fn push(
         let answer = client.post_json(&path, &json!({}))?;
         reports.extend(answer["reports"].as_array().cloned().unwrap_or_default());
     }
-    let failed = reports.iter().any(|report| report["error"].is_string());
+    let failed = reports.iter().any(|report| report["trouble"].is_string());
     if global.json {
         print(&Value::Array(reports).to_string())?;
     } else if reports.is_empty() {
@@ -106,18 +108,21 @@ fn push(
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let number = |value: &Value| value.as_u64().map_or_else(|| "–".to_owned(), count);
         let rows = reports.iter().map(|report| {
-            let note = if report["below_minimum"].as_bool() == Some(true) {
-                "below min_size: nothing is added".to_owned()
-            } else {
-                text(&report["error"])
-            };
+            let mut notes = Vec::new();
+            if report["below_minimum"].as_bool() == Some(true) {
+                notes.push(format!(
+                    "{} of {} members may be sent, below min_size {}: nothing is added",
+                    report["eligible"], report["members"], report["min_size"]
+                ));
+            }
+            notes.extend(report["trouble"].as_str().map(str::to_owned));
             vec![
                 text(&report["destination"]),
                 text(&report["segment"]),
                 number(&report["adds"]),
                 number(&report["removes"]),
                 number(&report["held"]),
-                note,
+                notes.join("; "),
             ]
         });
         let (adds, removes) =
