@@ -262,8 +262,14 @@ async fn serve(
 
     tracing::info!("stopping");
     draining.store(true, Ordering::Release);
-    // A second signal ends the process at once, as its default is.
-    drop((terminate, interrupt));
+    actix_web::rt::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("asked to stop again: stopping at once; the next start goes on from the journal");
+        std::process::exit(130);
+    });
     let _ = tokio::time::timeout(DRAIN, collect_handle.stop(true)).await;
     let _ = tokio::time::timeout(DRAIN, console_handle.stop(true)).await;
     let stopping = actix_web::rt::task::spawn_blocking(move || {
