@@ -267,7 +267,9 @@ async fn serve(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::warn!("asked to stop again: stopping at once; the next start goes on from the journal");
+        tracing::warn!(
+            "asked to stop again: stopping at once; the next start goes on from the journal"
+        );
         std::process::exit(130);
     });
     let _ = tokio::time::timeout(DRAIN, collect_handle.stop(true)).await;
