@@ -1,6 +1,6 @@
 //! Load on Throng from outside, through its listeners and its command line, as a stranger would put it.
 //!
-//! [`pixel`] makes hits and measures answers, [`bare`] is the server to compare with, [`bench`] sets the
+//! [`pixel`] makes hits and measures answers, [`bare`] is the server to compare with, [`mod@bench`] sets the
 //! two side by side, [`kill`] counts what survives. Nothing here links the product: what is
 //! measured is the binary that people run.
 

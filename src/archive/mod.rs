@@ -7,7 +7,7 @@
 //! The archive follows the journal: [`Archiver`] cuts a range that the fold has committed into files by UTC
 //! day and shard, and commits their manifest rows and the end of the range at once. A file that no
 //! manifest row names does not count and is swept at start. The checksum in a file's name is that of all
-//! its bytes. [`Catalog`] holds the manifest; [`scan`] reads events back, exactly as they were. Which
+//! its bytes. [`Catalog`] holds the manifest; [`scan()`] reads events back, exactly as they were. Which
 //! events count, and to which shard they belong, is the fold's to say ([`Folded`]).
 
 mod archiver;

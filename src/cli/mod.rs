@@ -44,7 +44,7 @@ struct Global {
     /// Private address of a running server, such as `http://127.0.0.1:8081`
     #[arg(long, global = true, value_name = "URL", env = "THRONG_SERVER", hide_env_values = true)]
     server: Option<String>,
-    /// Token for the server [default: <data>/token]
+    /// Token for the server [default: the file `token` of the data directory]
     #[arg(long, global = true, value_name = "T", env = "THRONG_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Answers as JSON, for machines

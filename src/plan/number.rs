@@ -8,7 +8,7 @@ use crate::rules::ast::Cmp;
 /// How many digits a number may have before the point, and after it.
 pub(super) const MAX_DIGITS: usize = 18;
 
-/// Places after the point of a [`Number`].
+/// Places after the point of a `Number`.
 pub(super) const SCALE: i128 = 10i128.pow(18);
 /// A ten-thousandth, in which measures are kept, at that scale.
 pub(super) const TEN_THOUSANDTH: i128 = SCALE / 10_000;

@@ -2,7 +2,7 @@
 //!
 //! A number starts with `+`, or the site states its country. Calling codes are told apart by ITU-T E.164's
 //! own rule (which first digits make a code of one, two or three digits), so every number with `+` is
-//! read. Numbers without it are read for the countries in [`COUNTRIES`] only; of others they are refused.
+//! read. Numbers without it are read for the countries in `COUNTRIES` only; of others they are refused.
 //! Whether a number is in service, or of the right length for its country, is not known here.
 
 use sha1::Sha1;
