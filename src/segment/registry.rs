@@ -57,6 +57,8 @@ pub struct Problem {
 #[derive(Debug, Default)]
 struct Seen {
     files: Option<Files>,
+    /// How many namespaces had been seen: one more may make a wrong file right.
+    namespaces: usize,
     good: BTreeMap<String, String>,
 }
 
@@ -72,7 +74,7 @@ impl Registry {
     /// Opens the folder; nothing is live before the first [`Registry::scan`].
     pub fn open(folder: &Path, data: &Path) -> io::Result<Self> {
         let folder = Folder::new(folder, data)?;
-        let seen = Seen { files: None, good: folder.read_copies()? };
+        let seen = Seen { files: None, namespaces: 0, good: folder.read_copies()? };
         Ok(Self { folder, seen: Mutex::new(seen), live: RwLock::default() })
     }
 
@@ -90,9 +92,13 @@ impl Registry {
     pub fn scan(&self, context: &plan::Context<'_>) -> io::Result<bool> {
         let files = self.folder.read()?;
         let mut seen = self.seen.lock();
-        if seen.files.as_ref() == Some(&files) {
+        let namespaces = context.seen.map_or(0, BTreeSet::len);
+        let may_be_right_now =
+            namespaces != seen.namespaces && !self.live.read().problems.is_empty();
+        if seen.files.as_ref() == Some(&files) && !may_be_right_now {
             return Ok(false);
         }
+        seen.namespaces = namespaces;
         let chosen = choose(&files, &seen.good, context);
         for (id, segment) in &chosen.segments {
             if !segment.hidden && seen.good.get(id) != Some(&segment.text) {

@@ -79,6 +79,17 @@ fn a_wrong_file_keeps_its_last_good_version_over_a_restart() {
 }
 
 #[test]
+fn a_segment_is_live_once_the_namespace_it_names_has_been_seen() {
+    let server = Server::start(&[("members", "rule = 'has loyalty_card'\n")]);
+    assert_eq!(server.api("/api/v1/audiences/members").status, 404);
+    let event = json!({ "site": "t", "event": "visit", "ids": { "loyalty_card": "7" } });
+    assert_eq!(server.post_events(&event).json()["accepted"], 1);
+    server.until("the segment is live", || {
+        server.api("/api/v1/audiences/members").json()["members"] == 1
+    });
+}
+
+#[test]
 fn a_wrong_rule_is_explained_and_exits_with_one() {
     let server = shop();
     for (rule, part) in [
