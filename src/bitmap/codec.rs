@@ -36,8 +36,8 @@ impl DayColumn {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let run = self.merged();
         put_u8(out, VERSION);
-        put_u8(out, if run.is_measured() { MEASURED } else { 0 });
-        put_varint(out, run.len() as u64);
+        put_u8(out, if run.facts().is_measured() { MEASURED } else { 0 });
+        put_varint(out, run.facts().len() as u64);
         let mut before = 0;
         for millis in &run.millis {
             put_varint(out, u64::from(millis - before));

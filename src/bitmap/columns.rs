@@ -1,9 +1,9 @@
 //! A trait's facts in one block: for each UTC day a timeline, sorted by time.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::set::BlockSet;
 use crate::model::Measure;
 use crate::model::time::DAY;
 use crate::model::time::Day;
@@ -14,7 +14,63 @@ use crate::model::time::day_of;
 ///
 /// Invariant: `millis` (of the day) ascends; all arrays are equally long, or `values` is empty where
 /// the trait measures nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Facts<'a> {
+    pub(super) millis: &'a [u32],
+    pub(super) ordinals: &'a [u16],
+    pub(super) values: &'a [i64],
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn len(self) -> usize {
+        self.ordinals.len()
+    }
+
+    pub(super) fn is_measured(self) -> bool {
+        !self.values.is_empty()
+    }
+
+    /// The facts in a closed interval of the day's milliseconds.
+    pub(super) fn cut(self, lo: u32, hi: u32) -> Self {
+        // A whole day is not looked at: that would fetch the times, which few scans read.
+        if lo == 0 && hi == LAST_MILLI {
+            return self;
+        }
+        let from = self.millis.partition_point(|millis| *millis < lo);
+        let to = self.millis.partition_point(|millis| *millis <= hi).max(from);
+        Facts {
+            millis: &self.millis[from..to],
+            ordinals: &self.ordinals[from..to],
+            values: if self.is_measured() { &self.values[from..to] } else { &[] },
+        }
+    }
+
+    fn merge(self, other: Self) -> Run {
+        let length = self.len() + other.len();
+        let measured = self.is_measured() || other.is_measured();
+        let mut out = Run {
+            millis: Vec::with_capacity(length),
+            ordinals: Vec::with_capacity(length),
+            values: Vec::with_capacity(if measured { length } else { 0 }),
+        };
+        let (mut left, mut right) = (0, 0);
+        while left < self.len() || right < other.len() {
+            let from_left = right == other.len()
+                || (left < self.len() && self.millis[left] <= other.millis[right]);
+            let (facts, place) = if from_left { (self, &mut left) } else { (other, &mut right) };
+            out.millis.push(facts.millis[*place]);
+            out.ordinals.push(facts.ordinals[*place]);
+            if measured {
+                out.values.push(facts.values[*place]);
+            }
+            *place += 1;
+        }
+        out
+    }
+}
+
+/// Facts that can be added to.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Run {
     pub(super) millis: Vec<u32>,
     pub(super) ordinals: Vec<u16>,
@@ -22,12 +78,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn len(&self) -> usize {
-        self.millis.len()
-    }
-
-    pub(super) fn is_measured(&self) -> bool {
-        !self.values.is_empty()
+    pub(super) fn facts(&self) -> Facts<'_> {
+        Facts { millis: &self.millis, ordinals: &self.ordinals, values: &self.values }
     }
 
     fn insert(&mut self, millis: u32, ordinal: u16, value: Option<i64>) {
@@ -42,39 +94,14 @@ impl Run {
             self.values.insert(place, value);
         }
     }
+}
 
-    fn merge(&self, other: &Self) -> Self {
-        let length = self.len() + other.len();
-        let measured = self.is_measured() || other.is_measured();
-        let mut out = Self {
-            millis: Vec::with_capacity(length),
-            ordinals: Vec::with_capacity(length),
-            values: Vec::with_capacity(if measured { length } else { 0 }),
-        };
-        let (mut left, mut right) = (0, 0);
-        while left < self.len() || right < other.len() {
-            let from_left = right == other.len()
-                || (left < self.len() && self.millis[left] <= other.millis[right]);
-            let (run, place) = if from_left { (self, &mut left) } else { (other, &mut right) };
-            out.millis.push(run.millis[*place]);
-            out.ordinals.push(run.ordinals[*place]);
-            if measured {
-                out.values.push(run.values[*place]);
-            }
-            *place += 1;
-        }
-        out
-    }
-
-    /// The places of the facts in a closed interval of the day's milliseconds.
-    pub(super) fn cut(&self, lo: u32, hi: u32) -> std::ops::Range<usize> {
-        let from = if lo == 0 { 0 } else { self.millis.partition_point(|m| *m < lo) };
-        let to = match self.millis.last() {
-            Some(last) if *last > hi => self.millis.partition_point(|m| *m <= hi),
-            _ => self.len(),
-        };
-        from..to.max(from)
-    }
+/// Facts that are shared by clones.
+#[derive(Debug, Clone, Default)]
+struct Base {
+    millis: Arc<[u32]>,
+    ordinals: Arc<[u16]>,
+    values: Arc<[i64]>,
 }
 
 /// The facts of one trait, day and block.
@@ -83,38 +110,63 @@ impl Run {
 /// base when it has outgrown a share of it.
 #[derive(Debug, Clone, Default)]
 pub struct DayColumn {
-    pub(super) base: Arc<Run>,
-    pub(super) tail: Run,
+    base: Base,
+    tail: Run,
+    /// The ordinals of all facts, where these are many: a whole day is then one union.
+    present: Option<Arc<BlockSet>>,
     /// The largest size of a value, which bounds sums.
     pub(super) largest: u64,
 }
 
+/// The last millisecond of a day.
+pub(super) const LAST_MILLI: u32 = 86_399_999;
+/// How many facts a day has whose ordinals are kept as a set too: 8 KiB, against 6 bytes a fact.
+const DENSE: usize = 1024;
 const SMALLEST_TAIL: usize = 64;
 const LARGEST_TAIL: usize = 2048;
 
 impl DayColumn {
     pub(super) fn from_run(run: Run) -> Self {
         let largest = run.values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
-        Self { base: Arc::new(run), tail: Run::default(), largest }
+        let mut column = Self { largest, ..Self::default() };
+        column.set_base(run);
+        column
+    }
+
+    fn set_base(&mut self, run: Run) {
+        if run.ordinals.len() >= DENSE {
+            self.present = Some(Arc::new(run.ordinals.iter().copied().collect()));
+        }
+        self.base = Base {
+            millis: run.millis.into(),
+            ordinals: run.ordinals.into(),
+            values: run.values.into(),
+        };
+        self.tail = Run::default();
     }
 
     fn add(&mut self, millis: u32, ordinal: u16, value: Option<i64>) {
-        let measured = self.base.is_measured() || self.tail.is_measured();
+        let measured = self.is_measured();
         debug_assert!(self.is_empty() || measured == value.is_some(), "a trait measures or not");
         if !self.is_empty() && measured != value.is_some() {
             return;
         }
         self.largest = self.largest.max(value.map_or(0, i64::unsigned_abs));
         self.tail.insert(millis, ordinal, value);
-        if self.tail.len() > (self.base.len() / 8).clamp(SMALLEST_TAIL, LARGEST_TAIL) {
-            self.base = Arc::new(self.base.merge(&self.tail));
-            self.tail = Run::default();
+        if let Some(present) = &mut self.present
+            && !present.contains(ordinal)
+        {
+            Arc::make_mut(present).insert(ordinal);
+        }
+        let limit = (self.base.ordinals.len() / 8).clamp(SMALLEST_TAIL, LARGEST_TAIL);
+        if self.tail.ordinals.len() > limit {
+            self.set_base(self.merged());
         }
     }
 
     /// How many facts there are.
     pub fn len(&self) -> usize {
-        self.base.len() + self.tail.len()
+        self.base.ordinals.len() + self.tail.ordinals.len()
     }
 
     /// Whether there is none.
@@ -122,44 +174,49 @@ impl DayColumn {
         self.len() == 0
     }
 
-    /// Both runs, each sorted by time.
-    pub(super) fn runs(&self) -> [&Run; 2] {
-        [&self.base, &self.tail]
+    /// The facts in two stretches, each sorted by time.
+    pub(super) fn runs(&self) -> [Facts<'_>; 2] {
+        let Base { millis, ordinals, values } = &self.base;
+        [Facts { millis, ordinals, values }, self.tail.facts()]
+    }
+
+    /// The ordinals of all facts, where these are many.
+    pub(super) fn present(&self) -> Option<&BlockSet> {
+        self.present.as_deref()
     }
 
     /// All facts sorted by time.
-    pub(super) fn merged(&self) -> Cow<'_, Run> {
-        if self.tail.len() == 0 {
-            Cow::Borrowed(&self.base)
-        } else {
-            Cow::Owned(self.base.merge(&self.tail))
-        }
+    pub(super) fn merged(&self) -> Run {
+        let [base, tail] = self.runs();
+        base.merge(tail)
     }
 
     fn absorb(&mut self, other: &Self) {
         if self.is_empty() {
             *self = other.clone();
         } else if !other.is_empty() && self.is_measured() == other.is_measured() {
-            self.base = Arc::new(self.merged().merge(&other.merged()));
-            self.tail = Run::default();
+            self.set_base(self.merged().facts().merge(other.merged().facts()));
             self.largest = self.largest.max(other.largest);
         }
     }
 
     fn is_measured(&self) -> bool {
-        self.base.is_measured() || self.tail.is_measured()
+        self.runs().into_iter().any(Facts::is_measured)
     }
 
     pub(super) fn largest_ordinal(&self) -> Option<u16> {
-        self.runs().into_iter().flat_map(|run| &run.ordinals).max().copied()
+        self.runs().into_iter().flat_map(|facts| facts.ordinals).max().copied()
     }
 
     /// The bytes of memory it takes, about.
     pub fn memory(&self) -> usize {
-        let run = |run: &Run| {
-            run.millis.capacity() * 4 + run.ordinals.capacity() * 2 + run.values.capacity() * 8
-        };
-        size_of::<Self>() + size_of::<Run>() + run(&self.base) + run(&self.tail)
+        let Base { millis, ordinals, values } = &self.base;
+        let tail = &self.tail;
+        size_of::<Self>()
+            + (millis.len() + tail.millis.capacity()) * 4
+            + (ordinals.len() + tail.ordinals.capacity()) * 2
+            + (values.len() + tail.values.capacity()) * 8
+            + self.present.as_ref().map_or(0, |set| set.words().len() * 8)
     }
 }
 

@@ -4,6 +4,8 @@
 //! brings and uses again. Nothing is hashed or allocated for a fact or a profile.
 
 use super::columns::DayColumn;
+use super::columns::Facts;
+use super::columns::LAST_MILLI;
 use super::columns::TraitColumns;
 use super::columns::time_at;
 use super::set::BlockSet;
@@ -36,8 +38,6 @@ impl Interval {
     }
 }
 
-const LAST_MILLI: u32 = 86_399_999;
-
 impl TraitColumns {
     /// The days an interval touches, each with the part of it that is asked for.
     fn touched(&self, interval: Interval) -> impl Iterator<Item = (Day, &DayColumn, u32, u32)> {
@@ -56,7 +56,7 @@ impl TraitColumns {
     fn each_stretch(&self, interval: Interval, mut f: impl FnMut(&[u16])) {
         for (_, column, lo, hi) in self.touched(interval) {
             for run in column.runs() {
-                f(&run.ordinals[run.cut(lo, hi)]);
+                f(run.cut(lo, hi).ordinals);
             }
         }
     }
@@ -65,10 +65,9 @@ impl TraitColumns {
     #[inline]
     fn each_value(&self, interval: Interval, mut f: impl FnMut(u16, i64)) {
         for (_, column, lo, hi) in self.touched(interval) {
-            for run in column.runs().into_iter().filter(|run| run.is_measured()) {
-                let places = run.cut(lo, hi);
-                for (ordinal, value) in run.ordinals[places.clone()].iter().zip(&run.values[places])
-                {
+            for run in column.runs() {
+                let run = run.cut(lo, hi);
+                for (ordinal, value) in run.ordinals.iter().zip(run.values) {
                     f(*ordinal, *value);
                 }
             }
@@ -89,12 +88,18 @@ impl TraitColumns {
 
     /// Adds the ordinals with a fact to `out`, which has room for the population.
     pub fn did(&self, interval: Interval, out: &mut BlockSet) {
-        let words = out.words_mut();
-        self.each_stretch(interval, |ordinals| {
-            for ordinal in ordinals {
-                words[usize::from(ordinal >> 6)] |= 1 << (ordinal & 63);
+        for (_, column, lo, hi) in self.touched(interval) {
+            if let Some(present) = column.present().filter(|_| lo == 0 && hi == LAST_MILLI) {
+                out.union_with(present);
+                continue;
             }
-        });
+            let words = out.words_mut();
+            for run in column.runs() {
+                for ordinal in run.cut(lo, hi).ordinals {
+                    words[usize::from(ordinal >> 6)] |= 1 << (ordinal & 63);
+                }
+            }
+        }
     }
 
     /// Counts facts into bytes that stop at 255.
@@ -123,7 +128,7 @@ impl TraitColumns {
             seen.reset(population);
             let words = seen.words_mut();
             for run in column.runs() {
-                for ordinal in &run.ordinals[run.cut(lo, hi)] {
+                for ordinal in run.cut(lo, hi).ordinals {
                     let word = &mut words[usize::from(ordinal >> 6)];
                     let bit = 1u64 << (ordinal & 63);
                     out[usize::from(*ordinal)] += u32::from(*word & bit == 0);
@@ -181,10 +186,8 @@ impl TraitColumns {
     ) {
         for (day, column, lo, hi) in self.touched(interval) {
             for run in column.runs() {
-                let places = run.cut(lo, hi);
-                for (ordinal, millis) in
-                    run.ordinals[places.clone()].iter().zip(&run.millis[places])
-                {
+                let run = run.cut(lo, hi);
+                for (ordinal, millis) in run.ordinals.iter().zip(run.millis) {
                     let time = time_at(day, *millis);
                     let slot = &mut out[usize::from(*ordinal)];
                     if seen.insert_new(*ordinal) || better(time, *slot) {
@@ -213,8 +216,8 @@ pub fn sequence(
     let mut starts = Timeline::new(first, Interval { lo: earliest, hi: interval.hi });
     let mut ends = Timeline::new(then, interval);
     // By time; of one millisecond the ends first, since no sequence lies within it.
-    while let Some((time, ordinal)) = ends.next() {
-        while let Some((start, owner)) = starts.next_before(time) {
+    while let Some((time, ordinal)) = ends.next(None) {
+        while let Some((start, owner)) = starts.next(Some(time)) {
             seen.insert(owner);
             times[usize::from(owner)] = start;
         }
@@ -229,41 +232,40 @@ pub fn sequence(
 /// Facts of an interval one after the other, by time.
 struct Timeline<'a> {
     days: Box<dyn Iterator<Item = (Day, &'a DayColumn, u32, u32)> + 'a>,
-    run: std::borrow::Cow<'a, super::columns::Run>,
     day: Day,
-    places: std::ops::Range<usize>,
+    /// What is left of the day, in two stretches.
+    left: [Facts<'a>; 2],
 }
 
 impl<'a> Timeline<'a> {
     fn new(columns: &'a TraitColumns, interval: Interval) -> Self {
-        Self {
-            days: Box::new(columns.touched(interval)),
-            run: std::borrow::Cow::Owned(super::columns::Run::default()),
-            day: 0,
-            places: 0..0,
+        let left = [Facts::default(); 2];
+        Self { days: Box::new(columns.touched(interval)), day: 0, left }
+    }
+
+    /// Takes the next fact if its time is before `end`; without one, whatever its time.
+    fn next(&mut self, end: Option<Millis>) -> Option<(Millis, u16)> {
+        loop {
+            let [base, tail] = &self.left;
+            let of_tail = match (base.millis.first(), tail.millis.first()) {
+                (Some(base), Some(tail)) => tail < base,
+                (None, Some(_)) => true,
+                (Some(_), None) => false,
+                (None, None) => {
+                    let (day, column, lo, hi) = self.days.next()?;
+                    self.day = day;
+                    self.left = column.runs().map(|run| run.cut(lo, hi));
+                    continue;
+                }
+            };
+            let facts = &mut self.left[usize::from(of_tail)];
+            let fact = (time_at(self.day, facts.millis[0]), facts.ordinals[0]);
+            if end.is_some_and(|end| fact.0 >= end) {
+                return None;
+            }
+            facts.millis = &facts.millis[1..];
+            facts.ordinals = &facts.ordinals[1..];
+            return Some(fact);
         }
-    }
-
-    fn peek(&mut self) -> Option<(Millis, u16)> {
-        while self.places.is_empty() {
-            let (day, column, lo, hi) = self.days.next()?;
-            self.run = column.merged();
-            self.day = day;
-            self.places = self.run.cut(lo, hi);
-        }
-        let place = self.places.start;
-        Some((time_at(self.day, self.run.millis[place]), self.run.ordinals[place]))
-    }
-
-    fn next(&mut self) -> Option<(Millis, u16)> {
-        let fact = self.peek()?;
-        self.places.start += 1;
-        Some(fact)
-    }
-
-    fn next_before(&mut self, time: Millis) -> Option<(Millis, u16)> {
-        let fact = self.peek().filter(|(at, _)| *at < time)?;
-        self.places.start += 1;
-        Some(fact)
     }
 }

@@ -17,11 +17,16 @@ use crate::model::time::day_of;
 const POPULATION: u32 = 130;
 
 /// Facts on few days, many of one millisecond, on both sides of day edges and of 1970.
-fn facts() -> BoxedStrategy<Vec<(u16, Millis, i64)>> {
+fn facts(count: std::ops::Range<usize>) -> BoxedStrategy<Vec<(u16, Millis, i64)>> {
     let time = (-2i64..3, prop_oneof![Just(0i64), Just(DAY - 1), 0..DAY])
         .prop_map(|(day, millis)| day * DAY + millis);
     let value = prop_oneof![-5i64..5, Just(Measure::MAX.0), Just(-Measure::MAX.0)];
-    proptest::collection::vec((0u16..130, time, value), 0..400).boxed()
+    proptest::collection::vec((0u16..130, time, value), count).boxed()
+}
+
+/// Also so many that a day's ordinals are kept as a set.
+fn few_or_many() -> BoxedStrategy<Vec<(u16, Millis, i64)>> {
+    prop_oneof![7 => facts(0..400), 1 => facts(5000..9000)].boxed()
 }
 
 fn interval() -> BoxedStrategy<Interval> {
@@ -49,7 +54,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn scans_agree_with_ordered_maps(facts in facts(), interval in interval()) {
+    fn scans_agree_with_ordered_maps(facts in few_or_many(), interval in interval()) {
         let columns = measured(&facts);
         let mut by: BTreeMap<u16, Vec<(Millis, i64)>> = BTreeMap::new();
         for (ordinal, time, value) in facts.iter().filter(|(_, time, _)| interval.holds(*time)) {
@@ -103,8 +108,8 @@ proptest! {
 
     #[test]
     fn sequences_agree_with_all_pairs(
-        starts in facts(),
-        ends in facts(),
+        starts in facts(0..400),
+        ends in facts(0..400),
         interval in interval(),
         from in -2 * DAY..DAY,
         within in prop_oneof![1i64..5, Just(DAY), 1..3 * DAY],
@@ -131,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn images_and_merges_keep_every_fact(facts in facts(), split in 0usize..400) {
+    fn images_and_merges_keep_every_fact(facts in few_or_many(), split in 0usize..400) {
         let whole = measured(&facts);
         let (left, right) = facts.split_at(split.min(facts.len()));
         let mut merged = measured(left);
@@ -150,6 +155,14 @@ proptest! {
         };
         prop_assert_eq!(all(&read), all(&whole));
         prop_assert_eq!(all(&merged), all(&whole));
+        for columns in [&read, &merged] {
+            let (mut did, mut expected) = (BlockSet::new(), BlockSet::new());
+            did.reset(POPULATION);
+            columns.did(Interval { lo: -DAY, hi: 2 * DAY - 1 }, &mut did);
+            let within = facts.iter().filter(|(_, time, _)| (-DAY..2 * DAY).contains(time));
+            within.for_each(|(ordinal, ..)| expected.insert(*ordinal));
+            prop_assert_eq!(did, expected);
+        }
         prop_assert_eq!(whole.len(), facts.len());
         for cut in 0..bytes.len().min(64) {
             prop_assert!(TraitColumns::decode(&bytes[..cut]).is_err());

@@ -202,8 +202,9 @@ impl<'a, F: FnMut(&TraitSpec) -> Result<TraitId, CompileError>> Lowering<'a, F> 
         }
         let Body::Rule(rule) = body else { return Err(CompileError::Lookalike(id.into())) };
         self.path.push(id);
-        let lowered = self.rule(rule)?;
+        let lowered = self.rule(rule);
         self.path.pop();
+        let lowered = lowered?;
         self.segments.insert(id, lowered);
         Ok(lowered)
     }

@@ -52,6 +52,8 @@ pub(super) struct Groups {
     pub(super) order: BTreeMap<NodeId, Vec<NodeId>>,
     /// How often each node is read for one block.
     pub(super) uses: Vec<u32>,
+    /// Whether a profile of whom the node is true is known for sure, since it has a retained event.
+    pub(super) implies_known: Vec<bool>,
 }
 
 impl Groups {
@@ -90,11 +92,40 @@ impl Groups {
             groups[place].leaves.push((node_id, comparison));
             of_node[node_id] = Some(place);
         }
-        let mut this =
-            Self { groups, of_node, intervals, order: BTreeMap::new(), uses: vec![0; nodes.len()] };
+        let mut this = Self {
+            groups,
+            of_node,
+            intervals,
+            order: BTreeMap::new(),
+            uses: vec![0; nodes.len()],
+            implies_known: Vec::with_capacity(nodes.len()),
+        };
+        for node in nodes {
+            let implies = this.implies(node);
+            this.implies_known.push(implies);
+        }
         this.sort(program, moment, snapshot);
         this.count_uses(program);
         this
+    }
+
+    fn implies(&self, node: &Node) -> bool {
+        let of = |part: &NodeId| self.implies_known[*part];
+        match node {
+            Node::Did(..) | Node::First(..) | Node::Sequence { .. } | Node::LastAfter(..) => true,
+            Node::Measure(_, _, kind, cmp, limit) => {
+                let limit = number::scaled(limit).unwrap_or_default();
+                match kind {
+                    Kind::Count | Kind::Days => !Band::of_count(*cmp, limit).holds(0),
+                    Kind::Sum => !Band::of_measure(*cmp, limit).holds(0),
+                    Kind::Min | Kind::Max | Kind::Avg => true,
+                }
+            }
+            Node::And(parts) => parts.iter().any(of),
+            Node::Or(parts) => parts.iter().all(of),
+            Node::False => true,
+            Node::True | Node::Not(_) | Node::Has(_) | Node::Attribute(..) => false,
+        }
     }
 
     fn sort(&mut self, program: &Program, moment: Moment, snapshot: &Snapshot) {

@@ -64,25 +64,25 @@ impl<'a> Worker<'a> {
     /// Answers every rule for one block.
     pub(super) fn block(&mut self, block: &Block, mut answer: impl FnMut(usize, &BlockSet)) {
         self.left.clone_from(&self.groups.uses);
-        let known = self.known(block);
-        if !known.is_empty() {
-            let mut set = self.take();
-            for (place, output) in self.program.outputs.iter().enumerate() {
-                self.eval(block, output.root);
-                match &self.slots[output.root] {
-                    Some(root) => set.copy_from(root),
-                    None => set.reset(0),
-                }
-                self.release(output.root);
-                set.intersect_with(&known);
-                if output.level == Level::Device {
-                    set.intersect_with(block.devices());
-                }
-                answer(place, &set);
+        let mut known = None;
+        let mut set = self.take();
+        for (place, output) in self.program.outputs.iter().enumerate() {
+            self.eval(block, output.root);
+            match &self.slots[output.root] {
+                Some(root) => set.copy_from(root),
+                None => set.reset(0),
             }
-            self.pool.push(set);
+            self.release(output.root);
+            if !self.groups.implies_known[output.root] {
+                set.intersect_with(known.get_or_insert_with(|| self.known(block)));
+            }
+            if output.level == Level::Device {
+                set.intersect_with(block.devices());
+            }
+            answer(place, &set);
         }
-        self.pool.push(known);
+        self.pool.push(set);
+        self.pool.extend(known);
         let pool = &mut self.pool;
         pool.extend(self.slots.iter_mut().filter_map(Option::take));
     }

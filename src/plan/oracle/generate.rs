@@ -35,7 +35,7 @@ use crate::rules::ast::Window;
 use crate::rules::ast::WindowKind;
 
 const SPAN: Span = Span { start: 0, end: 0 };
-const EVENTS: [&str; 3] = ["view", "buy", "Order Completed"];
+const EVENTS: [&str; 6] = ["view", "view", "view", "buy", "buy", "Order Completed"];
 const ATTRIBUTES: [&str; 2] = ["country", "plan"];
 const SPANS: [i64; 9] = [0, MINUTE, 2 * MINUTE, HOUR, DAY, 2 * DAY, 3 * DAY, 7 * DAY, 10 * DAY];
 
@@ -65,11 +65,21 @@ pub(super) fn scenario() -> BoxedStrategy<Scenario> {
         .prop_flat_map(|(true_for, retention, shift, jitter)| {
             let now = true_for + shift + if shift == 0 { 0 } else { jitter };
             (
-                proptest::collection::vec(event(true_for, now, retention), 0..24),
+                proptest::collection::vec(event(true_for, now, retention), 0..32),
+                proptest::collection::vec(proptest::option::weighted(0.3, gap()), 32),
                 proptest::collection::vec(rule(true_for, retention, 2), 1..5),
                 rule(true_for, retention, 0),
                 rule(true_for, retention, 1),
             )
+                .prop_map(move |(mut events, gaps, rules, first, second)| {
+                    for place in 1..events.len() {
+                        // Some follow another at just the distance that a `within` or a tie looks at.
+                        if let (Some(gap), time) = (gaps[place], events[place - 1].time) {
+                            events[place].time = time + gap;
+                        }
+                    }
+                    (events, rules, first, second)
+                })
                 .prop_map(move |(events, rules, first, second)| Scenario {
                     true_for,
                     now,
@@ -80,6 +90,11 @@ pub(super) fn scenario() -> BoxedStrategy<Scenario> {
                 })
         })
         .boxed()
+}
+
+fn gap() -> BoxedStrategy<i64> {
+    let exact = vec![0, 0, 1, 1000, 2000, MINUTE, 2 * MINUTE, HOUR, DAY];
+    (select(exact), select(vec![0, 0, 1])).prop_map(|(exact, more)| exact + more).boxed()
 }
 
 fn jitter() -> BoxedStrategy<i64> {
@@ -106,10 +121,10 @@ fn time(true_for: i64, now: i64, retention: i64) -> BoxedStrategy<i64> {
 fn identifier() -> BoxedStrategy<Identifier> {
     select(vec![
         ("cookie", "1"),
-        ("cookie", "2"),
+        ("cookie", "1"),
         ("gaid", "1"),
         ("user_id", "1"),
-        ("user_id", "2"),
+        ("user_id", "1"),
         ("email_sha256", "1"),
     ])
     .prop_map(|(namespace, value)| {
@@ -171,6 +186,48 @@ fn value() -> BoxedStrategy<Value> {
         .boxed()
 }
 
+/// Properties of an event: most often `a` and `b` with something that measures can take.
+fn properties() -> BoxedStrategy<Vec<(Box<str>, Value)>> {
+    let numbers = ["1", "2", "1.5", "-1", "0", "0.00015", r#""1""#, r#""2.0""#, "900000000000000"];
+    let number = || {
+        prop_oneof![
+            4 => select(numbers.to_vec()).prop_map(|text| parse_json(text.as_bytes()).unwrap()),
+            1 => value(),
+        ]
+    };
+    let names = vec!["items", "a.b", "page", "page.kind", "source", "locale", "utm"];
+    let maybe = |strategy| proptest::option::weighted(0.7, strategy);
+    let tricky = select(vec![
+        r#"{"a.b":null,"a":{"b":1}}"#,
+        r#"{"a.b":"x","a":{"b":1}}"#,
+        r#"{"a":{"b":null}}"#,
+        r#"{"a":[{"b":1},{"b":null},2,[{"b":"x"}]]}"#,
+        r#"{"a":[{"b":null}]}"#,
+        r#"{"a":[]}"#,
+        r#"{"a":[null]}"#,
+        r#"{"a":{"a":1}}"#,
+        r#"{"a":[[1,"x"],{"b":2}]}"#,
+        r#"{"items":[{"p":[]},{"p":null}]}"#,
+        r#"{"items":[{"p":1},{"p":"x"}]}"#,
+        r#"{"items":[{"a":{"b":1}},{"a.b":2}]}"#,
+        r#"{"items":{"p":{"p":1}}}"#,
+        r#"{"page":{"host":"x","kind":"x"},"site":"x","source":null,"utm":{"kind":1}}"#,
+        r#"{"page.kind":null,"page":{"kind":"x"},"page.host":"x"}"#,
+    ])
+    .prop_map(|text| match parse_json(text.as_bytes()) {
+        Ok(Value::Object(fields)) => fields,
+        other => panic!("an object, not {other:?}"),
+    });
+    let plain = (maybe(number()), maybe(number()), fields(select(names), value())).prop_map(
+        |(a, b, mut fields)| {
+            fields.extend(a.map(|value| ("a".into(), value)));
+            fields.extend(b.map(|value| ("b".into(), value)));
+            fields
+        },
+    );
+    prop_oneof![2 => plain, 1 => tricky].boxed()
+}
+
 fn fields(
     names: impl Strategy<Value = &'static str> + 'static,
     values: impl Strategy<Value = Value> + 'static,
@@ -212,12 +269,11 @@ fn maybe(texts: &'static [&'static str]) -> BoxedStrategy<Option<Box<str>>> {
 }
 
 fn event(true_for: i64, now: i64, retention: i64) -> BoxedStrategy<Event> {
-    let names = vec!["a", "b", "items", "a.b", "page", "page.kind", "source", "locale", "utm"];
     let what = (
         select(EVENTS.to_vec()),
         time(true_for, now, retention),
         proptest::collection::vec(identifier(), 1..3),
-        fields(select(names), value()),
+        properties(),
         fields(select(ATTRIBUTES.to_vec()), value()),
     );
     let around = (
@@ -446,7 +502,11 @@ fn rule(true_for: i64, retention: i64, segments: usize) -> BoxedStrategy<Rule> {
         "0.00005",
         "999999999999999999",
     ];
-    let aggregate = (0..4u8, property()).prop_map(|(kind, property)| match kind {
+    let measured_property = prop_oneof![
+        2 => select(vec!["a", "b"]).prop_map(|name| Property { path: vec![name.into()], span: SPAN }),
+        1 => property(),
+    ];
+    let aggregate = (0..4u8, measured_property).prop_map(|(kind, property)| match kind {
         0 => MeasureKind::Sum(property),
         1 => MeasureKind::Min(property),
         2 => MeasureKind::Max(property),
