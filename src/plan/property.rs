@@ -237,3 +237,117 @@ fn descend<'e>(value: &'e Value, levels: &[Box<str>]) -> Found<'e> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Device;
+    use crate::model::Identifier;
+    use crate::model::Namespace;
+    use crate::model::Page;
+    use crate::model::Source;
+    use crate::model::value::parse_json;
+
+    fn event(props: &str, url: &str) -> Event {
+        let Value::Object(props) = parse_json(props.as_bytes()).unwrap() else { panic!() };
+        Event {
+            site: "shop".into(),
+            name: "view".into(),
+            time: 0,
+            received: 0,
+            time_replaced: false,
+            source: Source::Api,
+            message_id: None,
+            ids: vec![Identifier::new(Namespace::new("cookie").unwrap(), "1").unwrap()],
+            props,
+            attrs: Vec::new(),
+            page: Page { url: Some(url.into()), ..Page::default() },
+            device: Device::default(),
+            bot: false,
+            country: None,
+            locale: None,
+        }
+    }
+
+    /// What a path finds, as JSON; what is found through an array in brackets.
+    fn found(props: &str, path: &[&str]) -> String {
+        let names: Vec<Box<str>> = path.iter().map(|name| Box::from(*name)).collect();
+        let event = event(props, "https://Shop.example/a");
+        let mut out = String::new();
+        match Path::new(&names).find(&event) {
+            Found::Missing => out.push_str("missing"),
+            Found::Text(text) => out.push_str(&text),
+            Found::One(value) => value.write_json(&mut out),
+            Found::Many(values) => {
+                Value::Array(values.into_iter().cloned().collect()).write_json(&mut out);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_literal_key_comes_first_and_ends_the_lookup() {
+        assert_eq!(found(r#"{"a.b":1,"a":{"b":2}}"#, &["a", "b"]), "1");
+        assert_eq!(found(r#"{"a.b":null,"a":{"b":2}}"#, &["a", "b"]), "null");
+        assert_eq!(found(r#"{"a":{"b":2}}"#, &["a", "b"]), "2");
+        assert_eq!(found(r#"{"a":{"b":2}}"#, &["a.b"]), "missing");
+        assert_eq!(found(r#"{"a":{"b.c":2}}"#, &["a", "b.c"]), "2");
+        assert_eq!(found(r#"{"a":{"b.c":2}}"#, &["a", "b", "c"]), "missing");
+    }
+
+    #[test]
+    fn through_an_array_the_path_goes_on_into_each_element() {
+        assert_eq!(found(r#"{"a":[{"b":1},{"b":null},2,{"b":"x"}]}"#, &["a", "b"]), r#"[1,"x"]"#);
+        assert_eq!(found(r#"{"a":[[{"b":1}],{"b":[]}]}"#, &["a", "b"]), "[1,[]]");
+        assert_eq!(found(r#"{"a":[{"b":null}]}"#, &["a", "b"]), "missing");
+        assert_eq!(found(r#"{"a":[]}"#, &["a", "b"]), "missing");
+        assert_eq!(found(r#"{"a":[]}"#, &["a"]), "[]");
+        assert_eq!(found(r#"{"a":"x"}"#, &["a", "b"]), "missing");
+    }
+
+    #[test]
+    fn a_built_in_hides_a_property_also_where_it_is_missing() {
+        let props =
+            r#"{"page":{"host":"x","kind":"y"},"page.title":"x","source":"x","locale":"x"}"#;
+        assert_eq!(found(props, &["page", "host"]), "shop.example");
+        assert_eq!(found(props, &["page.host"]), "shop.example");
+        assert_eq!(found(props, &["page", "title"]), "missing");
+        assert_eq!(found(props, &["locale"]), "missing");
+        assert_eq!(found(props, &["source"]), "api");
+        assert_eq!(found(props, &["page", "kind"]), r#""y""#);
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let part = |url: &str, part: BuiltIn| part.of(&event("{}", url)).map(Cow::into_owned);
+        for (url, host, path) in [
+            ("https://Shop.Example:8443/A%20b;x?y#z", Some("shop.example"), Some("/A%20b;x")),
+            ("http://me:pw@b@shop.example", Some("shop.example"), Some("/")),
+            ("https://shop.example?x=/y", Some("shop.example"), Some("/")),
+            ("https://shop.example#/y", Some("shop.example"), Some("/")),
+            ("http://[::1]:80/x", Some("[::1]"), Some("/x")),
+            ("http://[::1]/x", Some("[::1]"), Some("/x")),
+            ("file:///x", None, Some("/x")),
+            ("//shop.example/x", None, None),
+            ("/x", None, None),
+            ("mailto:a@b", None, None),
+            ("1x://shop.example/x", None, None),
+        ] {
+            assert_eq!(part(url, BuiltIn::PageHost).as_deref(), host, "{url}");
+            assert_eq!(part(url, BuiltIn::PagePath).as_deref(), path, "{url}");
+        }
+        for (query, source) in [
+            ("?utm_source=a+b%26%C3%A9", Some("a b&é")),
+            ("?x=1&utm_source=first&utm_source=second", Some("first")),
+            ("?utm_source=&utm_source=second", None),
+            ("?utm_source", None),
+            ("?utm%5Fsource=a", Some("a")),
+            ("?utm_source=%zz%4", Some("%zz%4")),
+            ("#?utm_source=a", None),
+            ("?a=b?utm_source=c&utm_source=d#e", Some("d")),
+        ] {
+            let url = format!("https://shop.example/{query}");
+            assert_eq!(part(&url, BuiltIn::UtmSource).as_deref(), source, "{url}");
+        }
+    }
+}

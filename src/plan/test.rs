@@ -207,3 +207,85 @@ impl Filter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::value::parse_json;
+    use crate::rules::ast::RuleKind;
+
+    /// The values, as JSON, that pass a test.
+    fn passing<'a>(test: &str, values: &[&'a str]) -> Vec<&'a str> {
+        let (rule, diagnostics) = crate::rules::parse(&format!("profile.x {test}"));
+        assert_eq!(diagnostics, [], "{test}");
+        let RuleKind::Attribute { test, .. } = &rule.kind else { panic!() };
+        let test = Test::new(test).unwrap();
+        let passes = |json: &&&str| test.passes_value(&parse_json(json.as_bytes()).unwrap());
+        values.iter().filter(passes).copied().collect()
+    }
+
+    const VALUES: [&str; 16] = [
+        "null",
+        "true",
+        "1",
+        "1.50",
+        "-0",
+        "15e-1",
+        r#""1.5""#,
+        r#""1.50""#,
+        r#""x""#,
+        r#""true""#,
+        r#""""#,
+        "{}",
+        "[]",
+        "[null]",
+        r#"[[1],"x"]"#,
+        r#""+1""#,
+    ];
+
+    #[test]
+    fn equality_follows_the_literal() {
+        let all = |test: &str| passing(test, &VALUES);
+        assert_eq!(all("= 1.5"), ["1.50", "15e-1", r#""1.5""#, r#""1.50""#]);
+        assert_eq!(all(r#"= "1.5""#), ["1.50", "15e-1", r#""1.5""#]);
+        assert_eq!(all("= true"), ["true", r#""true""#]);
+        assert_eq!(all(r#"= "0""#), ["-0"]);
+        assert_eq!(all("= 1"), ["1", r#"[[1],"x"]"#]);
+        assert_eq!(all(r#"in (1, "")"#), ["1", r#""""#, r#"[[1],"x"]"#]);
+    }
+
+    #[test]
+    fn inequality_asks_each_element_that_is_there() {
+        let not_one = passing("!= 1", &VALUES);
+        assert!(!not_one.contains(&"null") && !not_one.contains(&"[]"));
+        assert!(!not_one.contains(&"[null]") && !not_one.contains(&"1"));
+        assert!(not_one.contains(&"{}") && not_one.contains(&r#"[[1],"x"]"#));
+        assert_eq!(
+            passing("not in (1, true)", &["1", "true", "2", "[1,2]", "[1]", "null"]),
+            ["2", "[1,2]"]
+        );
+    }
+
+    #[test]
+    fn order_is_of_numbers_or_of_bytes() {
+        assert_eq!(passing("< 1.5", &VALUES), ["1", "-0", r#"[[1],"x"]"#]);
+        assert_eq!(
+            passing(r#"< "1""#, &["0.5", "-1", "1", "10", r#""""#, "true"]),
+            ["0.5", "-1", r#""""#]
+        );
+        assert_eq!(passing("< true", &VALUES), [""; 0]);
+        let big = ["9007199254740992", "9007199254740993"];
+        assert_eq!(passing("> 9007199254740992", &big), ["9007199254740993"]);
+    }
+
+    #[test]
+    fn texts_and_existence() {
+        assert_eq!(passing(r#"contains "5""#, &VALUES), ["1.50", "15e-1", r#""1.5""#, r#""1.50""#]);
+        assert_eq!(passing(r#"ends with "5""#, &VALUES), ["1.50", "15e-1", r#""1.5""#]);
+        assert_eq!(passing(r#"matches "^t""#, &VALUES), ["true", r#""true""#]);
+        assert_eq!(
+            passing("exists", &["null", "0", "{}", "[]", "[null]", r#""""#]),
+            ["0", "{}", "[]", "[null]", r#""""#]
+        );
+    }
+}

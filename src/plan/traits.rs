@@ -281,3 +281,60 @@ fn numeric(found: &Found<'_>) -> Option<Decimal> {
         Found::One(_) | Found::Many(_) | Found::Missing => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(rule: &str) -> TraitSpec {
+        let (rule, diagnostics) = rules::parse(rule);
+        assert_eq!(diagnostics, []);
+        match &rule.kind {
+            RuleKind::Did { selector, .. } => TraitSpec::new(selector, None),
+            RuleKind::Measure { measure: MeasureKind::Sum(property), selector, .. } => {
+                TraitSpec::new(selector, Some(property))
+            }
+            _ => panic!(),
+        }
+    }
+
+    #[test]
+    fn the_same_said_otherwise_is_one_trait() {
+        let same = [
+            r#"did x[a = 1 and (b in ("u", "v") and page.host = "h")]"#,
+            r#"did x[`page.host` = "h" and b in ("v", "u", "u") and not not a in (1.0)] in 7d"#,
+        ];
+        assert_eq!(spec(same[0]), spec(same[1]));
+        assert_ne!(spec("did x[`a.b` = 1]"), spec("did x[a.b = 1]"));
+        assert_ne!(spec("did x[a = 1]"), spec(r#"did x[a = "1"]"#));
+        assert_ne!(spec("sum x.a > 1"), spec("sum x.b > 1"));
+        assert_ne!(spec("sum x.a > 1"), spec("did x"));
+    }
+
+    #[test]
+    fn texts_are_read_back() {
+        for (rule, text) in [
+            ("did `Order Completed` in 7d", "did `Order Completed`"),
+            ("sum x[b > 1].a in 7d >= 3", "sum x[b > 1].a"),
+            ("sum x.`a.b` < 0", "sum x.`a.b`"),
+        ] {
+            assert_eq!(spec(rule).to_string(), text);
+            assert_eq!(TraitSpec::parse(text), Some(spec(rule)));
+        }
+        for wrong in ["", "did x and did y", "did x in 7d", "count x", "("] {
+            let read = TraitSpec::parse(wrong);
+            assert!(read.is_none(), "{wrong}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_trait_that_is_removed_brings_no_facts() {
+        let mut traits = TraitSet::new();
+        traits.insert(TraitId(1), spec("did x")).unwrap();
+        traits.insert(TraitId(2), spec("sum x.a > 0")).unwrap();
+        assert_eq!(traits.id(&spec("did x in 1d")), Some(TraitId(1)));
+        traits.remove(TraitId(1));
+        assert_eq!(traits.id(&spec("did x")), None);
+        assert_eq!(traits.iter().map(|(id, _)| id).collect::<Vec<_>>(), [TraitId(2)]);
+    }
+}

@@ -201,6 +201,35 @@ fn ask(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 16 * cases(), ..ProptestConfig::default() })]
+    #[test]
+    fn filters_and_measured_values_agree(
+        (event, filters, properties) in generate::filtered()
+    ) {
+        for filter in &filters {
+            let compiled = plan::test::Filter::new(filter).unwrap();
+            prop_assert_eq!(compiled.takes(&event), super::meets(filter, &event), "{:?}", filter);
+        }
+        let selector = rules::ast::Selector {
+            event: rules::ast::Name { text: event.name.clone(), span: rules::Span::default() },
+            filter: None,
+            span: rules::Span::default(),
+        };
+        for property in &properties {
+            let mut traits = TraitSet::new();
+            traits.insert(TraitId(1), TraitSpec::new(&selector, Some(property))).unwrap();
+            let mut facts = Vec::new();
+            let out_of_range = traits.facts(&event, &mut facts);
+            let number = super::value::number_of(&property.path, &event);
+            let expected = number.as_ref().and_then(|number| number.measure());
+            let found = facts.get(1).and_then(|(_, value)| *value).map(|value| i128::from(value.0));
+            prop_assert_eq!(found, expected, "{:?}", property);
+            prop_assert_eq!(out_of_range, u32::from(number.is_some() && expected.is_none()));
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn bitmaps_one_profile_and_the_naive_evaluator_agree(scenario in generate::scenario()) {

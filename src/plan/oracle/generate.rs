@@ -66,7 +66,7 @@ pub(super) fn scenario() -> BoxedStrategy<Scenario> {
             let now = true_for + shift + if shift == 0 { 0 } else { jitter };
             (
                 proptest::collection::vec(event(true_for, now, retention), 0..32),
-                proptest::collection::vec(proptest::option::weighted(0.3, gap()), 32),
+                proptest::collection::vec(proptest::option::weighted(0.4, gap()), 32),
                 proptest::collection::vec(rule(true_for, retention, 2), 1..5),
                 rule(true_for, retention, 0),
                 rule(true_for, retention, 1),
@@ -76,6 +76,7 @@ pub(super) fn scenario() -> BoxedStrategy<Scenario> {
                         // Some follow another at just the distance that a `within` or a tie looks at.
                         if let (Some(gap), time) = (gaps[place], events[place - 1].time) {
                             events[place].time = time + gap;
+                            events[place].ids = events[place - 1].ids.clone();
                         }
                     }
                     (events, rules, first, second)
@@ -99,6 +100,13 @@ fn gap() -> BoxedStrategy<i64> {
 
 fn jitter() -> BoxedStrategy<i64> {
     select(vec![0, 0, 0, 1, -1, 59_999, -59_999, MINUTE, -MINUTE, 30_500]).boxed()
+}
+
+/// One event and one filter, for comparing tests of values alone.
+pub(super) fn filtered() -> BoxedStrategy<(Event, Vec<Filter>, Vec<Property>)> {
+    let filters = proptest::collection::vec(filter(), 1..8);
+    let properties = proptest::collection::vec(property(), 1..8);
+    (event(0, 0, DAY), filters, properties).boxed()
 }
 
 /// A time at, or just beside, an edge of a window, a minute, a day or the retention.
