@@ -80,7 +80,8 @@ impl<'a> Visitor<'a> {
         self.headers.get(USER_AGENT)?.to_str().ok()
     }
 
-    /// The country that the configured header tells, as two capital letters.
+    /// The country that the configured header tells, as two capital letters. It is read from any
+    /// peer, trusted proxy or not: who may send events may state `geo.country` in them anyway.
     pub(super) fn country(&self, shared: &Shared) -> Option<String> {
         let header = self.headers.get(shared.country_header.as_ref()?)?.to_str().ok()?.trim();
         let is_country = header.len() == 2 && header.bytes().all(|b| b.is_ascii_alphabetic());

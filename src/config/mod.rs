@@ -58,7 +58,8 @@ pub struct Collect {
     pub workers: usize,
     /// Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count. Default none.
     pub trusted_proxies: Vec<std::net::IpAddr>,
-    /// The header in which a trusted proxy tells the visitor's country. Default none.
+    /// The header in which a proxy tells the visitor's country, for events that state none.
+    /// Default none.
     pub country_header: Option<String>,
     /// Whether the cookie is partitioned by top-level site (CHIPS). Default `false`.
     pub cookie_partitioned: bool,
