@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::model::Record;
 use crate::net::Clock;
 use crate::store::embedded::State;
-use crate::store::embedded::state_tests::on_a_disk_that_can_be_full;
+use crate::store::embedded::state_tests::Faulty;
 use crate::store::journal::Journal;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -97,13 +97,13 @@ fn a_pin_is_true_for_the_clock_where_all_is_folded() {
 fn a_full_disk_is_said_and_nothing_is_lost() {
     let world = World::new(options());
     let dir = tempfile::tempdir().unwrap();
-    let (state, full) = on_a_disk_that_can_be_full(dir.path());
-    let engine = started_with(&world, state);
+    let disk = Faulty::default();
+    let engine = started_with(&world, disk.state(dir.path()));
     let send = |cookie: &str| world.append(&[Record::Event(event(cookie, "view", T0))]);
     send("a");
     engine.settle(LONG).unwrap();
     assert!(engine.commit(LONG));
-    full.store(true, Ordering::Relaxed);
+    disk.is_full(true);
     send("b");
     engine.settle(LONG).unwrap();
     assert!(!engine.commit(Duration::from_millis(1)));
@@ -113,7 +113,7 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
     send("c");
     assert_eq!(engine.settle(LONG).unwrap().next_record, 3);
     assert_eq!(engine.committed().next_record, 1);
-    full.store(false, Ordering::Relaxed);
+    disk.is_full(false);
     assert!(engine.commit(LONG));
     assert_eq!((engine.committed().next_record, engine.health()), (3, Health::Well));
     drop(engine);

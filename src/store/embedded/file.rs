@@ -1,11 +1,12 @@
-//! One redb file: opened with its version checked, and opened again after an I/O error.
+//! One redb file: opened with its format checked, and opened again after an error that is no end.
 //!
 //! redb refuses all work after an I/O error until the file is opened anew; here that is done by the next
-//! call, so that a full disk is a failed call and no more. What the tables hold is the ports' business.
+//! call, so that a full disk is a failed call and no more. After a failed sync no call succeeds
+//! ([`disk`](super::disk)). What the tables hold is the ports' business.
 
 use std::io;
-use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 use parking_lot::RwLockReadGuard;
@@ -16,22 +17,43 @@ use redb::ReadableDatabase;
 use redb::TableDefinition;
 use redb::WriteTransaction;
 
+use super::disk::Opener;
+use super::disk::Trust;
+use super::disk::Watched;
+use super::disk::is_full;
+use super::disk::on_disk;
+use super::disk::stop_the_process;
+use super::journal::OnFatal;
+use super::sync_dir;
+use crate::model::Malformed;
 use crate::store::StoreError;
 
 /// Numbers and small rows by name; every file has it, with its format under `format`.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// What redb may keep of a file in memory.
-const CACHE: usize = 64 << 20;
+/// What a file is.
+pub(super) struct Layout {
+    /// The format of its tables and rows, with its version.
+    pub(super) format: String,
+    /// The way out for who has no backup.
+    pub(super) start_over: &'static str,
+    /// Bytes of it that redb may keep in memory.
+    pub(super) cache: usize,
+}
 
-/// How a file is opened or made.
-pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
+/// How the bytes of a file are reached, and what happens when they can no longer be relied on.
+pub(super) struct Access {
+    pub(super) opener: Opener,
+    pub(super) on_fatal: OnFatal,
+}
 
 /// Why a transaction was given up.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// redb failed.
     Redb(redb::Error),
+    /// A row cannot be read.
+    Malformed(Malformed),
     /// The caller gave it up.
     Own(StoreError),
 }
@@ -48,6 +70,12 @@ macro_rules! from_redb {
 from_redb!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
 from_redb!(DatabaseError);
 
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Own(error)
@@ -57,7 +85,9 @@ impl From<StoreError> for Failure {
 /// A redb file of a known format.
 pub(super) struct RedbFile {
     path: PathBuf,
+    layout: Layout,
     opener: Opener,
+    trust: Arc<Trust>,
     open: RwLock<Option<Database>>,
 }
 
@@ -67,20 +97,24 @@ impl std::fmt::Debug for RedbFile {
     }
 }
 
-/// Opens or makes a file in the file system.
-pub(super) fn on_disk() -> Opener {
-    Box::new(|path| Database::builder().set_cache_size(CACHE).create(path))
+impl Access {
+    /// A file in the file system; the process stops with code 3 where it can no longer be relied on.
+    pub(super) fn on_disk(path: &std::path::Path) -> Self {
+        Self { opener: on_disk(), on_fatal: stop_the_process(path) }
+    }
 }
 
 impl RedbFile {
     /// Opens the file, or makes it: then `make` fills it in the transaction that gives it its format.
     pub(super) fn open(
         path: PathBuf,
-        opener: Opener,
-        format: &str,
+        access: Access,
+        layout: Layout,
         make: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
     ) -> Result<Self, StoreError> {
-        let file = Self { path, opener, open: RwLock::new(None) };
+        let Access { opener, on_fatal } = access;
+        let trust = Trust::new(on_fatal);
+        let file = Self { path, layout, opener, trust, open: RwLock::new(None) };
         let found = file.read(|read| match read.open_table(META) {
             Ok(meta) => Ok(meta.get("format")?.map(|bytes| bytes.value().to_vec())),
             // A file without tables is one whose making was cut short.
@@ -88,27 +122,33 @@ impl RedbFile {
                 None => Ok(None),
                 Some(_) => Ok(Some(Vec::new())),
             },
+            Err(redb::TableError::TableTypeMismatch { .. }) => Ok(Some(Vec::new())),
             Err(error) => Err(error.into()),
         })?;
+        let format = file.layout.format.as_bytes();
         match found {
-            Some(found) if found == format.as_bytes() => {}
+            Some(found) if found == format => {}
             Some(found) => {
                 let found = String::from_utf8_lossy(&found).into_owned();
                 let found = if found.is_empty() { "unknown" } else { &found };
-                return Err(file.malformed(
-                    &format!(
-                        "its format is `{found}` and this version reads `{format}`; start the \
-                         version that wrote it, or move the data directory away and start with \
-                         an empty one"
-                    ),
-                    None,
-                ));
+                let Layout { format, start_over, .. } = &file.layout;
+                let hint = format!(
+                    "its format is `{found}` and this version reads `{format}`; start the version \
+                     that wrote it, or {start_over}"
+                );
+                return Err(file.malformed(hint, None));
             }
-            None => file.write(|write| {
-                make(write)?;
-                write.open_table(META)?.insert("format", format.as_bytes())?;
-                Ok(())
-            })?,
+            None => {
+                // The name of a new file has to last before anything counts on what is in it.
+                if let Some(dir) = file.path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+                    sync_dir(dir).map_err(|error| file.unavailable(error))?;
+                }
+                file.write(|write| {
+                    make(write)?;
+                    write.open_table(META)?.insert("format", format)?;
+                    Ok(())
+                })?;
+            }
         }
         Ok(file)
     }
@@ -149,18 +189,11 @@ impl RedbFile {
         std::fs::metadata(&self.path).ok().map(|meta| meta.len())
     }
 
-    /// An error that says the file holds what cannot be read.
-    pub(super) fn malformed(
-        &self,
-        hint: &str,
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> StoreError {
-        let what = self.path.display().to_string();
-        StoreError::Malformed { what, hint: hint.to_owned(), source }
-    }
-
     fn opened(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, StoreError> {
         loop {
+            if self.trust.is_lost() {
+                return Err(self.unavailable("it could not be made durable, and the process stops"));
+            }
             let open = self.open.read();
             if open.is_some() {
                 return Ok(open);
@@ -168,7 +201,7 @@ impl RedbFile {
             drop(open);
             let mut open = self.open.write();
             if open.is_none() {
-                match (self.opener)(&self.path) {
+                match self.database() {
                     Ok(database) => *open = Some(database),
                     Err(error) => {
                         drop(open);
@@ -179,38 +212,64 @@ impl RedbFile {
         }
     }
 
+    fn database(&self) -> Result<Database, DatabaseError> {
+        let file = (self.opener)(&self.path).map_err(redb::StorageError::from)?;
+        let file = Watched::new(file, Arc::clone(&self.trust));
+        Database::builder().set_cache_size(self.layout.cache).create_with_backend(file)
+    }
+
     fn failed(&self, failure: Failure) -> StoreError {
+        let restore = |what: &str| {
+            let start_over = self.layout.start_over;
+            format!("{what}; restore the data directory from a backup, or {start_over}")
+        };
         let error = match failure {
             Failure::Own(error) => return error,
+            Failure::Malformed(malformed) => {
+                return self.malformed(restore("a row is damaged"), Some(Box::new(malformed)));
+            }
             Failure::Redb(error) => error,
         };
-        let what = self.path.display().to_string();
         match error {
             redb::Error::Io(io) => {
                 self.close();
+                if is_full(&io) {
+                    let what = self.path.display().to_string();
+                    return StoreError::Full { what, source: Box::new(io) };
+                }
                 match io.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        StoreError::Full { what, source: Box::new(io) }
+                    io::ErrorKind::InvalidData => {
+                        self.malformed(restore("it is no file of this program"), Some(Box::new(io)))
                     }
-                    io::ErrorKind::InvalidData => self.malformed(
-                        "it is no file of this program; restore it from a backup",
-                        Some(Box::new(io)),
-                    ),
-                    _ => StoreError::Unavailable { what, source: Box::new(io) },
+                    _ => self.unavailable(io),
                 }
             }
             redb::Error::Corrupted(_)
             | redb::Error::UpgradeRequired(_)
+            | redb::Error::TypeDefinitionChanged { .. }
             | redb::Error::TableTypeMismatch { .. }
-            | redb::Error::TableDoesNotExist(_) => self.malformed(
-                "it is damaged, or of another version; restore the data directory from a backup",
-                Some(Box::new(error)),
-            ),
+            | redb::Error::TableDoesNotExist(_) => self
+                .malformed(restore("it is damaged, or of another version"), Some(Box::new(error))),
             error => {
                 self.close();
-                StoreError::Unavailable { what, source: Box::new(error) }
+                self.unavailable(error)
             }
         }
+    }
+
+    fn unavailable(
+        &self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> StoreError {
+        StoreError::Unavailable { what: self.path.display().to_string(), source: source.into() }
+    }
+
+    fn malformed(
+        &self,
+        hint: String,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> StoreError {
+        StoreError::Malformed { what: self.path.display().to_string(), hint, source }
     }
 
     /// Lets go of the file, so that the next call opens it anew.
@@ -227,11 +286,15 @@ mod tests {
     fn a_file_of_another_format_is_refused_with_the_way_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.redb");
-        let open = |format| RedbFile::open(path.clone(), on_disk(), format, |_| Ok(()));
+        let open = |format: &str| {
+            let start_over = "move it away";
+            let layout = Layout { format: format.to_owned(), start_over, cache: 1 << 20 };
+            RedbFile::open(path.clone(), Access::on_disk(&path), layout, |_| Ok(()))
+        };
         drop(open("a-1").unwrap());
         drop(open("a-1").unwrap());
         let error = open("a-2").unwrap_err().to_string();
-        assert!(error.contains("`a-1`") && error.contains("start the version"), "{error}");
+        assert!(error.contains("`a-1`") && error.contains("or move it away"), "{error}");
         std::fs::write(&path, vec![7; 100_000]).unwrap();
         assert!(!open("a-1").unwrap_err().is_retryable());
     }

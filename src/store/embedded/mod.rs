@@ -3,6 +3,7 @@
 //! The journal is files of its own; small state lies in redb files, one for each port, written by one
 //! transaction a call.
 
+mod disk;
 mod file;
 pub mod journal;
 pub mod ledger;

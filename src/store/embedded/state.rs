@@ -4,11 +4,11 @@ use std::path::Path;
 
 use redb::ReadableTable;
 
+use super::file::Access;
 use super::file::Failure;
+use super::file::Layout;
 use super::file::META;
-use super::file::Opener;
 use super::file::RedbFile;
-use super::file::on_disk;
 use super::state_rows::Row;
 use super::state_tables::ARCHIVED;
 use super::state_tables::Bytes;
@@ -60,6 +60,8 @@ use crate::store::state::TakeBytes;
 use crate::store::state::TakePiece;
 use crate::store::state::TraitRow;
 
+const FILE: &str = "state.redb";
+
 /// The fold's state on the local disk.
 #[derive(Debug)]
 pub struct State {
@@ -71,30 +73,27 @@ impl State {
     ///
     /// A store that was made with another number of shards keeps it: see [`Loaded::identity`].
     pub fn open(directory: &Path, shards: u16) -> Result<Self, StoreError> {
-        Self::open_with(directory, shards, on_disk())
+        let access = Access::on_disk(&directory.join(FILE));
+        Self::open_with(directory, shards, access)
     }
 
     /// Opens it by other means than the file system's.
     pub(super) fn open_with(
         directory: &Path,
         shards: u16,
-        opener: Opener,
+        access: Access,
     ) -> Result<Self, StoreError> {
-        // The format of tables and rows here, and of the contents that others write.
-        let format = format!("throng-state-1.{CONTENT_VERSION}");
-        let path = directory.join("state.redb");
-        Ok(Self { file: RedbFile::open(path, opener, &format, |write| make(write, shards))? })
-    }
-
-    pub(super) fn bad(&self, malformed: Malformed) -> Failure {
-        Failure::Own(self.file.malformed(
-            "a row is damaged; restore the data directory from a backup",
-            Some(Box::new(malformed)),
-        ))
+        let layout = Layout {
+            // The format of tables and rows here, and of the contents that others write.
+            format: format!("throng-state-1.{CONTENT_VERSION}"),
+            start_over: "move the data directory away and start with an empty one",
+            cache: 64 << 20,
+        };
+        let path = directory.join(FILE);
+        Ok(Self { file: RedbFile::open(path, access, layout, |write| make(write, shards))? })
     }
 
     pub(super) fn meta<R>(
-        &self,
         table: &impl ReadableTable<&'static str, Bytes>,
         name: &str,
     ) -> Result<Option<R>, Failure>
@@ -102,48 +101,43 @@ impl State {
         R: for<'k> Row<Key<'k> = ()>,
     {
         let Some(bytes) = table.get(name)? else { return Ok(None) };
-        R::read((), bytes.value()).map(Some).map_err(|error| self.bad(error))
+        Ok(Some(R::read((), bytes.value())?))
     }
 }
 
 impl Port for State {
     fn load(&self) -> Result<Loaded, StoreError> {
         self.file.read(|read| {
-            let bad = |error| self.bad(error);
             let meta = read.open_table(META)?;
-            let next_trait: u64 = self.meta(&meta, NEXT_TRAIT)?.unwrap_or(1);
+            let next_trait: u64 = Self::meta(&meta, NEXT_TRAIT)?.unwrap_or(1);
             let mut loaded = Loaded {
-                identity: self
-                    .meta(&meta, IDENTITY)?
-                    .ok_or_else(|| bad(Malformed("no identity")))?,
-                checkpoint: self.meta(&meta, CHECKPOINT)?.unwrap_or_default(),
+                identity: Self::meta(&meta, IDENTITY)?.ok_or(Malformed("no identity"))?,
+                checkpoint: Self::meta(&meta, CHECKPOINT)?.unwrap_or_default(),
                 namespaces: Vec::new(),
                 skips: Vec::new(),
                 imports: Vec::new(),
                 traits: Vec::new(),
-                next_trait: u32::try_from(next_trait)
-                    .map_err(|_| bad(Malformed("a trait's number")))?,
+                next_trait: u32::try_from(next_trait).map_err(|_| Malformed("a trait's number"))?,
                 schema: Vec::new(),
                 manifest: Vec::new(),
-                archived: self.meta(&meta, ARCHIVED)?.unwrap_or_default(),
+                archived: Self::meta(&meta, ARCHIVED)?.unwrap_or_default(),
             };
             for entry in read.open_table(NAMESPACES)?.iter()? {
                 let (number, name) = entry?;
-                let name =
-                    Namespace::new(name.value()).map_err(|_| bad(Malformed("a namespace")))?;
+                let name = Namespace::new(name.value()).map_err(|_| Malformed("a namespace"))?;
                 loaded.namespaces.push((number.value(), name));
             }
             for entry in read.open_table(SKIPS)?.iter()? {
                 let (key, row) = entry?;
-                loaded.skips.push(SkipChunk::read(key.value(), row.value()).map_err(bad)?);
+                loaded.skips.push(SkipChunk::read(key.value(), row.value())?);
             }
             for entry in read.open_table(IMPORTS)?.iter()? {
                 let (key, row) = entry?;
-                loaded.imports.push(ImportProgress::read(key.value(), row.value()).map_err(bad)?);
+                loaded.imports.push(ImportProgress::read(key.value(), row.value())?);
             }
             for entry in read.open_table(TRAITS)?.iter()? {
                 let (key, row) = entry?;
-                loaded.traits.push(TraitRow::read(key.value(), row.value()).map_err(bad)?);
+                loaded.traits.push(TraitRow::read(key.value(), row.value())?);
             }
             for entry in read.open_table(SCHEMA)?.iter()? {
                 let (key, row) = entry?;
@@ -151,7 +145,7 @@ impl Port for State {
             }
             for entry in read.open_table(MANIFEST)?.iter()? {
                 let (key, row) = entry?;
-                loaded.manifest.push(ManifestRow::read(key.value(), row.value()).map_err(bad)?);
+                loaded.manifest.push(ManifestRow::read(key.value(), row.value())?);
             }
             Ok(loaded)
         })
@@ -167,7 +161,7 @@ impl Port for State {
                     0 => PartKind::Owners,
                     1 => PartKind::Others,
                     2 => PartKind::Profiles,
-                    _ => return Err(self.bad(Malformed("an unknown kind of image"))),
+                    _ => return Err(Malformed("an unknown kind of image").into()),
                 };
                 take(Piece::Image(Part { block, kind }, bytes.value()))?;
             }
@@ -227,18 +221,18 @@ impl Port for State {
     fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
         self.file.write(|write| {
             let stored: Checkpoint =
-                self.meta(&write.open_table(META)?, CHECKPOINT)?.unwrap_or_default();
+                Self::meta(&write.open_table(META)?, CHECKPOINT)?.unwrap_or_default();
             if stored.commit >= commit.checkpoint.commit {
                 return Ok(());
             }
-            self.keep_columns(write, commit)?;
-            self.keep_registries(write, commit)?;
+            Self::keep_columns(write, commit)?;
+            Self::keep_registries(write, commit)?;
             Self::keep_imports(write, commit)?;
             Self::keep_seen(write, commit)?;
             if let Some(skips) = &commit.skips {
                 write.open_table(SKIPS)?.insert(skips.first, &skips.row()[..])?;
             }
-            self.keep_dead_letters(write, commit)?;
+            Self::keep_dead_letters(write, commit)?;
             write.open_table(META)?.insert(CHECKPOINT, &commit.checkpoint.row()[..])?;
             Ok(())
         })
@@ -270,8 +264,7 @@ impl Port for State {
             let mut skips = write.open_table(SKIPS)?;
             loop {
                 let Some((key, row)) = skips.first()? else { break };
-                let chunk =
-                    SkipChunk::read(key.value(), row.value()).map_err(|error| self.bad(error))?;
+                let chunk = SkipChunk::read(key.value(), row.value())?;
                 if chunk.last >= commit.reached.next_record {
                     break;
                 }
@@ -299,7 +292,7 @@ impl Port for State {
                 let (key, row) = entry?;
                 let (record, part) = key.value();
                 let letter = DeadLetter::read(EventNo { record, part }, row.value());
-                letters.push(letter.map_err(|error| self.bad(error))?);
+                letters.push(letter?);
             }
             Ok(letters)
         })
@@ -309,14 +302,14 @@ impl Port for State {
         self.file.read(|read| {
             let table = read.open_table(DEAD_LETTERS)?;
             let Some(row) = table.get((event.record, event.part))? else { return Ok(None) };
-            DeadLetter::read(event, row.value()).map(Some).map_err(|error| self.bad(error))
+            Ok(Some(DeadLetter::read(event, row.value())?))
         })
     }
 
     fn drop_dead_letters(&self, events: &[EventNo]) -> Result<u64, StoreError> {
         self.file.write(|write| {
             let mut meta = write.open_table(META)?;
-            let mut bytes: u64 = self.meta(&meta, LETTER_BYTES)?.unwrap_or(0);
+            let mut bytes: u64 = Self::meta(&meta, LETTER_BYTES)?.unwrap_or(0);
             let mut table = write.open_table(DEAD_LETTERS)?;
             let mut dropped = 0;
             for event in events {
@@ -342,7 +335,7 @@ impl Port for State {
             let mut lines = Vec::new();
             for entry in table.range((import, from)..=(import, u64::MAX))?.take(limit) {
                 let (_, row) = entry?;
-                lines.push(RejectedLine::read((), row.value()).map_err(|error| self.bad(error))?);
+                lines.push(RejectedLine::read((), row.value())?);
             }
             Ok(lines)
         })
@@ -351,7 +344,7 @@ impl Port for State {
     fn reserve_generations(&self, count: u64) -> Result<u64, StoreError> {
         self.file.write(|write| {
             let mut meta = write.open_table(META)?;
-            let first: u64 = self.meta(&meta, GENERATION)?.unwrap_or(1);
+            let first: u64 = Self::meta(&meta, GENERATION)?.unwrap_or(1);
             meta.insert(GENERATION, &first.saturating_add(count).row()[..])?;
             Ok(first)
         })

@@ -64,12 +64,11 @@ pub(super) const LETTER_BYTES: &str = "dead_letter_bytes";
 
 impl State {
     pub(super) fn keep_dead_letters(
-        &self,
         write: &WriteTransaction,
         commit: &Commit,
     ) -> Result<(), Failure> {
         let mut meta = write.open_table(META)?;
-        let mut bytes: u64 = self.meta(&meta, LETTER_BYTES)?.unwrap_or(0);
+        let mut bytes: u64 = Self::meta(&meta, LETTER_BYTES)?.unwrap_or(0);
         let mut table = write.open_table(DEAD_LETTERS)?;
         for letter in &commit.dead_letters {
             let row = letter.row();
@@ -80,8 +79,7 @@ impl State {
         loop {
             let Some((key, row)) = table.first()? else { break };
             let (record, part) = key.value();
-            let letter = DeadLetter::read(EventNo { record, part }, row.value())
-                .map_err(|error| self.bad(error))?;
+            let letter = DeadLetter::read(EventNo { record, part }, row.value())?;
             if letter.time >= oldest && bytes <= DEAD_LETTER_BYTES {
                 break;
             }
@@ -93,11 +91,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn keep_columns(
-        &self,
-        write: &WriteTransaction,
-        commit: &Commit,
-    ) -> Result<(), Failure> {
+    pub(super) fn keep_columns(write: &WriteTransaction, commit: &Commit) -> Result<(), Failure> {
         let mut deltas = write.open_table(DELTAS)?;
         for (shard, bytes) in &commit.deltas {
             deltas.insert((*shard, commit.checkpoint.commit), &bytes[..])?;
@@ -109,7 +103,7 @@ impl State {
         let mut columns = write.open_table(COLUMNS)?;
         let mut profiles = write.open_table(PROFILES)?;
         if drops {
-            let identity: Option<Identity> = self.meta(&write.open_table(META)?, IDENTITY)?;
+            let identity: Option<Identity> = Self::meta(&write.open_table(META)?, IDENTITY)?;
             for shard in 0..identity.map_or(0, |identity| identity.shards) {
                 if let Some(day) = commit.drop_before {
                     columns.retain_in((shard, Day::MIN, 0, 0)..(shard, day, 0, 0), |_, _| false)?;
@@ -150,13 +144,12 @@ impl State {
     }
 
     pub(super) fn keep_registries(
-        &self,
         write: &WriteTransaction,
         commit: &Commit,
     ) -> Result<(), Failure> {
         if !commit.traits.is_empty() || !commit.dropped_traits.is_empty() {
             let mut meta = write.open_table(META)?;
-            let mut next: u64 = self.meta(&meta, NEXT_TRAIT)?.unwrap_or(1);
+            let mut next: u64 = Self::meta(&meta, NEXT_TRAIT)?.unwrap_or(1);
             let mut traits = write.open_table(TRAITS)?;
             for row in &commit.traits {
                 traits.insert(row.id, &row.row()[..])?;

@@ -1,15 +1,17 @@
-//! The contracts of the port, and what is this backend's own: a full disk, and files as a crash leaves them.
+//! The contracts of the port, and what is this backend's own: a disk with faults, and files as a crash leaves
+//! them.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
-use redb::Database;
+use parking_lot::Mutex;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
+use super::file::Access;
 use super::state::State;
 use crate::store::StoreError;
 use crate::store::conformance;
@@ -37,18 +39,29 @@ fn a_store_keeps_the_shards_it_was_made_with() {
     assert_eq!(state.load().unwrap().identity.shards, 16);
 }
 
-/// A file on a disk that can be full.
+/// What a disk does with what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Full,
+    WriteFails,
+    SyncFails,
+    /// It took what was written, and finds no room for it when it has to.
+    SyncFindsNoRoom,
+}
+
+/// A file on a disk that can have a fault.
 #[derive(Debug)]
 struct Disk {
     file: FileBackend,
-    full: Arc<AtomicBool>,
+    fault: Arc<Mutex<Option<Fault>>>,
 }
 
 impl Disk {
-    fn room(&self) -> Result<(), io::Error> {
-        match self.full.load(Ordering::Relaxed) {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
+    fn write(&self) -> Result<(), io::Error> {
+        match *self.fault.lock() {
+            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
+            Some(Fault::WriteFails) => Err(io::Error::other("a bad sector")),
+            _ => Ok(()),
         }
     }
 }
@@ -61,29 +74,60 @@ impl StorageBackend for Disk {
         self.file.read(offset, out)
     }
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.room()?;
+        self.write()?;
         self.file.set_len(len)
     }
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.file.sync_data()
+        match *self.fault.lock() {
+            Some(Fault::SyncFails) => Err(io::Error::other("a bad sector")),
+            Some(Fault::SyncFindsNoRoom) => Err(io::ErrorKind::StorageFull.into()),
+            _ => self.file.sync_data(),
+        }
     }
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.room()?;
+        self.write()?;
         self.file.write(offset, data)
     }
 }
 
-/// A store on a disk that is full while the flag says so.
-pub(crate) fn on_a_disk_that_can_be_full(dir: &Path) -> (State, Arc<AtomicBool>) {
-    let full = Arc::new(AtomicBool::new(false));
-    let disk = Arc::clone(&full);
-    let opener = move |path: &Path| {
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = FileBackend::new(options.open(path).map_err(redb::StorageError::Io)?)?;
-        Database::builder().create_with_backend(Disk { file, full: Arc::clone(&disk) })
-    };
-    (State::open_with(dir, 4, Box::new(opener)).unwrap(), full)
+/// A disk with the fault that it is given, and how often the process would have ended.
+#[derive(Default)]
+pub(crate) struct Faulty {
+    fault: Arc<Mutex<Option<Fault>>>,
+    ends: Arc<AtomicUsize>,
+}
+
+impl Faulty {
+    pub(super) fn has(&self, fault: impl Into<Option<Fault>>) {
+        *self.fault.lock() = fault.into();
+    }
+
+    pub(crate) fn is_full(&self, full: bool) {
+        self.has(full.then_some(Fault::Full));
+    }
+
+    pub(super) fn ends(&self) -> usize {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    /// A file on it.
+    pub(super) fn access(&self) -> Access {
+        let fault = Arc::clone(&self.fault);
+        let opener = move |path: &Path| {
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+            let file = FileBackend::new(file).map_err(io::Error::other)?;
+            Ok(Box::new(Disk { file, fault: Arc::clone(&fault) }) as Box<dyn StorageBackend>)
+        };
+        let ends = Arc::clone(&self.ends);
+        let on_fatal = move |_: &io::Error| _ = ends.fetch_add(1, Ordering::Relaxed);
+        Access { opener: Box::new(opener), on_fatal: Arc::new(on_fatal) }
+    }
+
+    /// A store on it.
+    pub(crate) fn state(&self, dir: &Path) -> State {
+        State::open_with(dir, 4, self.access()).unwrap()
+    }
 }
 
 fn commit(number: u64) -> Commit {
@@ -110,19 +154,46 @@ fn deltas(state: &State) -> Vec<u64> {
 #[test]
 fn a_full_disk_fails_the_commit_and_the_same_commit_succeeds_later() {
     let dir = tempfile::tempdir().unwrap();
-    let (state, full) = on_a_disk_that_can_be_full(dir.path());
+    let disk = Faulty::default();
+    let state = disk.state(dir.path());
     state.commit(&commit(1)).unwrap();
-    full.store(true, Ordering::Relaxed);
+    disk.is_full(true);
     for _ in 0..3 {
         let error = state.commit(&commit(2)).unwrap_err();
         assert!(error.is_retryable(), "{error:?}");
     }
     assert!(matches!(state.commit(&commit(2)), Err(StoreError::Full { .. })));
-    full.store(false, Ordering::Relaxed);
+    disk.is_full(false);
     assert_eq!(deltas(&state), [1]);
     state.commit(&commit(2)).unwrap();
     state.commit(&commit(3)).unwrap();
     assert_eq!(deltas(&state), [1, 2, 3]);
+    assert_eq!(disk.ends(), 0);
+}
+
+#[test]
+fn a_write_or_a_sync_that_failed_is_not_tried_again() {
+    for fault in [Fault::WriteFails, Fault::SyncFails, Fault::SyncFindsNoRoom] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Faulty::default();
+        let state = disk.state(dir.path());
+        state.commit(&commit(1)).unwrap();
+        disk.has(fault);
+        state.commit(&commit(2)).unwrap_err();
+        assert_eq!(disk.ends(), 1, "{fault:?}");
+        // The disk works again, and may read back what it never kept.
+        disk.has(None);
+        for _ in 0..2 {
+            state.commit(&commit(2)).unwrap_err();
+            state.load().unwrap_err();
+        }
+        assert_eq!(disk.ends(), 1, "{fault:?}");
+        // The next process goes on from what was kept, with or without the commit.
+        drop(state);
+        let state = Faulty::default().state(dir.path());
+        state.commit(&commit(2)).unwrap();
+        assert_eq!(deltas(&state), [1, 2]);
+    }
 }
 
 #[test]

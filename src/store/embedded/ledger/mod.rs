@@ -1,7 +1,8 @@
 //! The ledger and outbox in a redb file of their own, `ledger.redb`.
 //!
 //! ```text
-//! meta        name → number                  version, the next order, the next target number
+//! meta        name → bytes                   the format
+//! numbers     name → number                  the last order, the last target number
 //! targets     (destination, segment) → number, last generation, last seq, how many are held
 //! held        target number ‖ namespace ‖ 0 ‖ value → 0 sure, 1 unsure
 //! outbox      (target number, generation, seq) → order, times, adds, removes
@@ -11,7 +12,6 @@
 //! is never forgotten, or the names of its batches could come again.
 
 mod codec;
-mod file;
 
 use redb::ReadableTable;
 use redb::TableDefinition;
@@ -20,8 +20,13 @@ use std::ops::Bound;
 use std::path::Path;
 
 use crate::model::Identifier;
+use crate::model::Malformed;
 use crate::model::Millis;
 use crate::store::StoreError;
+use crate::store::embedded::file::Access;
+use crate::store::embedded::file::Failure;
+use crate::store::embedded::file::Layout;
+use crate::store::embedded::file::RedbFile;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Changes;
 use crate::store::ledger::DELIVERIES_KEPT;
@@ -32,9 +37,8 @@ use crate::store::ledger::Ledger;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
 use codec::{Posted, TargetRow};
-use file::{Fault, LedgerFile};
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const TARGETS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("targets");
 const HELD: TableDefinition<'_, &[u8], u8> = TableDefinition::new("held");
 const OUTBOX: TableDefinition<'_, (u32, u64, u64), &[u8]> = TableDefinition::new("outbox");
@@ -43,25 +47,36 @@ const DELIVERIES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new
 const SURE: u8 = 0;
 const UNSURE: u8 = 1;
 
-/// The version of the file's layout.
-const VERSION: u64 = 1;
-
 /// The ledger of one process.
 #[derive(Debug)]
 pub struct EmbeddedLedger {
-    file: LedgerFile,
+    file: RedbFile,
 }
 
 impl EmbeddedLedger {
     /// Opens the file, and makes it where it is missing.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { file: LedgerFile::open(path)? })
+        Self::open_with(path, Access::on_disk(path))
     }
 
     /// A ledger that is gone with the process, for tests of what is above it.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
-        Self { file: LedgerFile::in_memory() }
+        let path = Path::new("");
+        let opener: super::disk::Opener =
+            Box::new(|_| Ok(Box::new(redb::backends::InMemoryBackend::new())));
+        let access = Access { opener, ..Access::on_disk(path) };
+        Self::open_with(path, access).expect("memory is there")
+    }
+
+    fn open_with(path: &Path, access: Access) -> Result<Self, StoreError> {
+        let layout = Layout {
+            format: "throng-ledger-2".to_owned(),
+            start_over: "empty the destinations and move the file away, and everything is sent again",
+            // A delta reads the ledger once from end to end, so more would not be used twice.
+            cache: 16 << 20,
+        };
+        Ok(Self { file: RedbFile::open(path.to_owned(), access, layout, make)? })
     }
 
     /// Ends a prepared batch: every identifier in it takes the mark given for its side, or leaves.
@@ -177,7 +192,7 @@ impl Ledger for EmbeddedLedger {
                 None => {
                     let number = next(txn, "targets")?;
                     let number =
-                        u32::try_from(number).map_err(|_| Fault::Layout("too many targets"))?;
+                        u32::try_from(number).map_err(|_| Malformed("a target's number"))?;
                     TargetRow { number, generation, seq: 0, held: 0 }
                 }
             };
@@ -268,40 +283,50 @@ impl Ledger for EmbeddedLedger {
     }
 }
 
+/// Makes every table, so that readers find them.
+fn make(txn: &WriteTransaction) -> Result<(), Failure> {
+    txn.open_table(NUMBERS)?;
+    txn.open_table(TARGETS)?;
+    txn.open_table(HELD)?;
+    txn.open_table(OUTBOX)?;
+    txn.open_table(DELIVERIES)?;
+    Ok(())
+}
+
 /// The keys of a target's batches.
 fn batches_of(number: u32) -> std::ops::RangeInclusive<(u32, u64, u64)> {
     (number, 0, 0)..=(number, u64::MAX, u64::MAX)
 }
 
-/// Gives the next number of a count in `meta`, from 1.
-fn next(txn: &WriteTransaction, count: &str) -> Result<u64, Fault> {
-    let mut meta = txn.open_table(META)?;
-    let next = meta.get(count)?.map_or(0, |last| last.value()) + 1;
-    meta.insert(count, next)?;
+/// Gives the next number of a name, from 1.
+fn next(txn: &WriteTransaction, name: &str) -> Result<u64, Failure> {
+    let mut numbers = txn.open_table(NUMBERS)?;
+    let next = numbers.get(name)?.map_or(0, |last| last.value()) + 1;
+    numbers.insert(name, next)?;
     Ok(next)
 }
 
-fn target_row(txn: &WriteTransaction, target: &Target) -> Result<Option<TargetRow>, Fault> {
+fn target_row(txn: &WriteTransaction, target: &Target) -> Result<Option<TargetRow>, Failure> {
     let table = txn.open_table(TARGETS)?;
     let row = table.get((target.destination.as_str(), target.segment.as_str()))?;
     Ok(row.map(|row| TargetRow::decode(row.value())).transpose()?)
 }
 
-fn put_target_row(txn: &WriteTransaction, target: &Target, row: &TargetRow) -> Result<(), Fault> {
+fn put_target_row(txn: &WriteTransaction, target: &Target, row: &TargetRow) -> Result<(), Failure> {
     let key = (target.destination.as_str(), target.segment.as_str());
     txn.open_table(TARGETS)?.insert(key, row.encode().as_slice())?;
     Ok(())
 }
 
 /// Takes a batch out of the outbox.
-fn take_posted(txn: &WriteTransaction, key: (u32, u64, u64)) -> Result<Option<Posted>, Fault> {
+fn take_posted(txn: &WriteTransaction, key: (u32, u64, u64)) -> Result<Option<Posted>, Failure> {
     let mut outbox = txn.open_table(OUTBOX)?;
     let bytes = outbox.remove(key)?;
     Ok(bytes.map(|bytes| Posted::decode(bytes.value())).transpose()?)
 }
 
 /// Puts a delivery on record, and drops the oldest of its destination beyond those kept.
-fn remember(txn: &WriteTransaction, order: u64, delivery: &Delivery) -> Result<(), Fault> {
+fn remember(txn: &WriteTransaction, order: u64, delivery: &Delivery) -> Result<(), Failure> {
     let destination = delivery.destination.as_str();
     let mut table = txn.open_table(DELIVERIES)?;
     table.insert((destination, order), codec::delivery_bytes(delivery).as_slice())?;
@@ -325,7 +350,7 @@ fn change_delivery(
     destination: &str,
     order: u64,
     change: impl FnOnce(&mut Delivery),
-) -> Result<(), Fault> {
+) -> Result<(), Failure> {
     let mut table = txn.open_table(DELIVERIES)?;
     let delivery = table.get((destination, order))?.map(|bytes| codec::delivery(bytes.value()));
     if let Some(delivery) = delivery {

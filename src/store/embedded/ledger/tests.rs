@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::store::embedded::file::META;
+use crate::store::embedded::state_tests::Fault;
+use crate::store::embedded::state_tests::Faulty;
 use crate::store::ledger::conformance;
 
 #[test]
@@ -23,12 +26,32 @@ fn an_unknown_version_is_refused_with_the_way_out() {
     {
         let database = redb::Database::create(&path).unwrap();
         let txn = database.begin_write().unwrap();
-        txn.open_table(META).unwrap().insert("version", 2).unwrap();
+        txn.open_table(META).unwrap().insert("format", &b"throng-ledger-3"[..]).unwrap();
         txn.commit().unwrap();
     }
     let error = EmbeddedLedger::open(&path).unwrap_err();
     assert!(matches!(error, StoreError::Malformed { .. }));
-    assert!(error.to_string().contains("another version"), "{error}");
+    assert!(error.to_string().contains("everything is sent again"), "{error}");
+}
+
+#[test]
+fn what_could_not_be_made_durable_is_not_tried_again_and_a_full_disk_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.redb");
+    let disk = Faulty::default();
+    let ledger = EmbeddedLedger::open_with(&path, disk.access()).unwrap();
+    let target = Target::new("crm", "buyers");
+    let prepare = || ledger.prepare(&target, 1, 0, Changes::default(), 0);
+    disk.is_full(true);
+    assert!(matches!(prepare(), Err(StoreError::Full { .. })));
+    disk.is_full(false);
+    prepare().unwrap();
+    assert_eq!(disk.ends(), 0);
+    disk.has(Fault::SyncFails);
+    prepare().unwrap_err();
+    disk.has(None);
+    prepare().unwrap_err();
+    assert_eq!(disk.ends(), 1);
 }
 
 #[test]
