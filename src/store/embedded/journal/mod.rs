@@ -18,6 +18,7 @@ mod segment;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -48,6 +49,7 @@ use frame::Header;
 use frame::Kind;
 use frame::Seed;
 use reader::SegmentReader;
+use segment::NotMade;
 use segment::Segment;
 use segment::failed;
 
@@ -101,6 +103,8 @@ pub struct EmbeddedJournal {
 
 struct Shared {
     dir: PathBuf,
+    /// The directory, held open: a moment without file handles must not cost a sync of it.
+    folder: File,
     durability: Durability,
     segment_bytes: u64,
     on_fatal: OnFatal,
@@ -169,6 +173,7 @@ impl EmbeddedJournal {
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_dir(parent).map_err(|source| failed("sync", parent, source))?;
         }
+        let folder = File::open(dir).map_err(|source| failed("open", dir, source))?;
         let mut segments = Vec::new();
         for (start, path) in recover::list(dir)? {
             segments.push(Segment::open(
@@ -192,14 +197,19 @@ impl EmbeddedJournal {
             let mut salt = [0; 16];
             getrandom::fill(&mut salt)
                 .map_err(|error| failed("make a salt for", dir, io::Error::other(error)))?;
-            segments.push(Segment::create(
+            let made = Segment::create(
                 dir,
+                &folder,
                 start,
                 start,
                 salt,
                 #[cfg(test)]
                 options.faults.clone(),
-            )?);
+            );
+            segments.push(made.map_err(|error| match error {
+                NotMade::Nothing(error) => error,
+                NotMade::Unsynced(error) => failed("sync", dir, error),
+            })?);
             (scan.end, scan.next_record) = (start, start);
             (recovery.begin, recovery.end) = (Position(start), Position(start));
         }
@@ -207,6 +217,7 @@ impl EmbeddedJournal {
         let last = segments.last().expect("one was just made where there was none").clone();
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
+            folder,
             durability: options.durability,
             segment_bytes: options.segment_bytes,
             on_fatal: options.on_fatal,
@@ -346,14 +357,19 @@ impl Shared {
     /// Starts the next segment at `start`, the end of the one before.
     fn rotate(&self, writer: &mut Writer, start: u64) -> Result<(), JournalError> {
         self.sync_to(start)?;
-        let next = Arc::new(Segment::create(
+        let made = Segment::create(
             &self.dir,
+            &self.folder,
             start,
             writer.next_record,
             writer.segment.salt,
             #[cfg(test)]
             self.faults.clone(),
-        )?);
+        );
+        let next = Arc::new(made.map_err(|error| match error {
+            NotMade::Nothing(error) => error,
+            NotMade::Unsynced(error) => self.stop(&error),
+        })?);
         self.segments.write().push(next.clone());
         // Nobody syncs now: everything written is synced, and nothing more is written under our lock.
         self.syncing.lock().segment = next.clone();
@@ -437,7 +453,9 @@ impl Shared {
                     return Err(failed("remove", &path, error));
                 }
                 // One after the other and durably: a crash must not leave a hole.
-                _ => sync_dir(&self.dir).map_err(|source| failed("sync", &self.dir, source))?,
+                _ => {
+                    self.folder.sync_all().map_err(|source| failed("sync", &self.dir, source))?;
+                }
             }
             self.segments.write().remove(0);
         }

@@ -38,18 +38,20 @@ impl SegmentReader {
 
     /// The segment that holds the position, and where that segment ends for now.
     fn segment(&mut self, end: u64) -> Result<(Arc<Segment>, u64), JournalError> {
-        let segments = self.shared.segments.read();
-        let after = segments.partition_point(|segment| segment.start <= self.at);
-        let limit = segments.get(after).map_or(end, |next| next.start.min(end));
-        let Some(segment) = after.checked_sub(1).map(|index| &segments[index]) else {
-            return Err(self.out_of_range(end));
+        // The list's lock is let go before another is taken: a release takes them the other way round.
+        let (segment, limit) = {
+            let segments = self.shared.segments.read();
+            let after = segments.partition_point(|segment| segment.start <= self.at);
+            let limit = segments.get(after).map_or(end, |next| next.start.min(end));
+            (after.checked_sub(1).map(|index| segments[index].clone()), limit)
         };
+        let Some(segment) = segment else { return Err(self.out_of_range(end)) };
         if self.segment.as_ref().is_none_or(|held| held.start != segment.start) {
             self.segment = Some(segment.clone());
             self.window.clear();
             self.shared.readers.lock().move_to(self.id, self.at);
         }
-        Ok((segment.clone(), limit))
+        Ok((segment, limit))
     }
 
     fn out_of_range(&self, end: u64) -> JournalError {

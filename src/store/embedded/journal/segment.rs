@@ -15,7 +15,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::store::embedded::sync_dir;
 use crate::store::journal::JournalError;
 
 use super::frame::HEADER_LEN;
@@ -50,15 +49,26 @@ pub(super) struct Segment {
     pub(super) faults: std::sync::Arc<super::tests::Faults>,
 }
 
+/// Why a segment was not made.
+#[derive(Debug)]
+pub(super) enum NotMade {
+    /// Nothing is left of it: it may be tried again.
+    Nothing(JournalError),
+    /// It has its name, and whether the name is durable is not known. Frames that were then appended to
+    /// the segment before would lie under it.
+    Unsynced(io::Error),
+}
+
 impl Segment {
-    /// Makes a segment whose file and name are durable, or leaves nothing behind.
+    /// Makes a segment whose file and name are durable.
     pub(super) fn create(
         dir: &Path,
+        folder: &File,
         start: u64,
         first: u64,
         salt: [u8; 16],
         #[cfg(test)] faults: std::sync::Arc<super::tests::Faults>,
-    ) -> Result<Self, JournalError> {
+    ) -> Result<Self, NotMade> {
         let path = dir.join(format!("{start:020}.{EXTENSION}"));
         let unfinished = path.with_extension(UNFINISHED);
         let make = || {
@@ -73,14 +83,16 @@ impl Segment {
             file.write_all_at(&encode_header(start, first, &salt), 0)?;
             file.sync_all()?;
             std::fs::rename(&unfinished, &path)?;
-            sync_dir(dir)?;
             Ok(file)
         };
         let file = make().map_err(|source| {
             // Best effort: what stays is removed at the next start.
             let _ = std::fs::remove_file(&unfinished);
-            failed("create the segment", &path, source)
+            NotMade::Nothing(failed("create the segment", &path, source))
         })?;
+        #[cfg(test)]
+        faults.sync_folder().map_err(NotMade::Unsynced)?;
+        folder.sync_all().map_err(NotMade::Unsynced)?;
         Ok(Self {
             path,
             start,

@@ -31,6 +31,7 @@ use super::segment::FILE_HEADER;
 pub(crate) struct Faults {
     room: AtomicUsize,
     sync_fails: AtomicBool,
+    folder_sync_fails: AtomicBool,
     syncs: AtomicU64,
 }
 
@@ -39,6 +40,7 @@ impl Default for Faults {
         Self {
             room: AtomicUsize::new(usize::MAX),
             sync_fails: AtomicBool::new(false),
+            folder_sync_fails: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
         }
     }
@@ -61,6 +63,13 @@ impl Faults {
         }
         let head = &head[..taken.min(head.len())];
         Ok((head, &body[..taken - head.len()]))
+    }
+
+    pub(super) fn sync_folder(&self) -> io::Result<()> {
+        if self.folder_sync_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the directory is on fire"));
+        }
+        Ok(())
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
@@ -453,6 +462,63 @@ fn a_failed_sync_stops_the_journal_and_is_not_tried_again() {
         assert_eq!(faults.syncs.load(Ordering::SeqCst), syncs);
         assert_eq!(calls.load(Ordering::SeqCst), 1);
     }
+}
+
+#[test]
+fn a_segment_whose_name_may_not_be_durable_stops_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = calls.clone();
+    let options = Options {
+        on_fatal: Arc::new(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }),
+        ..options(Durability::Disk)
+    };
+    let faults = options.faults.clone();
+    let (journal, _) = EmbeddedJournal::open(dir.path(), options).unwrap();
+    faults.folder_sync_fails.store(true, Ordering::SeqCst);
+    let mut kept = Vec::new();
+    while let Ok(appended) = journal.append(&batch([kept.len() as i64])) {
+        kept.push(appended.end.0);
+    }
+    faults.folder_sync_fails.store(false, Ordering::SeqCst);
+    // A frame that still fits the segment before would lie under the new one.
+    assert!(matches!(journal.append(&batch([0])), Err(JournalError::Stopped)));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    drop(journal);
+    let (journal, _) = open(dir.path());
+    assert_eq!(said(&journal), (0..kept.len() as i64).collect::<Vec<_>>());
+}
+
+#[test]
+fn appending_reading_and_releasing_go_on_beside_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let frames = 3_000;
+    std::thread::scope(|scope| {
+        let journal = &journal;
+        scope.spawn(move || (0..frames).for_each(|number| assert!(append(journal, number) > 0)));
+        // Each segment holds a few frames, so that reader and release meet at its edge again and again.
+        for _ in 0..2 {
+            scope.spawn(move || {
+                let mut reader = journal.reader(Position(0));
+                let mut seen = 0;
+                while seen < frames {
+                    match reader.next().unwrap() {
+                        Some(frame) => seen += i64::from(frame.count),
+                        None => drop(journal.wait(reader.position(), Duration::from_secs(1))),
+                    }
+                }
+            });
+        }
+        scope.spawn(move || {
+            while journal.next_record() < frames as u64 {
+                journal.release(journal.end()).unwrap();
+            }
+        });
+    });
+    assert!(journal.begin() > Position(0));
 }
 
 #[test]
