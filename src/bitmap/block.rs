@@ -181,6 +181,28 @@ impl Block {
         self.attributes.retain(|_, column| !column.is_empty());
     }
 
+    /// The profiles of which nothing is left: no fact, no attribute, no opt-out.
+    pub fn bare(&self) -> BlockSet {
+        let mut held = BlockSet::new();
+        held.union_with(&self.opted_out);
+        let all = self.columns(TraitId::ANY).into_iter().flat_map(TraitColumns::days);
+        all.for_each(|(_, day)| day.gather(&mut held));
+        for column in self.attributes.values() {
+            column.entries().for_each(|entry| held.insert(entry.ordinal));
+        }
+        held.complement(self.population);
+        held
+    }
+
+    /// Takes profiles of which nothing is left out of all sets. Their ordinals stay in use.
+    pub fn forget(&mut self, profiles: &BlockSet) {
+        let sets = self.namespaces.values_mut();
+        for set in sets.chain([&mut self.devices, &mut self.opted_out, &mut self.bots]) {
+            Arc::make_mut(set).subtract(profiles);
+        }
+        self.namespaces.retain(|_, set| !set.is_empty());
+    }
+
     /// Adds facts that were gathered elsewhere, such as from the archive, to those of the trait.
     pub fn merge_trait(&mut self, id: TraitId, columns: &TraitColumns) {
         if let Some(ordinal) = columns.largest_ordinal() {

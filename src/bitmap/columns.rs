@@ -185,6 +185,14 @@ impl DayColumn {
         self.present.as_deref()
     }
 
+    /// Adds the ordinals of all facts to a set.
+    pub(super) fn gather(&self, set: &mut BlockSet) {
+        match self.present() {
+            Some(present) => set.union_with(present),
+            None => self.runs().iter().flat_map(|run| run.ordinals).for_each(|o| set.insert(*o)),
+        }
+    }
+
     /// All facts sorted by time.
     pub(super) fn merged(&self) -> Run {
         let [base, tail] = self.runs();

@@ -3,6 +3,8 @@
 //! Each is a byte of its kind, then its fields. Times are written as differences, so a delta is read from
 //! its start.
 
+use roaring::RoaringBitmap;
+
 use crate::bitmap::Mark;
 use crate::bitmap::TraitId;
 use crate::model::Malformed;
@@ -11,6 +13,7 @@ use crate::model::Millis;
 use crate::model::Ordinal;
 use crate::model::Value;
 use crate::model::codec::Reader;
+use crate::model::codec::put_bytes;
 use crate::model::codec::put_i64;
 use crate::model::codec::put_str;
 use crate::model::codec::put_u8;
@@ -25,6 +28,7 @@ const FACTS: u8 = 3;
 const ATTRIBUTE: u8 = 4;
 const MARK: u8 = 5;
 const DROP: u8 = 6;
+const FORGET: u8 = 7;
 
 /// One operation on a shard.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +45,8 @@ pub(crate) enum Op<'a> {
     Mark(Ordinal, Mark, bool),
     /// Everything before a day is dropped.
     Drop(Day),
+    /// Profiles are forgotten.
+    Forget(RoaringBitmap),
 }
 
 /// A delta as it grows.
@@ -113,6 +119,13 @@ impl Delta {
         put_i64(&mut self.bytes, day);
     }
 
+    pub(crate) fn forget(&mut self, profiles: &RoaringBitmap) {
+        let mut bytes = Vec::with_capacity(profiles.serialized_size());
+        profiles.serialize_into(&mut bytes).expect("memory takes all that is written");
+        put_u8(&mut self.bytes, FORGET);
+        put_bytes(&mut self.bytes, &bytes);
+    }
+
     fn put_time(&mut self, time: Millis) {
         put_varint(&mut self.bytes, zigzag(time.wrapping_sub(self.time)));
         self.time = time;
@@ -162,6 +175,10 @@ pub(crate) fn read(
                 Op::Mark(ordinal, kind, mark & 1 == 1)
             }
             DROP => Op::Drop(reader.i64()?),
+            FORGET => Op::Forget(
+                RoaringBitmap::deserialize_from(reader.bytes()?)
+                    .map_err(|_| Malformed("a bitmap of forgotten profiles"))?,
+            ),
             _ => return Err(Malformed("an unknown operation")),
         };
         each(op)?;
@@ -205,6 +222,8 @@ mod tests {
         delta.mark(0, Mark::Bot, true);
         delta.mark(0, Mark::OptedOut, false);
         delta.drop_before(-3);
+        let forgotten: RoaringBitmap = [0, 70_000].into_iter().collect();
+        delta.forget(&forgotten);
         let bytes = delta.take();
         let expected = [
             Op::Profile(&identifier),
@@ -214,6 +233,7 @@ mod tests {
             Op::Mark(0, Mark::Bot, true),
             Op::Mark(0, Mark::OptedOut, false),
             Op::Drop(-3),
+            Op::Forget(forgotten),
         ];
         let mut place = 0;
         read(&bytes, |op| {

@@ -243,7 +243,7 @@ impl Engine {
         let memory = self.shared.memory.read();
         let Some(shard) = memory.shards.get(usize::from(shard)) else { return Vec::new() };
         let Some(owner) = shard.dictionary.owner(ordinal) else { return Vec::new() };
-        let others = shard.dictionary.others_of(ordinal, u32::MAX);
+        let others = shard.dictionary.others_of(ordinal);
         let all = std::iter::once(owner).chain(others);
         all.filter_map(|packed| memory.namespaces.identifier(packed).ok()).collect()
     }
@@ -296,7 +296,7 @@ impl Engine {
                 stats.lag = now.saturating_sub(memory.received).max(0);
             }
             for shard in &memory.shards {
-                stats.profiles += u64::from(shard.dictionary.len());
+                stats.profiles += shard.dictionary.profiles();
                 stats.dictionary_bytes += shard.dictionary.memory() as u64;
             }
             memory.shards.iter().flat_map(|shard| shard.blocks.iter().cloned()).collect()

@@ -10,8 +10,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
+use roaring::RoaringBitmap;
 use siphasher::sip128::Hasher128;
 use siphasher::sip128::SipHasher24;
 
@@ -155,15 +157,27 @@ pub(crate) struct Dictionary {
     last: HashMap<Ordinal, u32>,
     /// Entries of `others` by fingerprints of profile and identifier.
     known: HashTable<Slot>,
+    /// Ordinals of forgotten profiles: they are not given again.
+    forgotten: Arc<RoaringBitmap>,
 }
 
 /// Ends a list of further identifiers.
 const NONE: u32 = u32::MAX;
 
 impl Dictionary {
-    /// How many profiles there are.
+    /// How many ordinals were given, those of forgotten profiles included.
     pub(crate) fn len(&self) -> u32 {
         self.owners.len()
+    }
+
+    /// How many profiles there are.
+    pub(crate) fn profiles(&self) -> u64 {
+        u64::from(self.len()) - self.forgotten.len()
+    }
+
+    /// The ordinals of forgotten profiles.
+    pub(crate) fn forgotten(&self) -> &Arc<RoaringBitmap> {
+        &self.forgotten
     }
 
     /// How many further identifiers there are, of all profiles.
@@ -186,6 +200,20 @@ impl Dictionary {
         Some(at)
     }
 
+    /// Adds an ordinal whose profile is forgotten; `None` where none is left.
+    pub(crate) fn insert_forgotten(&mut self) -> Option<()> {
+        let at = self.owners.push(&packed::FORGOTTEN)?;
+        Arc::make_mut(&mut self.forgotten).insert(at);
+        Some(())
+    }
+
+    /// Forgets profiles: nothing leads to them any more. Their bytes stay in memory until a restart, since
+    /// an image may be made of them as they were.
+    pub(crate) fn forget(&mut self, profiles: &RoaringBitmap) {
+        *Arc::make_mut(&mut self.forgotten) |= profiles;
+        self.index.retain(|slot| !profiles.contains(slot.at));
+    }
+
     /// Adds a further identifier to a profile; tells whether it is new there.
     pub(crate) fn add_other(&mut self, ordinal: Ordinal, print: u32, packed: &[u8]) -> bool {
         let print = print ^ ordinal.wrapping_mul(0x9e37_79b1);
@@ -204,24 +232,20 @@ impl Dictionary {
         true
     }
 
-    /// The packed identifier that owns a profile.
+    /// The packed identifier that owns a profile; `None` of one that is not, or is forgotten.
     pub(crate) fn owner(&self, ordinal: Ordinal) -> Option<&[u8]> {
-        (ordinal < self.owners.len()).then(|| self.owners.get(ordinal))
+        let is_known = ordinal < self.owners.len() && !self.forgotten.contains(ordinal);
+        is_known.then(|| self.owners.get(ordinal))
     }
 
-    /// The packed further identifiers of a profile in the order they came, those that were there when
-    /// there were `limit` in all.
-    pub(crate) fn others_of(&self, ordinal: Ordinal, limit: u32) -> Vec<&[u8]> {
-        let mut found = Vec::new();
-        let mut at = self.last.get(&ordinal).copied().unwrap_or(NONE);
-        while at != NONE {
-            if at < limit {
-                found.push(self.others.get(at));
-            }
-            at = self.links[at as usize].1;
-        }
-        found.reverse();
-        found
+    /// The packed further identifiers of a profile in the order they came; none of one that is forgotten.
+    pub(crate) fn others_of(&self, ordinal: Ordinal) -> Vec<&[u8]> {
+        self.past(&self.forgotten, u32::MAX).others_of(ordinal)
+    }
+
+    /// The dictionary as it was when these profiles were forgotten, and it had so many further identifiers.
+    pub(crate) fn past<'a>(&'a self, forgotten: &'a RoaringBitmap, others: u32) -> Past<'a> {
+        Past { dictionary: self, forgotten, others }
     }
 
     /// The bytes of memory it takes, about.
@@ -233,6 +257,43 @@ impl Dictionary {
             + table(&self.known)
             + self.links.capacity() * size_of::<(Ordinal, u32)>()
             + self.last.capacity() * 9
+            + self.forgotten.serialized_size()
+    }
+}
+
+/// A dictionary as it was at some time before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Past<'a> {
+    dictionary: &'a Dictionary,
+    forgotten: &'a RoaringBitmap,
+    others: u32,
+}
+
+impl<'a> Past<'a> {
+    /// The packed identifier that owned a profile, or what stands for a forgotten one.
+    pub(crate) fn owner(self, ordinal: Ordinal) -> &'a [u8] {
+        if self.forgotten.contains(ordinal) {
+            &packed::FORGOTTEN
+        } else {
+            self.dictionary.owners.get(ordinal)
+        }
+    }
+
+    /// The packed further identifiers of a profile in the order they came.
+    pub(crate) fn others_of(self, ordinal: Ordinal) -> Vec<&'a [u8]> {
+        let mut found = Vec::new();
+        if self.forgotten.contains(ordinal) {
+            return found;
+        }
+        let mut at = self.dictionary.last.get(&ordinal).copied().unwrap_or(NONE);
+        while at != NONE {
+            if at < self.others {
+                found.push(self.dictionary.others.get(at));
+            }
+            at = self.dictionary.links[at as usize].1;
+        }
+        found.reverse();
+        found
     }
 }
 
@@ -282,8 +343,9 @@ mod tests {
         };
         assert!(add(0, "x") && add(1, "x") && add(0, "y"));
         assert!(!add(0, "x") && !add(0, "y"));
+        let none = RoaringBitmap::new();
         let list = |ordinal, limit| {
-            let packed = dictionary.others_of(ordinal, limit);
+            let packed = dictionary.past(&none, limit).others_of(ordinal);
             packed.iter().map(|p| packed::unpack(p).unwrap().1).collect::<Vec<_>>()
         };
         assert_eq!(list(0, 3), ["x", "y"]);

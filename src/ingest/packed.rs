@@ -26,7 +26,12 @@ enum Form {
     Hex20 = 4,
     /// 64 lower-case hexadecimal digits: a SHA-256.
     Hex32 = 5,
+    /// Nothing: an identifier was here and is forgotten.
+    Forgotten = 6,
 }
+
+/// The entry that stands for a forgotten one.
+pub(crate) const FORGOTTEN: [u8; 1] = [Form::Forgotten as u8];
 
 impl Form {
     fn of(value: &[u8]) -> Self {
@@ -64,6 +69,7 @@ impl Form {
             3 => Self::UpperUuid,
             4 => Self::Hex20,
             5 => Self::Hex32,
+            6 => Self::Forgotten,
             _ => return Err(Malformed("an unknown form of an identifier")),
         })
     }
@@ -75,6 +81,7 @@ impl Form {
             Self::Hex16 | Self::Uuid | Self::UpperUuid => Some(16),
             Self::Hex20 => Some(20),
             Self::Hex32 => Some(32),
+            Self::Forgotten => Some(0),
         }
     }
 }

@@ -37,7 +37,7 @@ impl Engine {
                 let dictionary = &memory.shards[usize::from(shard)].dictionary;
                 for ordinal in ordinals {
                     let owner = dictionary.owner(*ordinal);
-                    let others = dictionary.others_of(*ordinal, u32::MAX);
+                    let others = dictionary.others_of(*ordinal);
                     for packed in owner.into_iter().chain(others) {
                         found.extend(memory.namespaces.identifier(packed));
                     }
@@ -79,10 +79,7 @@ impl Engine {
                     };
                     for ordinal in ordinals {
                         if is_first_pass {
-                            dictionary
-                                .others_of(*ordinal, u32::MAX)
-                                .into_iter()
-                                .for_each(&mut take);
+                            dictionary.others_of(*ordinal).into_iter().for_each(&mut take);
                         } else {
                             dictionary.owner(*ordinal).into_iter().for_each(&mut take);
                         }

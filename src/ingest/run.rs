@@ -32,8 +32,17 @@ pub(crate) fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
             Ok(true) => {}
             Ok(false) => {
                 shared.metrics.ingest_fold_cpu.add(cpu.lap());
-                let end = shared.memory.read().position;
-                let rest = if shared.asked.load(Ordering::Acquire) { Duration::ZERO } else { REST };
+                let (end, dirty) = {
+                    let memory = shared.memory.read();
+                    (memory.position, memory.is_dirty())
+                };
+                let committing = shared.progress.lock().committing;
+                if !dirty && !committing {
+                    // Whoever asked came too late: it is kept already.
+                    shared.asked.store(false, Ordering::Release);
+                }
+                let asked = shared.asked.load(Ordering::Acquire);
+                let rest = if asked && dirty && !committing { Duration::ZERO } else { REST };
                 shared.journal.wait(end, rest);
             }
             Err(error) => {

@@ -2,8 +2,11 @@
 //!
 //! Every change goes through here, live and at restart alike, so that what is read back is what was.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use roaring::RoaringBitmap;
 
 use super::delta;
 use super::delta::Delta;
@@ -13,6 +16,7 @@ use super::identity::Keys;
 use super::identity::Namespaces;
 use super::packed;
 use crate::bitmap::Block;
+use crate::bitmap::BlockSet;
 use crate::bitmap::Mark;
 use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
@@ -52,6 +56,7 @@ pub(crate) struct ShardView {
     pub(crate) blocks: Vec<Arc<Block>>,
     owners: u32,
     others: u32,
+    forgotten: Arc<RoaringBitmap>,
 }
 
 /// Reads a packed identifier as a shard takes it.
@@ -68,6 +73,16 @@ fn named<'a>(
 fn split(ordinal: Ordinal) -> (usize, u16) {
     let low = u16::try_from(ordinal % BLOCK).expect("a remainder by 65,536");
     ((ordinal / BLOCK) as usize, low)
+}
+
+/// The blocks that profiles lie in, with their places there.
+fn by_block(profiles: &RoaringBitmap) -> BTreeMap<u16, BlockSet> {
+    let mut blocks: BTreeMap<u16, BlockSet> = BTreeMap::new();
+    for ordinal in profiles {
+        let block = u16::try_from(ordinal / BLOCK).expect("65,536 blocks of 65,536");
+        blocks.entry(block).or_default().insert(split(ordinal).1);
+    }
+    blocks
 }
 
 impl Shard {
@@ -144,15 +159,34 @@ impl Shard {
         }
     }
 
-    /// Drops what lies before a day.
+    /// Drops what lies before a day, and forgets the profiles of which nothing is left.
     pub(crate) fn drop_before(&mut self, day: Day) {
         self.delta.drop_before(day);
         self.apply_drop(day);
+        let mut scratch = Vec::new();
+        let mut bare = RoaringBitmap::new();
+        for (number, block) in (0..).zip(&self.blocks) {
+            bare |= block.bare().to_roaring(number, &mut scratch);
+        }
+        bare -= &**self.dictionary.forgotten();
+        if !bare.is_empty() {
+            self.delta.forget(&bare);
+            self.apply_forget(&bare);
+        }
     }
 
     fn apply_drop(&mut self, day: Day) {
         for block in &mut self.blocks {
             Arc::make_mut(block).drop_before(day);
+        }
+    }
+
+    fn apply_forget(&mut self, profiles: &RoaringBitmap) {
+        self.dictionary.forget(profiles);
+        for (block, lows) in by_block(profiles) {
+            if let Some(block) = self.blocks.get_mut(usize::from(block)) {
+                Arc::make_mut(block).forget(&lows);
+            }
         }
     }
 
@@ -186,6 +220,7 @@ impl Shard {
             blocks: self.blocks.clone(),
             owners: self.dictionary.len(),
             others: self.dictionary.others(),
+            forgotten: Arc::clone(self.dictionary.forgotten()),
         }
     }
 
@@ -204,9 +239,9 @@ impl Shard {
                 | Op::Facts(at, ..)
                 | Op::Attribute(at, ..)
                 | Op::Mark(at, ..) => *at,
-                Op::Profile(_) | Op::Drop(_) => 0,
+                Op::Profile(_) | Op::Drop(_) | Op::Forget(_) => 0,
             };
-            let of_all = matches!(op, Op::Profile(_) | Op::Drop(_));
+            let of_all = matches!(op, Op::Profile(_) | Op::Drop(_) | Op::Forget(_));
             if !of_all && at >= self.dictionary.len() {
                 return Err(Malformed("an unknown profile"));
             }
@@ -234,6 +269,7 @@ impl Shard {
                     Arc::make_mut(&mut self.blocks[block]).set_mark(mark, low, on);
                 }
                 Op::Drop(day) => self.apply_drop(day),
+                Op::Forget(profiles) => self.apply_forget(&profiles),
             }
             Ok(())
         })
@@ -257,9 +293,13 @@ impl Shard {
                 }
                 while reader.remaining() > 0 {
                     let packed = packed::take(&mut reader, bytes)?;
-                    self.dictionary
-                        .insert(named(packed, keys, namespaces)?.print, packed)
-                        .ok_or(Malformed("too many profiles"))?;
+                    let added = if packed == packed::FORGOTTEN {
+                        self.dictionary.insert_forgotten()
+                    } else {
+                        let print = named(packed, keys, namespaces)?.print;
+                        self.dictionary.insert(print, packed).map(|_| ())
+                    };
+                    added.ok_or(Malformed("too many profiles"))?;
                 }
             }
             PartKind::Others => {
@@ -300,15 +340,16 @@ impl Shard {
     pub(crate) fn image(&self, view: &ShardView, part: Part) -> Vec<u8> {
         let mut out = Vec::new();
         let first = u32::from(part.block) * BLOCK;
+        let past = self.dictionary.past(&view.forgotten, view.others);
         match part.kind {
             PartKind::Owners => {
                 for ordinal in first..view.owners.min(first.saturating_add(BLOCK)) {
-                    out.extend_from_slice(self.dictionary.owner(ordinal).unwrap_or_default());
+                    out.extend_from_slice(past.owner(ordinal));
                 }
             }
             PartKind::Others => {
                 for ordinal in first..view.owners.min(first.saturating_add(BLOCK)) {
-                    let others = self.dictionary.others_of(ordinal, view.others);
+                    let others = past.others_of(ordinal);
                     if !others.is_empty() {
                         put_varint(&mut out, u64::from(ordinal - first));
                         put_varint(&mut out, others.len() as u64);
@@ -362,7 +403,7 @@ pub(crate) fn touched(
 ) -> Result<Touched, Malformed> {
     let mut all = Touched::default();
     delta::read(bytes, |op| {
-        let mut touch = |ordinal: Ordinal, kind| {
+        let touch = |parts: &mut BTreeSet<Part>, ordinal: Ordinal, kind| {
             let block = u16::try_from(ordinal / BLOCK).map_err(|_| Malformed("an ordinal"))?;
             parts.insert(Part { block, kind });
             Ok(())
@@ -370,18 +411,25 @@ pub(crate) fn touched(
         match op {
             Op::Profile(_) => all.profiles += 1,
             Op::Other(ordinal, _) => {
-                touch(ordinal, PartKind::Others)?;
-                touch(ordinal, PartKind::Profiles)?;
+                touch(parts, ordinal, PartKind::Others)?;
+                touch(parts, ordinal, PartKind::Profiles)?;
             }
             Op::Facts(ordinal, time, facts) => {
                 for (id, _) in facts.iter().filter(|(id, _)| keep(*id)) {
-                    touch(ordinal, PartKind::Column { id: id.0, day: day_of(time) })?;
+                    touch(parts, ordinal, PartKind::Column { id: id.0, day: day_of(time) })?;
                 }
             }
             Op::Attribute(ordinal, ..) | Op::Mark(ordinal, ..) => {
-                touch(ordinal, PartKind::Profiles)?
+                touch(parts, ordinal, PartKind::Profiles)?
             }
             Op::Drop(_) => all.dropped = true,
+            Op::Forget(profiles) => {
+                for block in by_block(&profiles).into_keys() {
+                    for kind in [PartKind::Owners, PartKind::Others, PartKind::Profiles] {
+                        parts.insert(Part { block, kind });
+                    }
+                }
+            }
         }
         Ok(())
     })?;

@@ -254,3 +254,60 @@ fn days_before_the_retention_are_dropped_and_not_taken() {
     let world = world.crash();
     assert_eq!(world.picture(), before);
 }
+
+#[test]
+fn a_profile_of_which_nothing_is_left_is_forgotten_and_its_ordinal_stays_dead() {
+    let mut world = World::new(options());
+    let mut idle = event("idle", "view", T0);
+    idle.ids.push(id("user_id", "u"));
+    idle.bot = true;
+    let mut known = event("known", "view", T0);
+    known.attrs = fields(r#"{"country":"FR"}"#);
+    let choice = |cookie, opted_out| {
+        let identifier = id("cookie", cookie);
+        Record::Choice(Choice { identifier, opted_out, received: T0 })
+    };
+    world.send(&[
+        Record::Event(idle.clone()),
+        Record::Event(known),
+        choice("refused", true),
+        choice("undecided", false),
+    ]);
+    world.commit();
+    let (shard, ordinal) = world.engine.find(&id("cookie", "idle")).unwrap();
+    world.send(&[Record::Event(event("other", "view", T0 + 91 * DAY))]);
+    assert!(world.engine.find(&id("cookie", "idle")).is_some(), "a day is left over");
+    world.send(&[Record::Event(event("other", "view", T0 + 92 * DAY))]);
+    let is_forgotten = |world: &World| {
+        for (cookie, known) in
+            [("idle", false), ("undecided", false), ("known", true), ("refused", true)]
+        {
+            assert_eq!(world.engine.find(&id("cookie", cookie)).is_some(), known, "{cookie}");
+        }
+        assert_eq!(world.engine.identifiers(shard, ordinal), []);
+        assert_eq!(world.engine.stats().profiles, 3);
+        let pin = world.engine.pin();
+        let blocks = || pin.snapshot.shards.iter().flatten();
+        assert!(blocks().all(|block| block.holders("user_id").is_none()));
+        assert!(blocks().all(|block| block.marked(Mark::Bot).is_empty()));
+        assert_eq!(blocks().map(|block| block.marked(Mark::OptedOut).len()).sum::<u32>(), 1);
+    };
+    is_forgotten(&world);
+    world = world.crash();
+    world.fold_all();
+    is_forgotten(&world);
+    // Images are made of it, in which the identifiers are no more.
+    for _ in 0..8 {
+        world.commit();
+    }
+    world = world.crash();
+    is_forgotten(&world);
+    // Who comes back is somebody new.
+    idle.received = T0 + 92 * DAY;
+    idle.time = idle.received;
+    world.send(&[Record::Event(idle)]);
+    let (_, again) = world.engine.find(&id("cookie", "idle")).unwrap();
+    assert!(again > ordinal);
+    assert_eq!(world.engine.identifiers(shard, again), [id("cookie", "idle"), id("user_id", "u")]);
+    assert_eq!(world.engine.stats().profiles, 4);
+}

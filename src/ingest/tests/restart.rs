@@ -10,6 +10,7 @@ use super::world::options;
 use crate::archive::Folded;
 use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
+use crate::ingest::Options;
 use crate::model::Record;
 use crate::model::time::DAY;
 use crate::store::state::ArchivePosition;
@@ -17,11 +18,13 @@ use crate::store::state::ArchivePosition;
 fn batch(n: i64) -> Vec<Record> {
     let mut records = Vec::new();
     for k in 0..20 {
-        let cookie = format!("{:032x}", (n * 7 + k * 3) % 31 + 1);
-        let mut event = event(&cookie, "buy", T0 + n * DAY / 8 + k);
+        let cookie = format!("{:032x}", (n * 7 + k * 3) % 61 + 1);
+        let mut event = event(&cookie, "buy", T0 + n * DAY / 2 + k);
         event.ids.push(id("user_id", &format!("u{}", k % 5)));
         event.props = fields(&format!(r#"{{"value":{k}}}"#));
-        event.attrs = fields(&format!(r#"{{"n":{n}}}"#));
+        if k % 4 == 0 {
+            event.attrs = fields(&format!(r#"{{"n":{n}}}"#));
+        }
         event.message_id = Some(format!("{}", n * 13 + k).into());
         records.push(Record::Event(event));
     }
@@ -30,15 +33,23 @@ fn batch(n: i64) -> Vec<Record> {
 
 #[test]
 fn a_kill_at_any_step_changes_nothing() {
-    let mut uninterrupted = World::new(options());
+    a_kill_at_any_step_changes_nothing_with(options());
+    // Days are dropped and profiles forgotten on the way.
+    a_kill_at_any_step_changes_nothing_with(Options { retention: DAY, ..options() });
+}
+
+fn a_kill_at_any_step_changes_nothing_with(options: Options) {
+    let mut uninterrupted = World::new(options.clone());
     uninterrupted.traits(&["did buy", "sum buy.value"]);
     for n in 0..12 {
         uninterrupted.send(&batch(n));
     }
     let expected = uninterrupted.picture();
+    let forgets = options.retention == DAY;
+    assert_eq!(uninterrupted.engine.stats().profiles < 61, forgets);
     // Steps: append, fold, cut and commit, compact. Another process takes over before each.
     for kill in 0..48 {
-        let mut world = World::new(options());
+        let mut world = World::new(options.clone());
         world.traits(&["did buy", "sum buy.value"]);
         world.commit();
         let mut step = 0;
@@ -192,4 +203,27 @@ fn skips_go_when_the_archive_has_passed_them() {
     world.engine.archived(ArchivePosition { position, next_record: 2 });
     assert!(!counted(&world, 3));
     assert_eq!(world.engine.shared.memory.read().skips.len(), 1);
+}
+
+#[test]
+fn images_are_of_their_commit_though_profiles_are_forgotten_meanwhile() {
+    let options = Options { retention: DAY, compact_bytes: 20, ..options() };
+    let mut world = World::new(options);
+    let mut idle = event("idle", "view", T0);
+    idle.ids.push(id("user_id", "u"));
+    world.send(&[Record::Event(idle)]);
+    world.commit();
+    let mut work = world.fold.cut();
+    world.committer.commit(&mut work).unwrap();
+    let before = world.twin().picture();
+    world.send(&[Record::Event(event("other", "view", T0 + 5 * DAY))]);
+    assert_eq!(world.engine.find(&id("cookie", "idle")), None);
+    let (shard, view) = work.compact.take().unwrap();
+    world.committer.compact(shard, &view, &work).unwrap();
+    let after = world.picture();
+    let mut world = world.crash();
+    assert_eq!(world.picture(), before);
+    assert!(world.engine.find(&id("cookie", "idle")).is_some());
+    world.fold_all();
+    assert_eq!(world.picture(), after);
 }
