@@ -8,12 +8,14 @@ mod file;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+mod small_file;
 mod state;
 mod state_rows;
 mod state_tables;
 #[cfg(test)]
 pub(crate) mod state_tests;
 
+pub use small_file::write_small_file;
 pub use state::State;
 
 use std::io;
