@@ -56,6 +56,9 @@ fn list(global: &Global, client: &Client) -> Result<(), Failure> {
     if global.json {
         return print(&answer["audiences"].to_string());
     }
+    for problem in answer["problems"].as_array().into_iter().flatten() {
+        eprintln!("{}", problem["rendered"].as_str().unwrap_or_default().trim_end());
+    }
     let audiences = answer["audiences"].as_array().cloned().unwrap_or_default();
     if audiences.is_empty() {
         return print("no segments yet; put a file such as segments/buyers.toml beside the server");
@@ -71,11 +74,7 @@ fn list(global: &Global, client: &Client) -> Result<(), Failure> {
             text(&audience["name"]),
         ]
     });
-    print(&table(&["SEGMENT", "MEMBERS", "LEVEL", "STATE", "TRUE FOR", "NAME"], rows))?;
-    for problem in answer["problems"].as_array().into_iter().flatten() {
-        eprintln!("{}", problem["rendered"].as_str().unwrap_or_default().trim_end());
-    }
-    Ok(())
+    print(&table(&["SEGMENT", "MEMBERS", "LEVEL", "STATE", "TRUE FOR", "NAME"], rows))
 }
 
 fn show(global: &Global, client: &Client, id: &str) -> Result<(), Failure> {

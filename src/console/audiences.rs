@@ -165,16 +165,23 @@ fn unknown(id: &str) -> Problem {
 
 fn problems(services: &Services) -> Vec<Value> {
     let live = services.segments.live();
-    live.problems
-        .iter()
-        .map(|problem| {
-            json!({
-                "segment": problem.id,
-                "rendered": problem.rendered,
-                "keeps_last_good": problem.keeps_last_good,
-            })
+    let folder = live.folder.iter().map(|trouble| {
+        json!({
+            "segment": null,
+            "rendered": format!("error: {trouble}"),
+            "keeps_last_good": true,
+            "frozen": false,
         })
-        .collect()
+    });
+    let files = live.problems.iter().map(|problem| {
+        json!({
+            "segment": problem.id,
+            "rendered": problem.rendered,
+            "keeps_last_good": problem.keeps_last_good,
+            "frozen": problem.frozen,
+        })
+    });
+    folder.chain(files).collect()
 }
 
 /// What a segment's file says.

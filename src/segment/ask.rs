@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::Segments;
 use super::Told;
-use super::refresh::library;
+use super::choose::frozen_text;
 use super::scan::ScanError;
 use crate::bitmap::Snapshot;
 use crate::ingest::Schema;
@@ -181,12 +181,15 @@ impl Segments {
         cancelled: &AtomicBool,
     ) -> Result<Value, AskError> {
         let live = self.live();
-        let file = live
+        let found = live
             .segments
             .get(segment)
             .filter(|s| !s.hidden)
-            .map(|s| &s.file)
             .ok_or_else(|| AskError::Unknown(format!("there is no segment {segment}")))?;
+        if found.frozen {
+            return Err(AskError::NotYet(frozen_text(segment)));
+        }
+        let file = &found.file;
         let Body::Rule(rule) = &file.body else {
             return Err(AskError::NotYet("look-alike segments are not evaluated yet".into()));
         };
@@ -272,12 +275,22 @@ impl Segments {
         let (rule, mut diagnostics) = rules::parse(text);
         if !has_errors(&diagnostics) {
             let live = self.live();
-            let library = library(live.segments.values().map(|segment| &segment.file));
+            let library = live.library();
             let seen = self.parts.engine.namespaces().into_iter().collect();
             let order = self.parts.config.namespace_order();
             let schema = self.parts.engine.schema();
             let context = self.context(&order, &seen, Some(&schema));
             diagnostics.extend(plan::check_rule(&rule, &library, &context));
+            let body = Body::Rule(rule);
+            let is_frozen = |id: &str| live.segments.get(id).is_some_and(|s| s.frozen);
+            for name in plan::references_of(&body) {
+                if is_frozen(&name.text) {
+                    let told = Diagnostic::error("frozen", name.span, frozen_text(&name.text));
+                    diagnostics.push(told);
+                }
+            }
+            let Body::Rule(rule) = body else { unreachable!("made a rule above") };
+            return (rule, diagnostics);
         }
         (rule, diagnostics)
     }
@@ -307,7 +320,7 @@ impl Segments {
         cancelled: &AtomicBool,
     ) -> Result<Pinned, AskError> {
         let live = self.live();
-        let library = library(live.segments.values().map(|segment| &segment.file));
+        let library = live.library();
         let specs = plan::traits_of([rule], &library)
             .map_err(|error| AskError::NotYet(error.to_string()))?;
         let (snapshot, traits) = self.snapshot_with(&specs, cancelled)?;

@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// A larger file is no segment.
-const MAX_FILE: u64 = 256 << 10;
+use crate::rules::MAX_FILE;
+use crate::store::embedded::write_small_file;
 
 /// The files of a folder as they are now: stem → text, or why there is none.
 pub(super) type Files = BTreeMap<String, Result<String, String>>;
@@ -31,29 +30,42 @@ impl Folder {
         Ok(Self { path: path.to_path_buf(), copies })
     }
 
+    /// Where the files are.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file of a segment.
     pub(super) fn file(&self, id: &str) -> PathBuf {
         self.path.join(format!("{id}.toml"))
     }
 
-    /// Reads every `*.toml`. A folder that is not there holds none.
+    /// Reads every `*.toml`. A folder that is not there is an error: nobody deleted its files.
     pub(super) fn read(&self) -> io::Result<Files> {
         read_folder(&self.path)
     }
 
     /// The last good versions.
     pub(super) fn read_copies(&self) -> io::Result<BTreeMap<String, String>> {
-        let files = read_folder(&self.copies)?;
-        Ok(files.into_iter().filter_map(|(id, text)| Some((id, text.ok()?))).collect())
+        let mut copies = BTreeMap::new();
+        for (id, text) in read_folder(&self.copies)? {
+            match text {
+                Ok(text) => {
+                    copies.insert(id, text);
+                }
+                Err(error) => tracing::warn!(
+                    segment = id,
+                    error,
+                    "the copy of the last good version of {id} cannot be read"
+                ),
+            }
+        }
+        Ok(copies)
     }
 
     /// Keeps the good version of a file.
     pub(super) fn keep(&self, id: &str, text: &str) -> io::Result<()> {
-        let aside = self.copies.join(format!("{id}.new"));
-        let mut file = fs::File::create(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(aside, self.copies.join(format!("{id}.toml")))
+        write_small_file(&self.copies.join(format!("{id}.toml")), text.as_bytes(), 0o644)
     }
 
     /// Forgets a segment whose file has gone.
@@ -67,12 +79,7 @@ impl Folder {
 
 fn read_folder(path: &Path) -> io::Result<Files> {
     let mut files = Files::new();
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
+    for entry in fs::read_dir(path)? {
         let path = entry?.path();
         let is_toml = path.extension().is_some_and(|extension| extension == "toml");
         let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_toml) else {
@@ -82,7 +89,7 @@ fn read_folder(path: &Path) -> io::Result<Files> {
             continue; // An editor's file aside.
         }
         let text = match fs::metadata(&path) {
-            Ok(metadata) if metadata.len() > MAX_FILE => {
+            Ok(metadata) if metadata.len() > MAX_FILE as u64 => {
                 Err(format!("larger than {} KiB", MAX_FILE >> 10))
             }
             _ => fs::read_to_string(&path).map_err(|error| error.to_string()),
@@ -113,8 +120,15 @@ mod tests {
         files.forget("buyers").unwrap();
         files.forget("buyers").unwrap();
         assert!(files.read_copies().unwrap().is_empty());
-        assert!(
-            Folder::new(Path::new("/nonexistent"), data.path()).unwrap().read().unwrap().is_empty()
-        );
+    }
+
+    #[test]
+    fn a_file_may_be_as_large_as_the_language_says() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = Folder::new(folder.path(), data.path()).unwrap();
+        fs::write(files.file("large"), "#".repeat(MAX_FILE)).unwrap();
+        fs::write(files.file("larger"), "#".repeat(MAX_FILE + 1)).unwrap();
+        let read = files.read().unwrap();
+        assert!(read["large"].is_ok() && read["larger"].is_err());
     }
 }

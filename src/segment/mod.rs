@@ -6,6 +6,7 @@
 
 mod adhoc;
 mod ask;
+mod choose;
 mod columns;
 mod fill;
 mod folder;
@@ -13,6 +14,8 @@ mod generation;
 mod refresh;
 mod registry;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use arc_swap::ArcSwap;
 use parking_lot::Condvar;

@@ -19,7 +19,6 @@ use crate::plan;
 use crate::plan::Library;
 use crate::plan::Program;
 use crate::rules::Body;
-use crate::rules::SegmentFile;
 
 /// How long a tick waits for the fold before it goes on with what there is.
 const WAIT: Duration = Duration::from_millis(500);
@@ -93,18 +92,12 @@ impl Segments {
         let seen = self.parts.engine.namespaces().into_iter().collect();
         let order = self.parts.config.namespace_order();
         let context = self.context(&order, &seen, None);
-        match self.registry.scan(&context) {
-            Ok(true) => tracing::info!(
-                segments = self.live().segments.len(),
-                "{} segments are live",
-                self.live().segments.values().filter(|s| !s.hidden).count()
-            ),
-            Ok(false) => {}
-            Err(error) => tracing::error!(%error, "the folder of segments cannot be read"),
+        if self.registry.scan(&context) {
+            tracing::info!("{} segments are live", self.live().count());
         }
     }
 
-    fn refresh(&self, compiled: &mut Option<Compiled>, last: &mut Last) {
+    pub(super) fn refresh(&self, compiled: &mut Option<Compiled>, last: &mut Last) {
         let live = self.live();
         if compiled.as_ref().is_none_or(|c| c.live.version != live.version) {
             *compiled = Some(Compiled::new(live));
@@ -128,8 +121,9 @@ impl Segments {
             self.touch(&pin);
             return;
         }
-        self.evaluate(compiled, &pin, now);
-        *last = state;
+        if self.evaluate(compiled, &pin, now) {
+            *last = state;
+        }
     }
 
     /// Publishes the same audiences as true for a later time.
@@ -151,20 +145,27 @@ impl Segments {
         self.published(next);
     }
 
-    fn evaluate(&self, compiled: &Compiled, pin: &Pin, now: Millis) {
+    /// Evaluates all live rules and publishes what came out; returns whether it could.
+    pub(super) fn evaluate(&self, compiled: &Compiled, pin: &Pin, now: Millis) -> bool {
         let started = Instant::now();
         let before = self.generation();
         let number = match self.parts.engine.next_generation() {
             Ok(number) => number,
             Err(error) => {
                 tracing::error!(%error, "no generation can be numbered; audiences stay as they are");
-                return;
+                return false;
             }
         };
-        let traits = self.parts.engine.traits();
+        // Those of the pin: a trait that became whole since has no columns in it.
+        let traits = &pin.traits;
         let mut states: BTreeMap<String, AudienceState> = BTreeMap::new();
         let mut asked: Vec<(&str, plan::Question<'_>)> = Vec::new();
         for (id, segment) in compiled.live.segments.iter().filter(|(_, s)| !s.hidden) {
+            if segment.frozen {
+                let reason = "its rule is wrong; its members are those of before".to_owned();
+                states.insert(id.clone(), AudienceState::Failing { reason });
+                continue;
+            }
             match compiled.traits.get(id) {
                 None => {
                     let reason = "look-alike segments are not evaluated yet".to_owned();
@@ -173,7 +174,7 @@ impl Segments {
                 Some(Err(reason)) => {
                     states.insert(id.clone(), AudienceState::Failing { reason: reason.clone() });
                 }
-                Some(Ok(specs)) => match self.fills.state(specs, &traits) {
+                Some(Ok(specs)) => match self.fills.state(specs, traits) {
                     Some(percent) => {
                         states.insert(id.clone(), AudienceState::Backfilling { percent });
                     }
@@ -192,14 +193,14 @@ impl Segments {
             Err((place, error)) => {
                 // A checked rule with its traits in the set compiles; say so loudly if it does not.
                 tracing::error!(segment = asked[place].0, %error, "a live rule cannot be compiled");
-                return;
+                return false;
             }
         };
         let results = match program.run(&pin.snapshot, now, self.threads()) {
             Ok(results) => results,
             Err(error) => {
                 tracing::error!(%error, "the live rules cannot be evaluated");
-                return;
+                return false;
             }
         };
         let mut audiences = BTreeMap::new();
@@ -237,6 +238,7 @@ impl Segments {
             version: compiled.live.version,
             audiences,
         });
+        true
     }
 
     fn published(&self, generation: Generation) {
@@ -254,14 +256,16 @@ impl Segments {
             let count = i64::try_from(audience.count.unwrap_or(0)).unwrap_or(i64::MAX);
             metrics.segment_members.with_label_values(&[id]).set(count);
         }
-        let wrong = i64::try_from(self.live().problems.len()).unwrap_or(i64::MAX);
+        let live = self.live();
+        let wrong = live.problems.len() + usize::from(live.folder.is_some());
+        let wrong = i64::try_from(wrong).unwrap_or(i64::MAX);
         metrics.segment_files_wrong.set(wrong);
     }
 }
 
 /// What an evaluation followed from: where nothing of it changed, neither has any audience.
 #[derive(Debug, Default, PartialEq)]
-struct Last {
+pub(super) struct Last {
     version: u64,
     position: crate::store::journal::Position,
     whole: usize,
@@ -278,7 +282,7 @@ pub(super) struct Compiled {
 
 impl Compiled {
     pub(super) fn new(live: Arc<Live>) -> Self {
-        let library = library(live.segments.values().map(|segment| &segment.file));
+        let library = live.library();
         let mut traits = BTreeMap::new();
         for (id, segment) in &live.segments {
             if let Body::Rule(rule) = &segment.file.body {
@@ -288,13 +292,4 @@ impl Compiled {
         }
         Self { live, library, traits }
     }
-}
-
-/// The segments that a rule may name.
-pub(super) fn library<'a>(files: impl Iterator<Item = &'a SegmentFile>) -> Library {
-    let mut library = Library::new();
-    for file in files {
-        library.insert(&file.id, file.body.clone());
-    }
-    library
 }

@@ -2,7 +2,7 @@
 //!
 //! A file that is wrong, or made wrong by what another says, keeps its last good version; what is the
 //! matter is told in the log once, and by the API for as long as it is so. A segment whose file has gone
-//! stays, hidden, while a live one refers to it.
+//! stays, hidden, while a live one refers to it. A folder that cannot be read changes nothing.
 
 use parking_lot::Mutex;
 use parking_lot::RwLock;
@@ -13,15 +13,15 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::choose::choose;
+use super::folder::Files;
+use super::folder::Folder;
 use crate::plan;
-use crate::rules::Diagnostic;
+use crate::plan::Library;
 use crate::rules::SegmentFile;
-use crate::rules::has_errors;
-use crate::segment::folder::Files;
-use crate::segment::folder::Folder;
 
 /// The live segments at one time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Live {
     /// Grows with every change.
     pub version: u64,
@@ -29,10 +29,28 @@ pub struct Live {
     pub segments: BTreeMap<String, Arc<Segment>>,
     /// Files whose latest version is not live, and why.
     pub problems: Vec<Problem>,
+    /// Why the folder cannot be read, so that what was live stays.
+    pub folder: Option<String>,
+}
+
+impl Live {
+    /// The segments that a rule may name.
+    pub(super) fn library(&self) -> Library {
+        let mut library = Library::new();
+        for segment in self.segments.values() {
+            library.insert(&segment.file.id, segment.file.body.clone());
+        }
+        library
+    }
+
+    /// How many segments have an audience.
+    pub fn count(&self) -> usize {
+        self.segments.values().filter(|segment| !segment.hidden).count()
+    }
 }
 
 /// A live segment.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Segment {
     /// What its file says.
     pub file: SegmentFile,
@@ -40,6 +58,9 @@ pub struct Segment {
     pub text: String,
     /// Its file has gone, and another segment still refers to it: no audience, no activation.
     pub hidden: bool,
+    /// It cannot be evaluated, though it is as it was when it was good: the settings or what it asks are
+    /// others now. Its audience stays as it is, and so do its activations.
+    pub frozen: bool,
 }
 
 /// A file that is not live as it stands.
@@ -51,6 +72,8 @@ pub struct Problem {
     pub rendered: String,
     /// Whether the last good version is live in its place.
     pub keeps_last_good: bool,
+    /// Whether that cannot be evaluated either, so that its audience stands still.
+    pub frozen: bool,
 }
 
 /// What was seen and what stands, under one lock.
@@ -60,6 +83,10 @@ struct Seen {
     /// How many namespaces had been seen: one more may make a wrong file right.
     namespaces: usize,
     good: BTreeMap<String, String>,
+    /// Good versions whose copies could not be written.
+    unsaved: BTreeSet<String>,
+    /// Whether it was said that there is no folder, and nothing to lose by it.
+    said_none: bool,
 }
 
 /// Watches the folder and holds the live segments.
@@ -74,7 +101,7 @@ impl Registry {
     /// Opens the folder; nothing is live before the first [`Registry::scan`].
     pub fn open(folder: &Path, data: &Path) -> io::Result<Self> {
         let folder = Folder::new(folder, data)?;
-        let seen = Seen { files: None, namespaces: 0, good: folder.read_copies()? };
+        let seen = Seen { good: folder.read_copies()?, ..Seen::default() };
         Ok(Self { folder, seen: Mutex::new(seen), live: RwLock::default() })
     }
 
@@ -89,159 +116,223 @@ impl Registry {
     }
 
     /// Reads the folder and takes what changed; returns whether the live segments are others now.
-    pub fn scan(&self, context: &plan::Context<'_>) -> io::Result<bool> {
-        let files = self.folder.read()?;
+    ///
+    /// Where the folder cannot be read everything stays: at the start, the last good versions.
+    pub fn scan(&self, context: &plan::Context<'_>) -> bool {
         let mut seen = self.seen.lock();
+        self.save(&mut seen);
+        let (files, trouble) = match self.folder.read() {
+            Ok(files) => (files, None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && seen.good.is_empty() => {
+                if !std::mem::replace(&mut seen.said_none, true) {
+                    let folder = self.folder.path().display();
+                    tracing::info!("there is no folder {folder}, so there are no segments yet");
+                }
+                (Files::new(), None)
+            }
+            Err(error) => {
+                let folder = self.folder.path().display();
+                let trouble = format!("the folder {folder} cannot be read: {error}");
+                let is_new = self.live().folder.as_ref() != Some(&trouble);
+                if is_new {
+                    tracing::error!(
+                        "{trouble}; the {} segments that were live stay as they are",
+                        seen.good.len()
+                    );
+                }
+                if self.live().version > 0 || seen.good.is_empty() {
+                    if is_new {
+                        let live = Live { folder: Some(trouble), ..Live::clone(&self.live()) };
+                        *self.live.write() = Arc::new(live);
+                    }
+                    return false;
+                }
+                let copies = seen.good.iter().map(|(id, text)| (id.clone(), Ok(text.clone())));
+                (copies.collect(), Some(trouble))
+            }
+        };
+        if trouble.is_none() && self.live().folder.is_some() {
+            tracing::info!("the folder {} can be read again", self.folder.path().display());
+        }
         let namespaces = context.seen.map_or(0, BTreeSet::len);
-        let may_be_right_now =
-            namespaces != seen.namespaces && !self.live.read().problems.is_empty();
-        if seen.files.as_ref() == Some(&files) && !may_be_right_now {
-            return Ok(false);
+        let live = self.live();
+        let may_be_right_now = namespaces != seen.namespaces && !live.problems.is_empty();
+        if seen.files.as_ref() == Some(&files) && !may_be_right_now && live.folder == trouble {
+            return false;
         }
         seen.namespaces = namespaces;
         let chosen = choose(&files, &seen.good, context);
+        let mut taken = Vec::new();
         for (id, segment) in &chosen.segments {
             if !segment.hidden && seen.good.get(id) != Some(&segment.text) {
-                self.folder.keep(id, &segment.text)?;
                 seen.good.insert(id.clone(), segment.text.clone());
+                taken.push(id.clone());
             }
         }
-        let gone: Vec<String> = seen
-            .good
-            .keys()
-            .filter(|id| !files.contains_key(*id) && !chosen.segments.contains_key(*id))
-            .cloned()
-            .collect();
+        self.write_copies(&mut seen, taken);
+        let is_gone = |id: &String| !files.contains_key(id) && !chosen.segments.contains_key(id);
+        let gone: Vec<String> = seen.good.keys().filter(|id| is_gone(id)).cloned().collect();
         for id in gone {
-            self.folder.forget(&id)?;
             seen.good.remove(&id);
+            seen.unsaved.remove(&id);
+            if let Err(error) = self.folder.forget(&id) {
+                tracing::warn!(segment = id, %error, "the copy of a deleted segment stays behind");
+            }
         }
         seen.files = Some(files);
         drop(seen);
-        let before = self.live();
-        for problem in chosen.problems.iter().filter(|p| !before.problems.contains(p)) {
-            let kept = if problem.keeps_last_good {
-                "its last good version stays live"
-            } else {
-                "there is no good version yet, so it is left out"
-            };
-            tracing::warn!(
-                segment = problem.id,
-                "segment {} is wrong; {kept}\n{}",
-                problem.id,
-                problem.rendered.trim_end()
-            );
+        for problem in chosen.problems.iter().filter(|p| !live.problems.contains(p)) {
+            tell(problem);
         }
-        let is_same = before.version > 0
-            && before.segments.len() == chosen.segments.len()
-            && before.segments.iter().all(|(id, old)| {
-                chosen
-                    .segments
-                    .get(id)
-                    .is_some_and(|new| new.text == old.text && new.hidden == old.hidden)
-            });
-        let version = if is_same { before.version } else { before.version + 1 };
-        *self.live.write() = Arc::new(Live { version, ..chosen });
-        Ok(!is_same)
+        let is_same = live.version > 0 && live.segments == chosen.segments;
+        *self.live.write() = Arc::new(Live {
+            version: if is_same { live.version } else { live.version + 1 },
+            segments: chosen.segments,
+            problems: chosen.problems,
+            folder: trouble,
+        });
+        !is_same
+    }
+
+    /// Writes the copies that could not be written before.
+    fn save(&self, seen: &mut Seen) {
+        let unsaved: Vec<String> = seen.unsaved.iter().cloned().collect();
+        self.write_copies(seen, unsaved);
+    }
+
+    /// Writes copies of good versions. One that cannot be written is no reason to hold a change back: it is
+    /// live, and its copy is tried again.
+    fn write_copies(&self, seen: &mut Seen, ids: Vec<String>) {
+        for id in ids {
+            let Some(text) = seen.good.get(&id) else { continue };
+            match self.folder.keep(&id, text) {
+                Ok(()) => {
+                    seen.unsaved.remove(&id);
+                }
+                Err(error) => {
+                    if seen.unsaved.insert(id.clone()) {
+                        tracing::warn!(
+                            segment = id,
+                            %error,
+                            "segment {id} is live, but no copy of it can be written: until there is \
+                             one, a restart knows only the version before"
+                        );
+                    }
+                }
+            }
+        }
     }
 }
 
-/// A candidate for being live.
-struct Candidate {
-    segment: Segment,
-    is_latest: bool,
-}
-
-/// Chooses the latest good version of each segment, so that all of them together have no error.
-fn choose(files: &Files, good: &BTreeMap<String, String>, context: &plan::Context<'_>) -> Live {
-    let mut candidates: BTreeMap<String, Candidate> = BTreeMap::new();
-    let mut problems: BTreeMap<String, String> = BTreeMap::new();
-    let last_good = |id: &str, hidden: bool| {
-        let text = good.get(id)?;
-        let (file, diagnostics) = SegmentFile::parse(id, text);
-        let segment = Segment { file, text: text.clone(), hidden };
-        (!has_errors(&diagnostics)).then_some(Candidate { segment, is_latest: false })
+fn tell(problem: &Problem) {
+    let kept = match problem {
+        Problem { frozen: true, .. } => "its audience stands still until it is right",
+        Problem { keeps_last_good: true, .. } => "its last good version stays live",
+        _ => "there is no good version yet, so it is left out",
     };
-    for (id, text) in files {
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => {
-                problems.insert(id.clone(), format!("{id}.toml: {error}"));
-                candidates.extend(last_good(id, false).map(|candidate| (id.clone(), candidate)));
-                continue;
-            }
-        };
-        let (file, diagnostics) = SegmentFile::parse(id, text);
-        if has_errors(&diagnostics) {
-            problems.insert(id.clone(), render(id, text, &diagnostics));
-            candidates.extend(last_good(id, false).map(|candidate| (id.clone(), candidate)));
-        } else {
-            let segment = Segment { file, text: text.clone(), hidden: false };
-            candidates.insert(id.clone(), Candidate { segment, is_latest: true });
-        }
-    }
-    // Each round replaces or drops at least one candidate that has an error, so this ends.
-    loop {
-        let set: Vec<&SegmentFile> = candidates.values().map(|c| &c.segment.file).collect();
-        let checked = plan::check(&set, context);
-        let mut wrong: BTreeMap<String, Vec<Diagnostic>> = BTreeMap::new();
-        for (id, diagnostics) in checked {
-            if has_errors(&diagnostics) {
-                wrong.insert(id, diagnostics);
-            }
-        }
-        if wrong.is_empty() {
-            break;
-        }
-        // What a good version still refers to comes back first, hidden.
-        let mut missing: BTreeSet<String> = BTreeSet::new();
-        for id in wrong.keys() {
-            let Some(candidate) = candidates.get(id) else { continue };
-            for name in plan::references_of(&candidate.segment.file.body) {
-                let name = &*name.text;
-                if !candidates.contains_key(name) && good.contains_key(name) {
-                    missing.insert(name.to_owned());
-                }
-            }
-        }
-        let mut came_back = false;
-        for id in missing {
-            if let Some(candidate) = last_good(&id, !files.contains_key(&id)) {
-                candidates.insert(id, candidate);
-                came_back = true;
-            }
-        }
-        for (id, diagnostics) in wrong {
-            let Some(candidate) = candidates.get(&id) else { continue };
-            problems
-                .entry(id.clone())
-                .or_insert_with(|| render(&id, &candidate.segment.text, &diagnostics));
-            if came_back {
-                continue;
-            }
-            let replacement = if candidate.is_latest { last_good(&id, false) } else { None };
-            match replacement {
-                Some(replacement) if replacement.segment.text != candidate.segment.text => {
-                    candidates.insert(id, replacement);
-                }
-                _ => {
-                    candidates.remove(&id);
-                }
-            }
-        }
-    }
-    let problems = problems
-        .into_iter()
-        .map(|(id, rendered)| {
-            let keeps_last_good = candidates.contains_key(&id);
-            Problem { id, rendered, keeps_last_good }
-        })
-        .collect();
-    let segments =
-        candidates.into_iter().map(|(id, candidate)| (id, Arc::new(candidate.segment))).collect();
-    Live { version: 0, segments, problems }
+    tracing::warn!(
+        segment = problem.id,
+        "segment {} is wrong; {kept}\n{}",
+        problem.id,
+        problem.rendered.trim_end()
+    );
 }
 
-fn render(id: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
-    crate::rules::render(&format!("{id}.toml"), text, diagnostics)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::NamespaceOrder;
+    use crate::model::time::DAY;
+    use std::fs;
+
+    fn scan(registry: &Registry) -> bool {
+        let namespaces = NamespaceOrder::default();
+        registry.scan(&plan::Context {
+            namespaces: &namespaces,
+            seen: None,
+            retention: 90 * DAY,
+            schema: None,
+            now: None,
+        })
+    }
+
+    fn ids(registry: &Registry) -> Vec<String> {
+        registry.live().segments.keys().cloned().collect()
+    }
+
+    /// A folder with the segment `buyers`, that was taken.
+    fn taken() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, data) = (dir.path().join("segments"), dir.path().join("data"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("buyers.toml"), "rule = 'did purchase'").unwrap();
+        let registry = Registry::open(&folder, &data).unwrap();
+        assert!(scan(&registry));
+        (dir, folder, data)
+    }
+
+    #[test]
+    fn a_folder_that_goes_and_comes_back_removes_nothing() {
+        let (dir, folder, data) = taken();
+        let registry = Registry::open(&folder, &data).unwrap();
+        scan(&registry);
+        let aside = dir.path().join("aside");
+        fs::rename(&folder, &aside).unwrap();
+        assert!(!scan(&registry));
+        assert_eq!(ids(&registry), ["buyers"]);
+        assert!(registry.live().folder.as_ref().unwrap().contains("cannot be read"));
+        assert!(data.join("segments/buyers.toml").is_file());
+        fs::rename(&aside, &folder).unwrap();
+        assert!(!scan(&registry));
+        assert_eq!(registry.live().folder, None);
+        // A file that is deleted while the folder is there does end its segment.
+        fs::remove_file(folder.join("buyers.toml")).unwrap();
+        assert!(scan(&registry));
+        assert!(ids(&registry).is_empty());
+        assert!(!data.join("segments/buyers.toml").exists());
+    }
+
+    #[test]
+    fn a_start_with_another_folder_keeps_the_last_good_versions() {
+        let (dir, folder, data) = taken();
+        let registry = Registry::open(&dir.path().join("segmnets"), &data).unwrap();
+        assert!(scan(&registry));
+        assert_eq!(ids(&registry), ["buyers"]);
+        assert!(registry.live().folder.is_some());
+        assert!(!scan(&registry));
+        let again = Registry::open(&folder, &data).unwrap();
+        assert!(scan(&again));
+        assert_eq!(ids(&again), ["buyers"]);
+        assert_eq!(again.live().folder, None);
+    }
+
+    #[test]
+    fn a_first_start_without_a_folder_goes_on_with_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("segments");
+        let registry = Registry::open(&folder, &dir.path().join("data")).unwrap();
+        assert!(scan(&registry));
+        assert!(registry.live().version > 0 && registry.live().folder.is_none());
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("buyers.toml"), "rule = 'did purchase'").unwrap();
+        assert!(scan(&registry));
+        assert_eq!(ids(&registry), ["buyers"]);
+    }
+
+    #[test]
+    fn a_change_whose_copy_cannot_be_written_is_live_and_written_later() {
+        let (_dir, folder, data) = taken();
+        let registry = Registry::open(&folder, &data).unwrap();
+        scan(&registry);
+        // A folder stands where the copy is to be.
+        let copy = data.join("segments/buyers.toml");
+        fs::remove_file(&copy).unwrap();
+        fs::create_dir(&copy).unwrap();
+        fs::write(folder.join("buyers.toml"), "rule = 'did order'").unwrap();
+        assert!(scan(&registry));
+        assert_eq!(registry.live().segments["buyers"].text, "rule = 'did order'");
+        fs::remove_dir(&copy).unwrap();
+        scan(&registry);
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "rule = 'did order'");
+    }
 }

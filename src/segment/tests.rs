@@ -1,0 +1,172 @@
+//! Refreshes and questions over a real engine, without a server.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::AudienceState;
+use super::Parts;
+use super::Segments;
+use super::refresh::Compiled;
+use super::refresh::Last;
+use crate::archive::Catalog;
+use crate::config::Config;
+use crate::config::Durability;
+use crate::ingest;
+use crate::ingest::Engine;
+use crate::metrics::Metrics;
+use crate::model::Event;
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::model::Namespace;
+use crate::model::Source;
+use crate::model::time::DAY;
+use crate::net::Clock;
+use crate::store::embedded;
+use crate::store::embedded::journal::EmbeddedJournal;
+use crate::store::journal::Batch;
+use crate::store::journal::Journal;
+use crate::store::state::State;
+
+const LONG: Duration = Duration::from_secs(60);
+
+struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Millis {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Rig {
+    _dir: tempfile::TempDir,
+    clock: Arc<TestClock>,
+    journal: Arc<dyn Journal>,
+    engine: Arc<Engine>,
+    segments: Segments,
+}
+
+impl Rig {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("segments");
+        std::fs::create_dir(&folder).unwrap();
+        for (id, text) in files {
+            std::fs::write(folder.join(format!("{id}.toml")), text).unwrap();
+        }
+        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000)));
+        let state: Arc<dyn State> = Arc::new(embedded::State::open(dir.path(), 4).unwrap());
+        let options = embedded::journal::Options::new(Durability::DiskBuffered);
+        let (journal, _) = EmbeddedJournal::open(&dir.path().join("journal"), options).unwrap();
+        let journal: Arc<dyn Journal> = Arc::new(journal);
+        let metrics = Metrics::new();
+        let engine = Engine::open(
+            state.clone(),
+            journal.clone(),
+            clock.clone(),
+            Arc::new(metrics.clone()),
+            ingest::Options::new(90 * DAY, 1 << 20),
+        )
+        .unwrap();
+        let loaded = state.load().unwrap();
+        let archive = dir.path().join("archive");
+        let (catalog, _) =
+            Catalog::open(&archive, state, loaded.manifest, loaded.archived).unwrap();
+        let parts = Parts {
+            config: Arc::new(Config::default()),
+            clock: clock.clone(),
+            metrics,
+            journal: journal.clone(),
+            engine: engine.clone(),
+            catalog: Arc::new(catalog),
+        };
+        let segments = Segments::open(parts, &folder, &dir.path().join("data")).unwrap();
+        Self { _dir: dir, clock, journal, engine, segments }
+    }
+
+    /// Appends an event of a user, so many milliseconds from now.
+    fn event(&self, user: &str, name: &str, ahead: Millis) {
+        let received = self.clock.now();
+        let event = Event {
+            received,
+            time: received + ahead,
+            source: Source::Api,
+            site: "s".into(),
+            name: name.into(),
+            message_id: None,
+            ids: vec![Identifier::new(Namespace::new("user_id").unwrap(), user).unwrap()],
+            props: Vec::new(),
+            attrs: Vec::new(),
+            page: crate::model::Page::default(),
+            device: crate::model::Device::default(),
+            country: None,
+            locale: None,
+            bot: false,
+            time_replaced: false,
+        };
+        let mut batch = Batch::new();
+        batch.push_event(&event).unwrap();
+        self.journal.append(&batch).unwrap();
+    }
+}
+
+#[test]
+fn an_audience_is_evaluated_with_the_traits_of_its_pin() {
+    let rig = Rig::new(&[("buyers", "rule = 'did purchase'")]);
+    rig.event("1", "purchase", 0);
+    rig.engine.start().unwrap();
+    rig.engine.settle(LONG).unwrap();
+    let compiled = Compiled::new(rig.segments.live());
+    let specs = compiled.traits["buyers"].as_ref().unwrap();
+    rig.engine.set_traits(specs).unwrap();
+    // The fill ends between the pin and the evaluation.
+    let pin = rig.engine.pin();
+    rig.engine.mark_whole(pin.traits.unfilled());
+    assert!(rig.segments.evaluate(&compiled, &pin, pin.snapshot.true_for));
+    let state = &rig.segments.generation().audiences["buyers"].state;
+    assert!(matches!(state, AudienceState::Backfilling { .. }), "{state}");
+    rig.engine.stop();
+}
+
+#[test]
+fn a_refresh_that_gave_up_is_tried_again() {
+    let rig = Rig::new(&[("buyers", "rule = 'did purchase'")]);
+    rig.engine.start().unwrap();
+    // A trait is missing: it stands for whatever makes an evaluation give up.
+    let mut wrong = Compiled::new(rig.segments.live());
+    wrong.traits.insert("buyers".into(), Ok(Vec::new()));
+    let mut compiled = Some(wrong);
+    let mut last = Last::default();
+    rig.segments.refresh(&mut compiled, &mut last);
+    assert_eq!(last, Last::default());
+    assert_eq!(rig.segments.generation().number, 0);
+    rig.engine.stop();
+}
+
+#[test]
+fn a_segment_that_stands_still_keeps_its_members_and_is_not_asked() {
+    let rig = Rig::new(&[("a", "rule = 'segment b'"), ("b", "rule = 'did purchase'")]);
+    rig.event("1", "purchase", 0);
+    rig.engine.start().unwrap();
+    rig.engine.settle(LONG).unwrap();
+    let (mut compiled, mut last) = (None, Last::default());
+    while rig.segments.generation().audiences.get("a").is_none_or(|a| a.count != Some(1)) {
+        rig.segments.refresh(&mut compiled, &mut last);
+    }
+    // Neither was edited, and a new start knows a shorter retention.
+    let mut live = (*rig.segments.live()).clone();
+    for id in ["a", "b"] {
+        let (file, _) = crate::rules::SegmentFile::parse(id, &live.segments[id].text);
+        let frozen = super::Segment { file, text: String::new(), hidden: false, frozen: true };
+        live.segments.insert(id.into(), Arc::new(frozen));
+    }
+    let frozen = Compiled::new(Arc::new(live));
+    let pin = rig.engine.pin();
+    assert!(rig.segments.evaluate(&frozen, &pin, pin.snapshot.true_for));
+    let audience = rig.segments.generation().audiences["a"].clone();
+    assert!(matches!(audience.state, AudienceState::Failing { .. }));
+    assert_eq!(audience.count, Some(1));
+    assert_eq!(frozen.traits["b"].as_ref().map(Vec::len), Ok(1), "its columns are kept");
+    rig.engine.stop();
+}
