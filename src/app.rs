@@ -153,7 +153,10 @@ async fn serve(
         journal.clone(),
         clock.clone(),
         Arc::new(metrics.clone()),
-        ingest::Options::new(config.events.retention.0, dedup_memory),
+        ingest::Options {
+            namespaces: config.namespace_order().namespaces(),
+            ..ingest::Options::new(config.events.retention.0, dedup_memory)
+        },
     )?;
     let (catalog, swept) =
         Catalog::open(&data.join("archive"), state, loaded.manifest, loaded.archived)?;

@@ -97,6 +97,8 @@ metrics! {
     ingest_fold_cpu: float "throng_ingest_fold_cpu_seconds" [];
     /// Measured values beyond ±9·10¹⁴, which count as missing.
     ingest_measures_out_of_range: counter "throng_ingest_measures_out_of_range_total" [];
+    /// Values of attributes that were not kept, for there were 4,096 names of attributes already.
+    ingest_attributes_dropped: counter "throng_ingest_attributes_dropped_total" [];
     /// Time for one commit of the fold.
     store_commit_duration: histogram "throng_store_commit_duration_seconds" [] buckets SLOW;
     /// Failed operations of the store, by operation. What failed is tried again. Alert when it rises.

@@ -8,6 +8,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::HeaderValue;
 use actix_web::http::header::SET_COOKIE;
 use actix_web::web::Payload;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::answer;
@@ -58,7 +59,7 @@ pub(super) async fn events(request: HttpRequest, payload: Payload) -> HttpRespon
 type Taken = (HttpResponse, Vec<HeaderValue>);
 
 async fn collect(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<Taken, Refused> {
@@ -122,23 +123,23 @@ async fn collect(
     worker.count_dropped(&gathered.dropped);
 
     let (events, choices) = (&gathered.events, &gathered.choices);
-    let is_recorded = if events.is_empty() && choices.is_empty() {
-        true
+    let pending = if events.is_empty() && choices.is_empty() {
+        None
     } else {
         let recorded = worker.recorder.record(|batch| {
             events.iter().try_for_each(|event| batch.push_event(event))?;
             choices.iter().try_for_each(|choice| batch.push(choice))
         });
-        match recorded {
-            Ok(pending) => pending.await.is_ok(),
-            Err(_) => false,
-        }
+        let Ok(pending) = recorded else {
+            count(Outcome::Dropped, events.len());
+            return Err(Refused::NotRecorded);
+        };
+        Some(pending)
     };
-    if !is_recorded {
-        count(Outcome::Dropped, events.len());
+    let outcomes = [Outcome::Accepted, Outcome::Dropped];
+    if !worker.settle(Endpoint::Events, pending, events.len(), outcomes).await {
         return Err(Refused::NotRecorded);
     }
-    count(Outcome::Accepted, events.len());
     Ok((answer::events(events.len(), &gathered.rejected), gathered.cookies()))
 }
 

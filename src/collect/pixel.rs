@@ -58,14 +58,11 @@ pub(super) async fn pixel(request: HttpRequest) -> HttpResponse {
     let started = Instant::now();
     let worker = Rc::clone(super::worker(&request));
     // What is held while the journal writes is held for every waiting hit: no event, no request.
-    let Taken { pending, mut outcome, otherwise, mut cookie } = take(&worker, &request);
+    let Taken { pending, outcome, otherwise, mut cookie } = take(&worker, &request);
     drop(request);
-    if let Some(pending) = pending
-        && pending.await.is_err()
-    {
-        (outcome, cookie) = (otherwise, None);
+    if !worker.settle(Endpoint::Pixel, pending, 1, [outcome, otherwise]).await {
+        cookie = None;
     }
-    worker.count(Endpoint::Pixel, outcome, 1);
 
     let mut response = HttpResponse::new(StatusCode::OK).set_body(Bytes::from_static(GIF));
     let headers = response.headers_mut();

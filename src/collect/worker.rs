@@ -5,8 +5,14 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use super::consent::Signal;
@@ -19,6 +25,7 @@ use crate::config::Site;
 use crate::ingest::canonical::Agents;
 use crate::ingest::canonical::Dropped;
 use crate::ingest::canonical::Window;
+use crate::ingest::record::Pending;
 use crate::ingest::record::Recorder;
 use crate::metrics::Histogram;
 use crate::metrics::IntCounter;
@@ -90,6 +97,42 @@ impl Endpoint {
     }
 }
 
+/// Events on their way to the journal: waits for them, and counts what became of them, also where the
+/// request is dropped meanwhile. Tells whether they are kept.
+pub(super) struct Awaited {
+    worker: Rc<Worker>,
+    endpoint: Endpoint,
+    events: usize,
+    /// What they are where they are kept, and where they are not.
+    outcomes: [Outcome; 2],
+    pending: Option<Pending>,
+}
+
+impl Future for Awaited {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
+        let kept = match &mut self.pending {
+            None => true,
+            Some(pending) => ready!(Pin::new(pending).poll(context)).is_ok(),
+        };
+        self.pending = None;
+        self.worker.count(self.endpoint, self.outcomes[usize::from(!kept)], self.events);
+        Poll::Ready(kept)
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let Some(pending) = self.pending.take() else { return };
+        let (worker, endpoint) = (Rc::clone(&self.worker), self.endpoint);
+        let (outcomes, events) = (self.outcomes, self.events);
+        pending.leave(move |result| {
+            worker.count(endpoint, outcomes[usize::from(result.is_err())], events);
+        });
+    }
+}
+
 /// The state of one worker thread.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
@@ -138,6 +181,18 @@ impl Worker {
     /// Counts what became of events.
     pub(super) fn count(&self, endpoint: Endpoint, outcome: Outcome, events: usize) {
         self.outcomes[endpoint as usize][outcome as usize].inc_by(events as u64);
+    }
+
+    /// Waits for records, where there are any, and counts the events they are of: as the first outcome
+    /// where they are kept, as the second where they are not.
+    pub(super) fn settle(
+        self: &Rc<Self>,
+        endpoint: Endpoint,
+        pending: Option<Pending>,
+        events: usize,
+        outcomes: [Outcome; 2],
+    ) -> Awaited {
+        Awaited { worker: Rc::clone(self), endpoint, events, outcomes, pending }
     }
 
     /// Counts a refusal for consent.

@@ -106,7 +106,8 @@ impl Engine {
         metrics: Arc<Metrics>,
         options: Options,
     ) -> Result<Arc<Self>, StoreError> {
-        let (memory, sizes) = load::load(&*state, options.retention)?;
+        let (mut memory, sizes) = load::load(&*state, options.retention)?;
+        memory.pending.namespaces = memory.namespaces.reserve(options.namespaces.iter());
         let committed = memory.checkpoint();
         let progress = Progress { folded: committed.position, committed, ..Progress::default() };
         let shared = Arc::new(Shared {

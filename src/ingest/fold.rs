@@ -147,15 +147,17 @@ impl Fold {
             traits = Arc::clone(&memory.traits);
             self.match_again(&traits);
         }
-        let before = memory.counters.out_of_range;
+        let before = (memory.counters.out_of_range, memory.attributes_dropped);
         let outcomes = self.apply(&mut memory);
-        let out_of_range = memory.counters.out_of_range - before;
+        let out_of_range = memory.counters.out_of_range - before.0;
+        let attributes_dropped = memory.attributes_dropped - before.1;
         memory.pending.records += u64::from(frame.count);
         memory.next_record = frame.next_record();
         self.advance(&mut memory, frame.end, mark);
         drop(memory);
         shared.count(outcomes);
         shared.metrics.ingest_measures_out_of_range.inc_by(out_of_range);
+        shared.metrics.ingest_attributes_dropped.inc_by(attributes_dropped);
         shared.folded(frame.end);
         Ok(true)
     }

@@ -74,7 +74,7 @@ impl Keys {
     }
 }
 
-/// So many namespaces get a number; events of any other are put aside.
+/// So many namespaces get a number, besides those that are reserved; events of any other are put aside.
 const MAX_NAMESPACES: usize = 4096;
 
 /// Namespaces by number and back.
@@ -89,11 +89,27 @@ impl Namespaces {
     pub(crate) fn load(stored: Vec<(u16, Namespace)>) -> Result<Self, Malformed> {
         let mut namespaces = Self::default();
         for (number, namespace) in stored {
-            if namespaces.number(&namespace) != Some((number, true)) {
+            if namespaces.get(namespace.as_str()).is_some()
+                || namespaces.push(&namespace) != Some(number)
+            {
                 return Err(Malformed("a namespace's number"));
             }
         }
         Ok(namespaces)
+    }
+
+    /// Numbers namespaces that always have room, however many others visitors have named; returns the
+    /// numbers that are new.
+    pub(crate) fn reserve<'a>(&mut self, known: impl Iterator<Item = &'a Namespace>) -> Vec<u16> {
+        let fresh: Vec<_> = known.filter(|name| self.get(name.as_str()).is_none()).collect();
+        fresh.into_iter().filter_map(|name| self.push(name)).collect()
+    }
+
+    fn push(&mut self, namespace: &Namespace) -> Option<u16> {
+        let number = u16::try_from(self.names.len()).ok()?;
+        self.names.push(namespace.clone());
+        self.numbers.insert(namespace.as_str().into(), number);
+        Some(number)
     }
 
     /// The number of a namespace, and whether it is new; `None` where there are too many.
@@ -101,13 +117,10 @@ impl Namespaces {
         if let Some(number) = self.numbers.get(namespace.as_str()) {
             return Some((*number, false));
         }
-        let number = u16::try_from(self.names.len()).ok()?;
         if self.names.len() >= MAX_NAMESPACES {
             return None;
         }
-        self.names.push(namespace.clone());
-        self.numbers.insert(namespace.as_str().into(), number);
-        Some((number, true))
+        Some((self.push(namespace)?, true))
     }
 
     /// The number of a namespace that was seen.
@@ -351,6 +364,19 @@ mod tests {
         assert_eq!(list(0, 3), ["x", "y"]);
         assert_eq!(list(0, 2), ["x"]);
         assert_eq!(list(1, 3), ["x"]);
+    }
+
+    #[test]
+    fn a_known_namespace_has_room_whatever_visitors_have_named() {
+        let mut namespaces = Namespaces::default();
+        let name = |n: usize| Namespace::new(&format!("n{n}")).unwrap();
+        assert!((0..MAX_NAMESPACES).all(|n| namespaces.number(&name(n)).is_some()));
+        assert_eq!(namespaces.number(&name(MAX_NAMESPACES)), None);
+        let gaid = Namespace::new("gaid").unwrap();
+        let reserved = namespaces.reserve([&name(3), &gaid].into_iter());
+        assert_eq!(reserved, [u16::try_from(MAX_NAMESPACES).unwrap()]);
+        assert_eq!(namespaces.number(&gaid), Some((reserved[0], false)));
+        assert!(namespaces.reserve([&gaid].into_iter()).is_empty());
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(crate) struct Memory {
     /// No event is dated later.
     pub(crate) latest: Millis,
     pub(crate) pending: Pending,
+    /// Values of attributes beyond the bound on their names, since the start.
+    pub(crate) attributes_dropped: u64,
     scratch: Vec<u8>,
 }
 
@@ -75,7 +77,7 @@ pub(crate) struct Pending {
     pub(crate) dropped_traits: BTreeSet<u32>,
     /// Traits whose columns are whole and are to be kept as images.
     pub(crate) filled: BTreeSet<TraitId>,
-    namespaces: Vec<u16>,
+    pub(crate) namespaces: Vec<u16>,
     dead_letters: Vec<DeadLetter>,
     imports: BTreeSet<Box<str>>,
     rejected: Vec<(Box<str>, RejectedLine)>,
@@ -104,6 +106,7 @@ impl Memory {
             true_for: Millis::MIN,
             latest: Millis::MIN,
             pending: Pending::default(),
+            attributes_dropped: 0,
             scratch: Vec::new(),
         }
     }
@@ -128,6 +131,7 @@ impl Memory {
             self.other(shard, ordinal, other);
         }
         self.schema.see(&event);
+        self.schema.see_attributes(&event);
         let Event { time, attrs, bot, .. } = event;
         self.latest = self.latest.max(time);
         let shard = &mut self.shards[usize::from(shard)];
@@ -137,7 +141,11 @@ impl Memory {
             self.counters.out_of_range += u64::from(out_of_range);
         }
         for (name, value) in attrs {
-            shard.attribute(ordinal, &name, time, value);
+            if self.schema.has_attribute(&name) {
+                shard.attribute(ordinal, &name, time, value);
+            } else {
+                self.attributes_dropped += 1;
+            }
         }
         if bot {
             shard.mark(ordinal, Mark::Bot, true);
@@ -325,6 +333,7 @@ impl Memory {
     pub(crate) fn is_dirty(&self) -> bool {
         self.pending.records > 0
             || !self.pending.filled.is_empty()
+            || !self.pending.namespaces.is_empty()
             || !self.pending.traits.is_empty()
             || !self.pending.dropped_traits.is_empty()
     }

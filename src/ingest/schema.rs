@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::model::Event;
 use crate::model::Malformed;
@@ -14,8 +15,12 @@ use crate::plan;
 
 /// So many event names are remembered.
 const MAX_NAMES: usize = 10_000;
-/// So many paths of an event, or attributes, are remembered.
+/// So many paths of an event are remembered.
 const MAX_PATHS: usize = 200;
+/// So many paths of all events, so that a reader's copy stays small.
+const MAX_ALL_PATHS: usize = 100_000;
+/// So many attributes there are at most: each is a column for good, whoever named it.
+const MAX_ATTRIBUTES: usize = 4096;
 /// Paths are this long at most, in levels.
 const MAX_LEVELS: usize = 4;
 /// So many elements of an array are looked into.
@@ -23,10 +28,12 @@ const MAX_ELEMENTS: usize = 16;
 /// Attributes are kept under this name, which no event has.
 const ATTRIBUTES: &str = "";
 
-/// What was seen.
+/// What was seen. A clone shares it until more is seen.
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
-    seen: HashMap<Box<str>, BTreeSet<Box<str>>>,
+    seen: Arc<HashMap<Box<str>, BTreeSet<Box<str>>>>,
+    /// How many paths there are, of all events.
+    paths: usize,
     changed: BTreeSet<Box<str>>,
 }
 
@@ -49,7 +56,11 @@ impl Schema {
     /// Whether a property was seen on an event, or so many were that it may have been.
     pub fn knows_property(&self, event: &str, path: &str) -> bool {
         match self.seen.get(event) {
-            Some(paths) => paths.contains(path) || paths.len() >= MAX_PATHS,
+            Some(paths) => {
+                paths.contains(path)
+                    || paths.len() >= most_paths(event)
+                    || self.paths >= MAX_ALL_PATHS
+            }
             None => self.seen.len() >= MAX_NAMES,
         }
     }
@@ -64,32 +75,54 @@ impl Schema {
         self.knows_property(ATTRIBUTES, name)
     }
 
+    /// Whether an attribute has a column: it was seen while there was room for another.
+    pub(crate) fn has_attribute(&self, name: &str) -> bool {
+        self.seen.get(ATTRIBUTES).is_some_and(|names| names.contains(name))
+    }
+
     /// Takes note of an event.
     pub(crate) fn see(&mut self, event: &Event) {
         if !self.seen.contains_key(&event.name) {
             if self.seen.len() >= MAX_NAMES {
                 return;
             }
-            self.seen.insert(event.name.clone(), BTreeSet::new());
-            self.changed.insert(event.name.clone());
+            self.insert(&event.name, Vec::new());
         }
         self.see_fields(&event.name, &event.props, MAX_LEVELS);
+    }
+
+    /// Takes note of an event's attributes.
+    pub(crate) fn see_attributes(&mut self, event: &Event) {
         if !event.attrs.is_empty() {
-            self.seen.entry(ATTRIBUTES.into()).or_default();
             self.see_fields(ATTRIBUTES, &event.attrs, 1);
         }
     }
 
     fn see_fields(&mut self, name: &str, fields: &[(Box<str>, Value)], levels: usize) {
-        let Some(paths) = self.seen.get_mut(name) else { return };
-        let before = paths.len();
+        static NONE: BTreeSet<Box<str>> = BTreeSet::new();
+        let known = self.seen.get(name).unwrap_or(&NONE);
+        // Attributes are not hindered by paths: theirs is a bound of its own.
+        let of_all =
+            if name == ATTRIBUTES { usize::MAX } else { MAX_ALL_PATHS.saturating_sub(self.paths) };
+        let room = most_paths(name).saturating_sub(known.len()).min(of_all);
+        let mut looking = Looking { known, fresh: Vec::new(), room };
         let mut prefix = String::new();
         for (key, value) in fields {
-            see_path(paths, &mut prefix, key, value, levels);
+            looking.at(&mut prefix, key, value, levels);
         }
-        if paths.len() > before {
-            self.changed.insert(name.into());
+        let fresh = looking.fresh;
+        if !fresh.is_empty() {
+            self.insert(name, fresh);
         }
+    }
+
+    fn insert(&mut self, name: &str, fresh: Vec<Box<str>>) {
+        if name != ATTRIBUTES {
+            self.paths += fresh.len();
+        }
+        let seen = Arc::make_mut(&mut self.seen);
+        seen.entry(name.into()).or_default().extend(fresh);
+        self.changed.insert(name.into());
     }
 
     /// What changed since the last commit.
@@ -114,7 +147,10 @@ impl Schema {
                 paths.insert(reader.str()?.into());
             }
             reader.finish()?;
-            schema.seen.insert(name.clone(), paths);
+            if &**name != ATTRIBUTES {
+                schema.paths += paths.len();
+            }
+            Arc::make_mut(&mut schema.seen).insert(name.clone(), paths);
         }
         Ok(schema)
     }
@@ -146,41 +182,50 @@ impl plan::Schema for Schema {
     }
 }
 
-fn see_path(
-    paths: &mut BTreeSet<Box<str>>,
-    prefix: &mut String,
-    key: &str,
-    value: &Value,
-    levels: usize,
-) {
-    let length = prefix.len();
-    if length > 0 {
-        prefix.push('.');
-    }
-    prefix.push_str(key);
-    if paths.len() < MAX_PATHS && !paths.contains(prefix.as_str()) {
-        paths.insert(prefix.as_str().into());
-    }
-    if levels > 1 {
-        see_below(paths, prefix, value, levels - 1);
-    }
-    prefix.truncate(length);
+fn most_paths(name: &str) -> usize {
+    if name == ATTRIBUTES { MAX_ATTRIBUTES } else { MAX_PATHS }
 }
 
-fn see_below(paths: &mut BTreeSet<Box<str>>, prefix: &mut String, value: &Value, levels: usize) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                see_path(paths, prefix, key, value, levels);
-            }
+/// What of an event was not seen before.
+struct Looking<'a> {
+    known: &'a BTreeSet<Box<str>>,
+    fresh: Vec<Box<str>>,
+    room: usize,
+}
+
+impl Looking<'_> {
+    fn at(&mut self, prefix: &mut String, key: &str, value: &Value, levels: usize) {
+        let length = prefix.len();
+        if length > 0 {
+            prefix.push('.');
         }
-        Value::Array(items) => {
-            for item in
-                items.iter().take(MAX_ELEMENTS).filter(|item| matches!(item, Value::Object(_)))
-            {
-                see_below(paths, prefix, item, levels);
-            }
+        prefix.push_str(key);
+        if self.fresh.len() < self.room
+            && !self.known.contains(prefix.as_str())
+            && !self.fresh.iter().any(|path| **path == **prefix)
+        {
+            self.fresh.push(prefix.as_str().into());
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        if levels > 1 {
+            self.below(prefix, value, levels - 1);
+        }
+        prefix.truncate(length);
+    }
+
+    fn below(&mut self, prefix: &mut String, value: &Value, levels: usize) {
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    self.at(prefix, key, value, levels);
+                }
+            }
+            Value::Array(items) => {
+                let objects = items.iter().take(MAX_ELEMENTS);
+                for item in objects.filter(|item| matches!(item, Value::Object(_))) {
+                    self.below(prefix, item, levels);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::bitmap::TraitId;
 use crate::metrics::Metrics;
 use crate::model::FoldOutcome;
 use crate::model::Millis;
+use crate::model::Namespace;
 use crate::model::ShardId;
 use crate::net::Clock;
 use crate::store::journal::Journal;
@@ -34,6 +35,8 @@ use crate::store::state::State;
 pub struct Options {
     /// How long events count: `[events] retention`.
     pub retention: Millis,
+    /// Namespaces that have room whatever else visitors name: the listed and the configured ones.
+    pub namespaces: Vec<Namespace>,
     /// About how many bytes of memory message ids may take: `[events] dedup_memory`.
     pub dedup_memory: usize,
     /// How long what was folded waits for its commit.
@@ -49,6 +52,7 @@ impl Options {
     pub fn new(retention: Millis, dedup_memory: usize) -> Self {
         Self {
             retention,
+            namespaces: Vec::new(),
             dedup_memory,
             commit_every: Duration::from_secs(1),
             commit_records: 65_536,

@@ -126,12 +126,17 @@ impl NamespaceOrder {
         self.known().any(|known| known == namespace)
     }
 
-    /// Every listed and configured namespace, in order.
+    /// The names of the listed and configured namespaces, in order.
     pub fn known(&self) -> impl Iterator<Item = &str> {
         DEVICE_NAMESPACES
             .into_iter()
             .chain(OTHER_NAMESPACES)
             .chain(self.configured.iter().map(Namespace::as_str))
+    }
+
+    /// Every listed and configured namespace, in order.
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        self.known().filter_map(|name| Namespace::new(name).ok()).collect()
     }
 
     /// Sorts an event's identifiers so that its owner is first, and drops doubled ones.

@@ -214,3 +214,37 @@ fn a_preflight_names_the_headers_that_clients_send() {
     assert_eq!(other.header("access-control-allow-origin"), Some("*"));
     assert_eq!(other.header("access-control-allow-credentials"), None);
 }
+
+#[test]
+fn an_event_counts_though_its_sender_has_gone() {
+    let listener = Listener::new();
+    let gate = listener.disk.gate.lock();
+    let hit = request("GET", "/pixel.gif?s=demo", &[], b"");
+    for (n, sent) in
+        [request("POST", "/v1/events", &[JSON], ONE.as_bytes()), hit].iter().enumerate()
+    {
+        let mut stream = TcpStream::connect(listener.address).unwrap();
+        stream.write_all(sent).unwrap();
+        // What waits is one batch and the next: the first is with the disk, the second behind it.
+        while listener.disk.appends.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        // Closed with bytes unread, a connection is reset.
+        stream.write_all(b"x").unwrap();
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        // The worker has seen that by the time it has answered others.
+        for _ in 0..5 {
+            listener.get("/pixel.gif?s=unknown", &[]);
+        }
+        assert_eq!(listener.outcomes("events"), [], "{n}");
+    }
+    drop(gate);
+    while listener.events().len() < 2 {
+        std::thread::yield_now();
+    }
+    // An answer comes after what was counted before it.
+    listener.get("/pixel.gif?s=demo", &[]);
+    assert_eq!(listener.outcomes("events"), [("accepted", 1)]);
+    assert_eq!(listener.outcomes("pixel"), [("accepted", 2), ("unknown_site", 10)]);
+}

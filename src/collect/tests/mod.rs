@@ -6,6 +6,7 @@ mod pixel;
 mod privacy;
 
 use actix_web::dev::ServerHandle;
+use parking_lot::Mutex;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -54,10 +56,15 @@ impl Clock for Hands {
 struct Disk {
     journal: EmbeddedJournal,
     is_full: AtomicBool,
+    /// Appends wait for it, and those that came so far.
+    gate: Mutex<()>,
+    appends: AtomicUsize,
 }
 
 impl Journal for Disk {
     fn append(&self, batch: &Batch) -> Result<Appended, JournalError> {
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock());
         if self.is_full.load(Ordering::SeqCst) {
             return Err(JournalError::Full(std::io::ErrorKind::StorageFull.into()));
         }
@@ -127,7 +134,12 @@ impl Listener {
         let data = tempfile::tempdir().unwrap();
         let options = Options::new(config.journal.durability);
         let (journal, _) = EmbeddedJournal::open(&data.path().join("journal"), options).unwrap();
-        let disk = Arc::new(Disk { journal, is_full: AtomicBool::new(false) });
+        let disk = Arc::new(Disk {
+            journal,
+            is_full: AtomicBool::new(false),
+            gate: Mutex::default(),
+            appends: AtomicUsize::new(0),
+        });
         let metrics = Metrics::new();
         let clock = Arc::new(Hands(AtomicI64::new(NOW)));
         let secret = Secret::load_or_create(data.path()).unwrap();

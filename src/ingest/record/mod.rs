@@ -74,7 +74,11 @@ struct Open {
 struct Group {
     result: Cell<Option<Result<(), NotRecorded>>>,
     wakers: RefCell<Vec<Waker>>,
+    /// What those wanted to be told who do not wait any more.
+    left: RefCell<Vec<Left>>,
 }
+
+type Left = Box<dyn FnOnce(Result<(), NotRecorded>)>;
 
 impl Recorder {
     /// A former for the current worker thread, which must run a `tokio` `LocalSet`.
@@ -113,6 +117,16 @@ impl Recorder {
 /// The end of a batch, to be awaited.
 pub struct Pending {
     group: Rc<Group>,
+}
+
+impl Pending {
+    /// Waits no more: `then` is called on this thread when the batch has ended.
+    pub fn leave(self, then: impl FnOnce(Result<(), NotRecorded>) + 'static) {
+        match self.group.result.get() {
+            Some(result) => then(result),
+            None => self.group.left.borrow_mut().push(Box::new(then)),
+        }
+    }
 }
 
 impl Future for Pending {
@@ -161,6 +175,9 @@ async fn flush(shared: Rc<Shared>) {
         group.result.set(Some(result));
         for waker in group.wakers.take() {
             waker.wake();
+        }
+        for then in group.left.take() {
+            then(result);
         }
         if shared.durability == Durability::DiskBuffered {
             // Nothing was awaited, so whatever waits was pushed by those who run after this.

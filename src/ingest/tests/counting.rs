@@ -17,6 +17,7 @@ use crate::model::Event;
 use crate::model::ImportLines;
 use crate::model::Record;
 use crate::model::RejectedLine;
+use crate::model::Value;
 use crate::model::record::ImportedEvent;
 use crate::model::time::DAY;
 use crate::model::time::HOUR;
@@ -310,4 +311,32 @@ fn a_profile_of_which_nothing_is_left_is_forgotten_and_its_ordinal_stays_dead() 
     assert!(again > ordinal);
     assert_eq!(world.engine.identifiers(shard, again), [id("cookie", "idle"), id("user_id", "u")]);
     assert_eq!(world.engine.stats().profiles, 4);
+}
+
+#[test]
+fn names_of_attributes_are_bounded_and_known_ones_go_on() {
+    let mut world = World::new(options());
+    let named = |from: usize, to: usize, value: &str| {
+        let mut event = event("a", "view", T0);
+        let name = |n: usize| (format!("a{n}").into(), Value::string(value));
+        event.attrs = (from..to).map(name).collect();
+        Record::Event(event)
+    };
+    world.send(&[named(0, 4_000, "1"), named(4_000, 5_000, "1")]);
+    world.commit();
+    world = world.crash();
+    world.send(&[named(0, 1, "2"), named(6_000, 6_001, "2")]);
+    assert_eq!(world.engine.schema().attributes().count(), 4_096);
+    assert!(world.engine.schema().knows_attribute("a6000"), "it may have been seen");
+    let pin = world.engine.pin();
+    let (shard, ordinal) = world.engine.find(&id("cookie", "a")).unwrap();
+    let block = &pin.snapshot.shards[usize::from(shard)][0];
+    let value = |name: &str| {
+        let (_, value) = block.attribute(name)?.value_at(u16::try_from(ordinal).unwrap(), T0)?;
+        Some(value.clone())
+    };
+    assert_eq!(value("a0"), Some(Value::string("2")));
+    assert_eq!((value("a4095").is_some(), value("a4999"), value("a6000")), (true, None, None));
+    assert_eq!(block.attributes().count(), 4_096);
+    assert_eq!(world.engine.stats().counters.counted, 4);
 }

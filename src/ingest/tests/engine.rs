@@ -67,6 +67,17 @@ fn what_was_acknowledged_is_in_a_settled_pin() {
 }
 
 #[test]
+fn an_ask_for_a_commit_of_what_is_kept_ends() {
+    let world = World::new(options());
+    let engine = started(&world);
+    engine.shared.asked.store(true, Ordering::Release);
+    // The fold looks again in a moment, and then rests.
+    while engine.shared.asked.load(Ordering::Acquire) {
+        engine.shared.wait(Duration::from_millis(5), |_| false);
+    }
+}
+
+#[test]
 fn a_fold_that_is_held_back_is_said_to_be_behind() {
     let world = World::new(options());
     let engine = started(&world);
