@@ -23,13 +23,22 @@ pub struct Activation {
 
 /// The members of one segment, in one generation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Audience {
+pub struct WholeAudience {
     /// The generation.
     pub generation: u64,
     /// The time that it is true for.
     pub true_for: Millis,
     /// The ordinals of its members, by shard.
     pub members: Vec<RoaringBitmap>,
+}
+
+/// Why there is no audience to send for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoAudience {
+    /// There is no whole one yet.
+    NotWhole,
+    /// The store does not keep what it follows from.
+    NotCommitted,
 }
 
 /// Where audiences, and what is known of the people in them, come from.
@@ -39,9 +48,12 @@ pub trait Audiences: Send + Sync {
     fn activations(&self) -> Option<Vec<Activation>>;
 
     /// The newest whole audience of a segment that follows from committed state: of the rule before it
-    /// while an edited rule is being filled, `None` where there was never one. Its destinations then keep
-    /// what they hold.
-    fn audience(&self, segment: &str) -> Option<Audience>;
+    /// while an edited rule is being filled. Where there is none its destinations keep what they hold, but
+    /// for who may go to none.
+    fn audience(&self, segment: &str) -> Result<WholeAudience, NoAudience>;
+
+    /// All profiles that there are, by shard.
+    fn everyone(&self) -> Vec<RoaringBitmap>;
 
     /// The profiles that may go to no destination, as of now, by shard: opted out, or marked as bots.
     fn ineligible(&self) -> Vec<RoaringBitmap>;
@@ -56,4 +68,14 @@ pub trait Audiences: Send + Sync {
         profiles: &RoaringBitmap,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), StoreError>;
+}
+
+impl std::fmt::Display for NoAudience {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotWhole => "waits for the segment's first whole audience",
+            Self::NotCommitted => "waits for the store, which does not keep what was folded",
+        })?;
+        f.write_str("; meanwhile only who opted out is removed")
+    }
 }

@@ -1,11 +1,12 @@
 //! The difference between what a destination should hold and what it holds, one identifier at a time.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
-use super::desired::Desired;
-use super::desired::compare;
-use super::desired::identifier;
+use super::identifiers::IdentifiersOf;
+use super::identifiers::compare;
+use super::identifiers::identifier;
 use crate::model::Identifier;
 use crate::store::StoreError;
 use crate::store::ledger::Held;
@@ -26,21 +27,71 @@ pub(super) enum Row {
     Withheld,
 }
 
+/// Where an identifier stands: with the profiles, with the target, or both.
+enum Place<'a> {
+    Profiles(&'a [u8]),
+    Both(Held),
+    Target(Held),
+}
+
 /// Gives every row of the delta, in order of identifier.
 ///
 /// Both sides are read in order as the rows come, so the caller may apply to the ledger what it was given
 /// before.
 pub(super) fn delta<E: From<StoreError>>(
-    desired: &Desired<'_>,
+    desired: &IdentifiersOf<'_>,
     ledger: &dyn Ledger,
     target: &Target,
     may_add: bool,
     each: &mut dyn FnMut(Row) -> Result<(), E>,
 ) -> Result<(), E> {
+    merge(desired, ledger, target, &mut |place| match place {
+        Place::Profiles(key) if may_add => each(Row::Add(identifier(key))),
+        Place::Profiles(_) => each(Row::Withheld),
+        Place::Both(held) if held.unsure && may_add => each(Row::Add(held.identifier)),
+        Place::Both(_) => Ok(()),
+        Place::Target(held) => each(Row::Remove(held.identifier)),
+    })
+}
+
+/// Gives every identifier that the target holds or may hold, that a leaving profile has and no other, in
+/// order. The caller may apply to the ledger what it was given before.
+pub(super) fn left_alone<E: From<StoreError>>(
+    leaving: &IdentifiersOf<'_>,
+    others: &IdentifiersOf<'_>,
+    ledger: &dyn Ledger,
+    target: &Target,
+    each: &mut dyn FnMut(Identifier) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut take = |found: BTreeSet<Identifier>| {
+        let kept = others.among(&found.iter().collect())?;
+        found.into_iter().filter(|one| !kept.contains(one)).try_for_each(&mut *each)
+    };
+    let (mut found, mut bytes) = (BTreeSet::new(), 0);
+    merge(leaving, ledger, target, &mut |place| {
+        let Place::Both(held) = place else { return Ok(()) };
+        bytes += held.identifier.value().len();
+        found.insert(held.identifier);
+        if bytes < leaving.part_bytes {
+            return Ok(());
+        }
+        bytes = 0;
+        take(std::mem::take(&mut found))
+    })?;
+    take(found)
+}
+
+/// Reads the identifiers of profiles beside those of a target.
+fn merge<E: From<StoreError>>(
+    identifiers: &IdentifiersOf<'_>,
+    ledger: &dyn Ledger,
+    target: &Target,
+    each: &mut dyn FnMut(Place<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut holding = Holding { ledger, target, page: VecDeque::new(), last: None, ended: false };
     let mut after = None;
     loop {
-        let part = desired.part(after.as_ref())?;
+        let part = identifiers.part(after.as_ref())?;
         let mut keys = part.keys().peekable();
         loop {
             let held = holding.peek()?.filter(|held| part.reaches(&held.identifier));
@@ -53,11 +104,10 @@ pub(super) fn delta<E: From<StoreError>>(
             let key = if order.is_le() { keys.next() } else { None };
             let held = if order.is_ge() { holding.next() } else { None };
             match (key, held) {
-                (Some(key), None) if may_add => each(Row::Add(identifier(key)))?,
-                (Some(_), None) => each(Row::Withheld)?,
-                (Some(_), Some(held)) if held.unsure && may_add => each(Row::Add(held.identifier))?,
-                (Some(_), Some(_)) | (None, None) => {}
-                (None, Some(held)) => each(Row::Remove(held.identifier))?,
+                (Some(key), None) => each(Place::Profiles(key))?,
+                (Some(_), Some(held)) => each(Place::Both(held))?,
+                (None, Some(held)) => each(Place::Target(held))?,
+                (None, None) => {}
             }
         }
         after = part.ceiling();

@@ -3,12 +3,9 @@
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 
 use super::audience::Activation;
-use super::audience::Audiences;
+use super::audience::NoAudience;
 use super::connector::Connector;
 use super::connector::Outcome;
 use super::report::DestinationStatus;
@@ -16,28 +13,15 @@ use super::report::PushReport;
 use super::report::TargetStatus;
 use super::run::Halt;
 use super::run::Run;
+use super::shared::Shared;
 use crate::config::Destination;
-use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
-use crate::net::Clock;
 use crate::store::StoreError;
-use crate::store::ledger::Ledger;
+use crate::store::chain;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
-
-/// What all lanes work with.
-pub(super) struct Shared {
-    pub(super) ledger: Arc<dyn Ledger>,
-    pub(super) audiences: Arc<dyn Audiences>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) metrics: Arc<Metrics>,
-    /// Set once the process stops; a run ends before its next batch.
-    pub(super) stopping: AtomicBool,
-    /// Bytes of identifiers that a run holds at a time.
-    pub(super) part_bytes: usize,
-}
 
 /// One destination.
 pub(super) struct Lane {
@@ -54,7 +38,9 @@ struct State {
     due: Option<Millis>,
     /// The platform asked for nothing to be sent before.
     not_before: Option<Millis>,
-    /// Runs in a row that failed before any segment was looked at.
+    /// Nothing can be done before, whatever is due: the last run did not get to its segments.
+    unready_until: Option<Millis>,
+    /// Runs in a row that failed as a whole.
     failures: u32,
     trouble: Option<String>,
     troubles: BTreeMap<String, Trouble>,
@@ -96,7 +82,7 @@ impl Lane {
         let due = state.due.unwrap_or(Millis::MIN);
         let retries = state.troubles.values().filter_map(|trouble| trouble.retry_at);
         let next = retries.fold(due, Millis::min);
-        next.max(state.not_before.unwrap_or(Millis::MIN))
+        [state.not_before, state.unready_until].into_iter().flatten().fold(next, Millis::max)
     }
 
     /// Brings the destination up to date; `None` while it is not known what is activated.
@@ -111,7 +97,7 @@ impl Lane {
         let targets = match self.targets(shared) {
             Ok(Some(targets)) => targets,
             Ok(None) => {
-                self.state.lock().due = Some(now + SECOND);
+                self.state.lock().unready_until = Some(now + SECOND);
                 return Ok(None);
             }
             Err(error) => {
@@ -119,6 +105,7 @@ impl Lane {
                 return Err(error);
             }
         };
+        self.state.lock().unready_until = None;
         let mut reports = Vec::new();
         let mut whole = true;
         for (segment, activation) in &targets {
@@ -126,7 +113,7 @@ impl Lane {
                 continue;
             }
             let target = Target::new(&self.destination.name, segment);
-            let run = Run { shared, lane: self, target: &target, dry_run };
+            let run = Run { shared, connector: &*self.connector, target: &target, dry_run };
             let mut report = PushReport::new(&target, dry_run);
             let done = run.run(activation.as_ref(), &mut report);
             let stop = matches!(done, Err(Halt::Stopping | Halt::Outcome(Outcome::Throttled(_))));
@@ -156,7 +143,10 @@ impl Lane {
                 }
                 Ok(Some(reports))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.failed_whole(shared, shared.clock.now(), &error);
+                Err(error)
+            }
         }
     }
 
@@ -259,7 +249,7 @@ impl Lane {
                     tracing::info!(
                         destination = target.destination,
                         segment = target.segment,
-                        "delivery works again"
+                        "delivery goes on"
                     );
                 }
                 return;
@@ -283,7 +273,14 @@ impl Lane {
         if matches!(halt, Halt::Store(_)) {
             shared.metrics.store_errors.with_label_values(&["ledger"]).inc();
         }
-        if retry_at.is_some() {
+        if matches!(halt, Halt::NoAudience(NoAudience::NotWhole)) {
+            // So it is for a while after each start.
+            tracing::debug!(
+                destination = target.destination,
+                segment = target.segment,
+                trouble = message
+            );
+        } else if retry_at.is_some() {
             tracing::warn!(
                 destination = target.destination,
                 segment = target.segment,
@@ -343,7 +340,7 @@ impl Lane {
         let mut state = self.state.lock();
         state.failures += 1;
         state.trouble = Some(chain(error));
-        state.due = Some(now + pause(state.failures));
+        state.unready_until = Some(now + pause(state.failures));
     }
 }
 
@@ -364,24 +361,6 @@ fn pause(failures: u32) -> Millis {
     let random = getrandom::u64().unwrap_or_default();
     let spread = u64::try_from(longest - SECOND).unwrap_or_default() + 1;
     SECOND + Millis::try_from(random % spread).unwrap_or_default()
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
-impl Shared {
-    /// Whether the process stops.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::audience::Activation;
-use super::audience::Audience;
 use super::audience::Audiences;
+use super::audience::NoAudience;
+use super::audience::WholeAudience;
 use crate::bitmap::Mark;
 use crate::ingest::Engine;
+use crate::ingest::Health;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::ShardId;
@@ -55,16 +57,24 @@ impl Audiences for LiveAudiences {
         Some(activations)
     }
 
-    fn audience(&self, segment: &str) -> Option<Audience> {
-        let audience = self.segments.generation().audiences.get(segment)?.clone();
+    fn audience(&self, segment: &str) -> Result<WholeAudience, NoAudience> {
+        let generation = self.segments.generation();
+        let audience = generation.audiences.get(segment).ok_or(NoAudience::NotWhole)?;
         // While an edited rule is being filled, the members are those of the rule before it: nobody
         // comes or leaves by rule, and who opts out still leaves at once.
-        let members = audience.members.as_ref()?.shards.clone();
-        // The audience was evaluated over what is folded; it may go out once that is committed.
-        if !self.engine.commit(PATIENCE) {
-            return None;
+        let members = audience.members.as_ref().ok_or(NoAudience::NotWhole)?.shards.clone();
+        // The audience was evaluated over what is folded; it may go out once that is committed. Where
+        // commits fail already, each segment would wait in vain, and those who opted out with it.
+        let fails = matches!(self.engine.health(), Health::CommitWaits(_));
+        if !self.engine.commit(if fails { Duration::ZERO } else { PATIENCE }) {
+            return Err(NoAudience::NotCommitted);
         }
-        Some(Audience { generation: audience.generation, true_for: audience.true_for, members })
+        let (generation, true_for) = (audience.generation, audience.true_for);
+        Ok(WholeAudience { generation, true_for, members })
+    }
+
+    fn everyone(&self) -> Vec<RoaringBitmap> {
+        self.engine.pin().everyone()
     }
 
     fn ineligible(&self) -> Vec<RoaringBitmap> {

@@ -7,20 +7,21 @@
 //! Each destination has a lane: its own schedule, thread, troubles and retries. A batch is written down
 //! before it is sent and applied to the ledger when the destination has it; one without outcome is looked
 //! at first, and repeated only if every line of it is still wanted. Audiences come from outside, whole and
-//! from committed state; rules are not evaluated here.
+//! from committed state; while there is none, only who opted out is removed. Rules are not evaluated here.
 
 mod audience;
 mod connector;
 pub mod connectors;
 mod delta;
-mod desired;
+mod identifiers;
 mod lane;
 mod live;
 mod push;
 mod report;
 mod run;
+mod shared;
 
-pub use audience::{Activation, Audience, Audiences};
+pub use audience::{Activation, Audiences, NoAudience, WholeAudience};
 pub use connector::{Caps, Connector, Encoded, Outcome, Reply};
 pub use live::LiveAudiences;
 pub use push::{PushError, PushThreads, Pusher};

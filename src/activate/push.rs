@@ -13,17 +13,18 @@ use std::time::Duration;
 use super::audience::Audiences;
 use super::connector::Connector;
 use super::connectors::connector;
-use super::desired::PART_BYTES;
+use super::identifiers::PART_BYTES;
 use super::lane::Lane;
-use super::lane::Shared;
 use super::lane::Which;
 use super::report::DestinationStatus;
 use super::report::PushReport;
+use super::shared::Shared;
 use crate::config::Destination;
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::net::Clock;
 use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::ledger::Delivery;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Target;
@@ -159,13 +160,22 @@ impl Pusher {
 
     /// Starts a thread for each destination.
     pub fn spawn(self: &Arc<Self>) -> std::io::Result<PushThreads> {
-        if let Ok(astray) = self.astray(false) {
-            for report in astray {
-                tracing::warn!(
-                    destination = report.destination,
-                    segment = report.segment,
-                    trouble = report.trouble,
-                    "a segment goes nowhere"
+        match self.astray(false) {
+            Ok(astray) => {
+                for report in astray {
+                    tracing::warn!(
+                        destination = report.destination,
+                        segment = report.segment,
+                        trouble = report.trouble,
+                        "a segment goes nowhere"
+                    );
+                }
+            }
+            Err(error) => {
+                self.shared.metrics.store_errors.with_label_values(&["ledger"]).inc();
+                tracing::error!(
+                    error = %chain(&error),
+                    "the ledger cannot be read, so it is not known whether segments go nowhere"
                 );
             }
         }

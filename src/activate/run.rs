@@ -9,19 +9,22 @@
 use std::collections::BTreeSet;
 
 use super::audience::Activation;
-use super::audience::Audience;
+use super::audience::NoAudience;
+use super::audience::WholeAudience;
+use super::connector::Connector;
 use super::connector::Encoded;
 use super::connector::Outcome;
 use super::delta::Row;
 use super::delta::delta;
-use super::desired::Desired;
-use super::lane::Lane;
-use super::lane::Shared;
-use super::lane::chain;
+use super::delta::left_alone;
+use super::identifiers::IdentifiersOf;
 use super::report::PushReport;
+use super::shared::Shared;
 use crate::model::Identifier;
 use crate::model::Millis;
+use crate::model::Namespace;
 use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Changes;
 use crate::store::ledger::Target;
@@ -29,7 +32,7 @@ use crate::store::ledger::Target;
 /// One run.
 pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) lane: &'a Lane,
+    pub(super) connector: &'a dyn Connector,
     pub(super) target: &'a Target,
     /// Counts what would be sent; sends and writes nothing.
     pub(super) dry_run: bool,
@@ -42,6 +45,8 @@ pub(super) enum Halt {
     Stopping,
     /// The ledger, or what identifiers come from, failed.
     Store(StoreError),
+    /// There is no audience to bring it in step with; who opted out was removed.
+    NoAudience(NoAudience),
     /// The destination did not take a batch.
     Outcome(Outcome),
 }
@@ -57,6 +62,7 @@ impl std::fmt::Display for Halt {
         match self {
             Self::Stopping => f.write_str("the server stops; the rest is sent when it runs again"),
             Self::Store(error) => f.write_str(&chain(error)),
+            Self::NoAudience(why) => why.fmt(f),
             Self::Outcome(Outcome::Accepted) => f.write_str("accepted"),
             Self::Outcome(Outcome::Throttled(_)) => f.write_str("the destination asks to wait"),
             Self::Outcome(Outcome::Retry(why) | Outcome::Unknown(why) | Outcome::Fatal(why)) => {
@@ -80,63 +86,104 @@ impl Run<'_> {
         activation: Option<&Activation>,
         report: &mut PushReport,
     ) -> Result<(), Halt> {
-        let Shared { ledger, audiences, clock, .. } = self.shared;
-        let audience = match activation {
-            None => None,
-            Some(activation) => match audiences.audience(&activation.segment) {
-                Some(audience) => Some(audience),
-                None => {
-                    report.min_size = activation.min_size;
-                    report.trouble = Some("waits for the segment's first whole audience".into());
-                    return Ok(());
-                }
-            },
+        let Shared { audiences, clock, .. } = self.shared;
+        let (min_size, namespaces) = match activation {
+            Some(activation) => (activation.min_size, activation.identifiers.as_deref()),
+            None => (0, None),
         };
+        report.min_size = min_size;
         // What is not activated is stamped with the last generation used: none is behind it.
         let mut stamp = Stamp { generation: 0, true_for: clock.now() };
+        let audience = match activation.map(|one| audiences.audience(&one.segment)) {
+            None => None,
+            Some(Ok(audience)) => Some(audience),
+            Some(Err(why)) => {
+                self.remove_opted_out(stamp, report)?;
+                return Err(Halt::NoAudience(why));
+            }
+        };
         if let Some(audience) = &audience {
             stamp = Stamp { generation: audience.generation, true_for: audience.true_for };
             report.generation = Some(audience.generation);
             report.true_for = Some(audience.true_for);
         }
-        let (min_size, namespaces) = match activation {
-            Some(activation) => (activation.min_size, activation.identifiers.as_deref()),
-            None => (0, None),
-        };
-        let desired = Desired {
-            audiences: &**audiences,
-            eligible: self.eligible(audience, report),
-            namespaces,
-            caps: self.lane.connector.caps(),
-            part_bytes: self.shared.part_bytes,
-        };
-        report.min_size = min_size;
+        let desired = self.identifiers_of(self.eligible(audience, report), namespaces);
         report.below_minimum = report.eligible < min_size;
         let may_add = !report.below_minimum;
         if self.dry_run {
             return self.count(&desired, may_add, report);
         }
-        self.settle_prepared(&desired, may_add, report)?;
-        let max_rows = desired.caps.max_rows.max(1);
+        self.settle_prepared(Some(&desired), may_add, report)?;
         let mut changes = Changes::default();
-        delta(&desired, &**ledger, self.target, may_add, &mut |row| {
+        delta(&desired, &*self.shared.ledger, self.target, may_add, &mut |row| {
             match row {
                 Row::Add(identifier) => changes.adds.push(identifier),
                 Row::Remove(identifier) => changes.removes.push(identifier),
                 Row::Withheld => report.withheld += 1,
             }
-            if changes.len() < max_rows {
-                return Ok(());
-            }
-            self.post(stamp, std::mem::take(&mut changes), report)
+            self.post(stamp, &mut changes, self.max_rows(), report)
         })?;
-        if changes.is_empty() { Ok(()) } else { self.post(stamp, changes, report) }
+        self.post(stamp, &mut changes, 1, report)
+    }
+
+    /// Removes what only profiles that may go nowhere have. Who is a member is not known, so whatever
+    /// another profile has stays.
+    fn remove_opted_out(&self, stamp: Stamp, report: &mut PushReport) -> Result<(), Halt> {
+        let Shared { ledger, audiences, .. } = self.shared;
+        let leaving = audiences.ineligible();
+        if leaving.iter().all(roaring::RoaringBitmap::is_empty) {
+            return Ok(());
+        }
+        let mut others = audiences.everyone();
+        for (others, leaving) in others.iter_mut().zip(&leaving) {
+            *others -= leaving;
+        }
+        let leaving = self.identifiers_of(leaving, None);
+        let others = self.identifiers_of(others, None);
+        if self.dry_run {
+            let prepared = ledger.prepared(self.target)?;
+            let mut open = identifiers(&prepared);
+            left_alone::<Halt>(&leaving, &others, &**ledger, self.target, &mut |identifier| {
+                open.remove(&identifier);
+                report.removes += 1;
+                Ok(())
+            })?;
+            let kept = others.among(&open)?;
+            report.removes += leaving.among(&open)?.difference(&kept).count() as u64;
+            report.batches = report.removes.div_ceil(self.max_rows() as u64);
+            return Ok(());
+        }
+        self.settle_prepared(None, false, report)?;
+        let mut changes = Changes::default();
+        left_alone(&leaving, &others, &**ledger, self.target, &mut |identifier| {
+            changes.removes.push(identifier);
+            self.post(stamp, &mut changes, self.max_rows(), report)
+        })?;
+        self.post(stamp, &mut changes, 1, report)
+    }
+
+    fn identifiers_of<'b>(
+        &'b self,
+        profiles: Vec<roaring::RoaringBitmap>,
+        namespaces: Option<&'b [Namespace]>,
+    ) -> IdentifiersOf<'b> {
+        IdentifiersOf {
+            audiences: &*self.shared.audiences,
+            profiles,
+            namespaces,
+            caps: self.connector.caps(),
+            part_bytes: self.shared.part_bytes,
+        }
+    }
+
+    fn max_rows(&self) -> usize {
+        self.connector.caps().max_rows.max(1)
     }
 
     /// The members who may go to a destination.
     fn eligible(
         &self,
-        audience: Option<Audience>,
+        audience: Option<WholeAudience>,
         report: &mut PushReport,
     ) -> Vec<roaring::RoaringBitmap> {
         let mut members = audience.map(|audience| audience.members).unwrap_or_default();
@@ -148,23 +195,26 @@ impl Run<'_> {
         members
     }
 
-    /// Finds an outcome for each batch that has none.
+    /// Finds an outcome for each batch that has none. Without knowing what is desired none is repeated.
     fn settle_prepared(
         &self,
-        desired: &Desired<'_>,
+        desired: Option<&IdentifiersOf<'_>>,
         may_add: bool,
         report: &mut PushReport,
     ) -> Result<(), Halt> {
         let prepared = self.shared.ledger.prepared(self.target)?;
-        let wanted = desired.among(&identifiers(&prepared))?;
+        let wanted = desired.map(|desired| desired.among(&identifiers(&prepared))).transpose()?;
+        let is_wanted = |Changes { adds, removes }: &Changes| {
+            wanted.as_ref().is_some_and(|wanted| {
+                adds.iter().all(|identifier| may_add && wanted.contains(identifier))
+                    && !removes.iter().any(|identifier| wanted.contains(identifier))
+            })
+        };
         for batch in &prepared {
-            let Changes { adds, removes } = &batch.changes;
-            let encoded = self.lane.connector.encode(batch);
-            if self.lane.connector.delivered(&encoded) {
+            let encoded = self.connector.encode(batch);
+            if self.connector.delivered(&encoded) {
                 self.acknowledge(batch, report)?;
-            } else if adds.iter().all(|identifier| may_add && wanted.contains(identifier))
-                && !removes.iter().any(|identifier| wanted.contains(identifier))
-            {
+            } else if is_wanted(&batch.changes) {
                 self.deliver(batch, &encoded, report)?;
             } else {
                 self.shared.ledger.withdraw(batch, self.shared.clock.now())?;
@@ -173,15 +223,25 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes a batch down, sends it, and applies it to the ledger.
-    fn post(&self, stamp: Stamp, changes: Changes, report: &mut PushReport) -> Result<(), Halt> {
+    /// Once there are so many changes, writes them down as a batch, sends it, and applies it to the ledger.
+    fn post(
+        &self,
+        stamp: Stamp,
+        changes: &mut Changes,
+        at_least: usize,
+        report: &mut PushReport,
+    ) -> Result<(), Halt> {
+        if changes.len() < at_least {
+            return Ok(());
+        }
         if self.shared.is_stopping() {
             return Err(Halt::Stopping);
         }
         let Stamp { generation, true_for } = stamp;
         let now = self.shared.clock.now();
+        let changes = std::mem::take(changes);
         let batch = self.shared.ledger.prepare(self.target, generation, true_for, changes, now)?;
-        self.deliver(&batch, &self.lane.connector.encode(&batch), report)
+        self.deliver(&batch, &self.connector.encode(&batch), report)
     }
 
     fn deliver(
@@ -190,8 +250,8 @@ impl Run<'_> {
         encoded: &Encoded,
         report: &mut PushReport,
     ) -> Result<(), Halt> {
-        let reply = self.lane.connector.send(encoded);
-        let outcome = self.lane.connector.classify(&reply);
+        let reply = self.connector.send(encoded);
+        let outcome = self.connector.classify(&reply);
         let labels = [self.target.destination.as_str(), outcome.as_str()];
         self.shared.metrics.delivery_attempts.with_label_values(&labels).inc();
         if outcome == Outcome::Accepted {
@@ -222,7 +282,7 @@ impl Run<'_> {
     /// Counts what a run would send now, batches without outcome included.
     fn count(
         &self,
-        desired: &Desired<'_>,
+        desired: &IdentifiersOf<'_>,
         may_add: bool,
         report: &mut PushReport,
     ) -> Result<(), Halt> {
@@ -251,8 +311,7 @@ impl Run<'_> {
                 false => report.removes += 1,
             }
         }
-        report.batches =
-            (report.adds + report.removes).div_ceil(desired.caps.max_rows.max(1) as u64);
+        report.batches = (report.adds + report.removes).div_ceil(self.max_rows() as u64);
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use super::traits::Traits;
 use crate::model::Malformed;
 use crate::model::ShardId;
 use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::journal::JournalError;
 use crate::store::state::Images;
 use crate::store::state::PartKind;
@@ -179,16 +180,4 @@ pub(crate) fn damaged(malformed: Malformed) -> StoreError {
         hint: "it is damaged; restore the data directory from a backup".to_owned(),
         source: Some(Box::new(malformed)),
     }
-}
-
-/// An error with its causes, for a log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -9,7 +9,9 @@ use super::skips::Skips;
 use super::traits::Traits;
 use crate::bitmap::Mark;
 use crate::bitmap::Snapshot;
+use crate::model::BLOCK;
 use crate::model::Millis;
+use crate::model::Ordinal;
 use crate::store::journal::EventNo;
 use crate::store::journal::Position;
 
@@ -46,6 +48,19 @@ impl Pin {
     /// Whether an event of the journal between the archive and the pinned position is counted.
     pub fn is_counted(&self, event: EventNo) -> bool {
         self.skips.is_counted(event)
+    }
+
+    /// All profiles, by shard.
+    pub fn everyone(&self) -> Vec<RoaringBitmap> {
+        let of_shard = |blocks: &Vec<Arc<crate::bitmap::Block>>| {
+            let mut all = RoaringBitmap::new();
+            for (number, block) in (0..).zip(blocks) {
+                let first: Ordinal = number * BLOCK;
+                all.extend((0..block.population()).map(|ordinal| first + ordinal));
+            }
+            all
+        };
+        self.snapshot.shards.iter().map(of_shard).collect()
     }
 
     /// The profiles with a mark, by shard.

@@ -5,11 +5,11 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::commit::chain;
 use super::cpu::CpuTime;
 use super::fold::Fold;
 use super::shared::Shared;
 use super::shared::Work;
+use crate::store::chain;
 
 /// How long the fold rests at the journal's end, or held back, before it looks again.
 const REST: Duration = Duration::from_millis(50);

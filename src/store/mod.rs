@@ -52,3 +52,15 @@ impl StoreError {
         !matches!(self, Self::Malformed { .. })
     }
 }
+
+/// An error with its causes, for a log or a report.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 use super::rig::*;
+use super::world::*;
+use crate::activate::NoAudience;
 use crate::model::Namespace;
 
 fn world(members: impl IntoIterator<Item = u32>) -> World {
@@ -62,6 +64,8 @@ enum Turn {
     Minimum(u64),
     Namespaces(bool),
     Activate(bool),
+    /// The audience goes, or comes back.
+    Missing(Option<NoAudience>),
     /// A run that dies after so many steps, in a process that starts anew.
     Run(i64),
     /// The reader applies what is there and clears the folder.
@@ -78,6 +82,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => (0u64..8).prop_map(Turn::Minimum),
         1 => any::<bool>().prop_map(Turn::Namespaces),
         1 => prop::bool::weighted(0.8).prop_map(Turn::Activate),
+        1 => prop_oneof![Just(None), Just(Some(NoAudience::NotWhole))].prop_map(Turn::Missing),
         5 => (0i64..30).prop_map(Turn::Run),
         1 => Just(Turn::Collect),
     ]
@@ -122,6 +127,7 @@ proptest! {
                         rig.world().activations.push(activation("buyers", 0));
                     }
                 }
+                Turn::Missing(why) => rig.world().missing = why,
                 Turn::Run(steps) => _ = rig.start(&Fuse::new(steps)).run_once(None, false),
                 Turn::Collect => {
                     replay(&rig.out(), "buyers", &mut collected);
@@ -129,12 +135,17 @@ proptest! {
                 }
             }
         }
-        // Below a minimum the reader holds no one who should not be held.
+        // Without an audience the reader holds no one who opted out; below a minimum, no one who should not
+        // be held.
         let held = |collected: &Lines| {
             let mut held = collected.clone();
             replay(&rig.out(), "buyers", &mut held);
             held
         };
+        rig.world().missing = Some(NoAudience::NotWhole);
+        rig.start(&Fuse::new(i64::MAX)).run_once(None, false).unwrap();
+        prop_assert!(held(&collected).is_subset(&rig.world().in_use()));
+        rig.world().missing = None;
         rig.start(&Fuse::new(i64::MAX)).run_once(None, false).unwrap();
         let desired = rig.world().desired("crm", "buyers");
         prop_assert!(held(&collected).is_subset(&desired));

@@ -3,3 +3,5 @@
 mod crash;
 mod protocol;
 mod rig;
+mod schedule;
+mod world;

@@ -4,25 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::rig::*;
+use super::world::*;
+use crate::activate::NoAudience;
 use crate::activate::Outcome;
 use crate::activate::PushError;
 use crate::model::Namespace;
 use crate::model::time::MINUTE;
-use crate::model::time::SECOND;
 use crate::store::ledger::Changes;
 use crate::store::ledger::DeliveryState;
 use crate::store::ledger::Target;
-
-fn whole() -> Arc<Fuse> {
-    Fuse::new(i64::MAX)
-}
-
-fn rig(members: std::ops::Range<u32>, min_size: u64) -> Rig {
-    let mut world = World { generation: 5, identifiers: people(12), ..World::default() };
-    world.activations.push(activation("buyers", min_size));
-    world.members.insert("buyers".into(), profiles(members));
-    Rig::new(world)
-}
 
 #[test]
 fn a_destination_gets_who_came_and_who_left_and_nothing_else() {
@@ -100,6 +90,62 @@ fn who_opts_out_is_removed_at_once_in_the_same_generation() {
     let last = files(&rig.out(), "buyers").pop().unwrap();
     assert_eq!((last.0, last.1), (5, 6));
     assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
+}
+
+#[test]
+fn who_opts_out_is_removed_while_there_is_no_audience() {
+    for why in [NoAudience::NotWhole, NoAudience::NotCommitted] {
+        let rig = rig(0..6, 0);
+        let pusher = rig.start(&whole());
+        pusher.run_once(None, false).unwrap();
+        rig.world().missing = Some(why);
+        rig.clock.0.store(9, Ordering::SeqCst);
+        // Profile 0 has the user id of profile 1 and may be sent, so it stays.
+        rig.world().marked = profiles([1]);
+        for dry_run in [true, false] {
+            let report = pusher.run_once(None, dry_run).unwrap().remove(0);
+            assert_eq!((report.adds, report.removes, report.batches), (0, 1, 1), "{report:?}");
+            assert_eq!(report.trouble, Some(why.to_string()));
+        }
+        assert!(!rig.remote("buyers").contains(&("cookie".into(), "c01".into())));
+        assert_eq!(rig.remote("buyers").len(), 8);
+        // Such a run is no success, and comes again soon.
+        let status = pusher.status().unwrap().remove(0);
+        assert_eq!((status.last_run, status.last_success), (Some(9), Some(0)));
+        assert!(status.next_run.unwrap() < MINUTE && !status.segments[0].parked);
+
+        rig.world().marked = profiles([0, 1]);
+        let report = pusher.run_once(None, false).unwrap().remove(0);
+        assert_eq!((report.removes, report.held), (2, 6));
+        assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
+        let report = pusher.run_once(None, false).unwrap().remove(0);
+        assert_eq!((report.removes, report.batches), (0, 0));
+
+        rig.world().missing = None;
+        rig.world().marked.clear();
+        let report = pusher.run_once(None, false).unwrap().remove(0);
+        assert_eq!((report.adds, report.trouble), (3, None));
+        assert_eq!(pusher.status().unwrap()[0].last_success, Some(9));
+    }
+}
+
+#[test]
+fn who_opted_out_of_a_batch_without_outcome_is_removed_while_there_is_no_audience() {
+    let rig = rig(0..6, 0);
+    let pusher = rig.start(&whole());
+    pusher.run_once(None, false).unwrap();
+    rig.world().members.insert("buyers".into(), profiles(0..8));
+    rig.script.lock().push(Outcome::Unknown("no answer".into()));
+    assert_eq!(pusher.run_once(None, false).unwrap()[0].pending, 1);
+    rig.world().missing = Some(NoAudience::NotWhole);
+    rig.world().marked = profiles([6, 7]);
+    for dry_run in [true, false] {
+        // Both cookies and the user id that the two share.
+        let report = pusher.run_once(None, dry_run).unwrap().remove(0);
+        assert_eq!((report.adds, report.removes), (0, 3));
+    }
+    assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
+    assert_eq!(rig.ledger().standings().unwrap()[0].held, 9);
 }
 
 #[test]
@@ -226,111 +272,5 @@ fn a_file_of_a_lost_acknowledgement_counts_as_sent() {
     rig.world().members.insert("buyers".into(), profiles([0]));
     let report = rig.start(&whole()).run_once(None, false).unwrap().remove(0);
     assert_eq!((report.adds, report.removes, report.held), (3, 2, 1));
-    assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
-}
-
-#[test]
-fn one_destinations_trouble_is_not_anothers_and_it_is_told() {
-    let rig = rig(0..6, 0);
-    let mut other = activation("buyers", 0);
-    other.destination = "ads".into();
-    rig.world().activations.push(other.clone());
-    other.destination = "nowhere".into();
-    rig.world().activations.push(other);
-    std::fs::write(rig.out(), "in the way").unwrap();
-    let pusher = rig.start_named(rig.ledger(), &whole(), &["crm", "ads"]);
-    let reports = pusher.run_once(None, false).unwrap();
-    let trouble = reports[0].trouble.as_deref().unwrap();
-    assert!(trouble.contains("is not a folder; give the destination another path"), "{trouble}");
-    assert_eq!((reports[0].pending, reports[0].held), (1, 0));
-    assert_eq!((reports[1].trouble.as_deref(), reports[1].held), (None, 9));
-    assert!(reports[2].trouble.as_deref().unwrap().contains("no destination is named `nowhere`"));
-
-    let status = pusher.status().unwrap();
-    assert_eq!(status[0].segments[0].trouble.as_deref(), Some(trouble));
-    assert!(!status[0].segments[0].parked);
-    assert_eq!((status[0].oldest_pending, status[0].last_success), (Some(0), None));
-    assert_eq!((status[1].oldest_pending, status[1].last_success), (None, Some(0)));
-    assert_eq!(pusher.deliveries("crm", 9).unwrap()[0].failures, 1);
-    assert_eq!(pusher.check("crm").unwrap().unwrap_err(), trouble);
-    assert_eq!(pusher.check("ads").unwrap(), Ok(()));
-    let text = rig.metrics.render();
-    for line in [
-        "throng_delivery_attempts_total{destination=\"crm\",result=\"retry\"} 1",
-        "throng_delivery_attempts_total{destination=\"ads\",result=\"accepted\"} 3",
-        "throng_delivery_identifiers_total{destination=\"ads\",operation=\"add\"} 9",
-        "throng_delivery_identifiers_total{destination=\"crm\",operation=\"add\"} 0",
-    ] {
-        assert!(text.contains(line), "{line} is not in:\n{text}");
-    }
-
-    std::fs::remove_file(rig.out()).unwrap();
-    assert_eq!(pusher.run_once(Some("crm"), false).unwrap()[0].held, 9);
-    assert_eq!(pusher.status().unwrap()[0].segments[0].trouble, None);
-    let error = pusher.run_once(Some("fax"), false).unwrap_err().to_string();
-    assert_eq!(error, "no destination is named `fax`; there is crm, ads");
-}
-
-#[test]
-fn lanes_run_by_schedule_and_failures_come_back_sooner() {
-    let rig = rig(0..6, 0);
-    let pusher = rig.start(&whole());
-    let at = |time: i64| rig.clock.0.store(time, Ordering::SeqCst);
-    let sent = || files(&rig.out(), "buyers").len();
-    at(1_000);
-    assert_eq!(pusher.tick(), 1_000 + MINUTE);
-    assert_eq!(sent(), 3);
-    rig.world().members.insert("buyers".into(), profiles(0..7));
-    at(999 + MINUTE);
-    pusher.tick();
-    assert_eq!(sent(), 3);
-    at(1_000 + MINUTE);
-    rig.script.lock().push(Outcome::Retry("no room".into()));
-    let retry_at = pusher.tick();
-    assert!((1_000 + MINUTE + SECOND..=1_000 + MINUTE + 2 * SECOND).contains(&retry_at));
-    at(retry_at - 1);
-    pusher.tick();
-    assert_eq!(sent(), 3);
-    at(retry_at);
-    assert_eq!(pusher.tick(), 1_000 + 2 * MINUTE);
-    assert_eq!(sent(), 4);
-
-    // Nothing goes to a destination that asks to wait, other segments included.
-    rig.world().activations.push(activation("lookers", 0));
-    rig.world().members.insert("lookers".into(), profiles(0..1));
-    rig.world().members.insert("buyers".into(), profiles(0..9));
-    let asked = 1_000 + 2 * MINUTE + 5 * SECOND;
-    rig.script.lock().push(Outcome::Throttled(Some(asked)));
-    at(1_000 + 2 * MINUTE);
-    assert_eq!(pusher.tick(), asked);
-    assert_eq!(files(&rig.out(), "lookers").len(), 0);
-    at(asked);
-    pusher.tick();
-    assert_eq!(rig.remote("lookers"), rig.world().desired("crm", "lookers"));
-    assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
-
-    // What waits for someone is not tried again until someone asks.
-    rig.world().members.insert("buyers".into(), profiles(0..10));
-    rig.script.lock().push(Outcome::Fatal("act".into()));
-    at(asked + MINUTE);
-    assert_eq!(pusher.tick(), asked + 2 * MINUTE);
-    assert!(pusher.status().unwrap()[0].segments[0].parked);
-    let before = sent();
-    at(asked + 2 * MINUTE);
-    pusher.tick();
-    assert_eq!(sent(), before);
-    pusher.run_once(Some("crm"), false).unwrap();
-    assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
-}
-
-#[test]
-fn threads_push_and_stop() {
-    let rig = rig(0..6, 0);
-    let pusher = Arc::new(rig.start(&whole()));
-    let running = pusher.spawn().unwrap();
-    while pusher.status().unwrap()[0].last_success.is_none() {
-        std::thread::yield_now();
-    }
-    drop(running);
     assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
 }

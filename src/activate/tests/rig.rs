@@ -1,17 +1,18 @@
-//! A world to push from, a folder to push to, and a fuse that stops everything after any step.
+//! A folder to push to, and a fuse that stops everything after any step.
 
 use parking_lot::Mutex;
-use roaring::RoaringBitmap;
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 
-use crate::activate::Activation;
-use crate::activate::Audience;
+use super::world::Lines;
+use super::world::Source;
+use super::world::World;
+use super::world::activation;
+use super::world::people;
+use super::world::profiles;
 use crate::activate::Audiences;
 use crate::activate::Caps;
 use crate::activate::Connector;
@@ -27,9 +28,6 @@ use crate::config::Period;
 use crate::metrics::Metrics;
 use crate::model::Identifier;
 use crate::model::Millis;
-use crate::model::Namespace;
-use crate::model::Ordinal;
-use crate::model::ShardId;
 use crate::model::time::MINUTE;
 use crate::net::Clock;
 use crate::store::StoreError;
@@ -41,92 +39,6 @@ use crate::store::ledger::Held;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
-
-pub(super) type Lines = BTreeSet<(String, String)>;
-
-pub(super) fn identifier(namespace: &str, value: &str) -> Identifier {
-    Identifier::new(Namespace::new(namespace).unwrap(), value).unwrap()
-}
-
-/// The people and segments of a test.
-#[derive(Debug, Default, Clone)]
-pub(super) struct World {
-    pub(super) ready: bool,
-    pub(super) generation: u64,
-    pub(super) activations: Vec<Activation>,
-    /// Members by segment, as (shard, ordinal).
-    pub(super) members: BTreeMap<String, BTreeSet<(ShardId, Ordinal)>>,
-    pub(super) marked: BTreeSet<(ShardId, Ordinal)>,
-    pub(super) identifiers: BTreeMap<(ShardId, Ordinal), Vec<Identifier>>,
-}
-
-impl World {
-    /// The identifiers that should be held for a segment at a destination.
-    pub(super) fn desired(&self, destination: &str, segment: &str) -> Lines {
-        let mut desired = Lines::new();
-        for activation in &self.activations {
-            if activation.segment != segment || activation.destination != destination {
-                continue;
-            }
-            for profile in self.members.get(segment).into_iter().flatten() {
-                if self.marked.contains(profile) {
-                    continue;
-                }
-                for identifier in self.identifiers.get(profile).into_iter().flatten() {
-                    let asked = activation.identifiers.as_ref();
-                    if asked.is_none_or(|asked| asked.contains(&identifier.namespace)) {
-                        desired.insert((
-                            identifier.namespace.to_string(),
-                            identifier.value().to_owned(),
-                        ));
-                    }
-                }
-            }
-        }
-        desired
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Source(pub(super) Mutex<World>);
-
-impl Audiences for Source {
-    fn activations(&self) -> Option<Vec<Activation>> {
-        let world = self.0.lock();
-        world.ready.then(|| world.activations.clone())
-    }
-
-    fn audience(&self, segment: &str) -> Option<Audience> {
-        let world = self.0.lock();
-        let members = world.members.get(segment)?;
-        let mut shards = vec![RoaringBitmap::new(); 3];
-        for (shard, ordinal) in members {
-            shards[usize::from(*shard)].insert(*ordinal);
-        }
-        Some(Audience { generation: world.generation, true_for: 7, members: shards })
-    }
-
-    fn ineligible(&self) -> Vec<RoaringBitmap> {
-        let mut shards = vec![RoaringBitmap::new(); 3];
-        for (shard, ordinal) in &self.0.lock().marked {
-            shards[usize::from(*shard)].insert(*ordinal);
-        }
-        shards
-    }
-
-    fn identifiers(
-        &self,
-        shard: ShardId,
-        profiles: &RoaringBitmap,
-        each: &mut dyn FnMut(&Identifier),
-    ) -> Result<(), StoreError> {
-        let world = self.0.lock();
-        for ordinal in profiles {
-            world.identifiers.get(&(shard, ordinal)).into_iter().flatten().for_each(&mut *each);
-        }
-        Ok(())
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct TestClock(pub(super) AtomicI64);
@@ -148,6 +60,11 @@ impl Fuse {
 
     pub(super) fn is_blown(&self) -> bool {
         self.0.load(Ordering::SeqCst) < 0
+    }
+
+    /// Sets anew how many steps are left.
+    pub(super) fn set(&self, steps: i64) {
+        self.0.store(steps, Ordering::SeqCst);
     }
 
     fn step(&self) -> bool {
@@ -399,24 +316,15 @@ pub(super) fn files(folder: &Path, segment: &str) -> Vec<(u64, u64, PathBuf)> {
     files
 }
 
-pub(super) fn activation(segment: &str, min_size: u64) -> Activation {
-    Activation { segment: segment.into(), destination: "crm".into(), identifiers: None, min_size }
+/// A fuse that holds.
+pub(super) fn whole() -> Arc<Fuse> {
+    Fuse::new(i64::MAX)
 }
 
-/// Profiles `0..count` in three shards, each with a cookie of its own and a user id that two share.
-pub(super) fn people(count: u32) -> BTreeMap<(ShardId, Ordinal), Vec<Identifier>> {
-    (0..count)
-        .map(|n| {
-            let shard = ShardId::try_from(n % 3).unwrap();
-            let ids = vec![
-                identifier("cookie", &format!("c{n:02}")),
-                identifier("user_id", &format!("u{:02}", n / 2)),
-            ];
-            ((shard, n), ids)
-        })
-        .collect()
-}
-
-pub(super) fn profiles(numbers: impl IntoIterator<Item = u32>) -> BTreeSet<(ShardId, Ordinal)> {
-    numbers.into_iter().map(|n| (ShardId::try_from(n % 3).unwrap(), n)).collect()
+/// A rig with `buyers` for `crm`: these of twelve profiles.
+pub(super) fn rig(members: std::ops::Range<u32>, min_size: u64) -> Rig {
+    let mut world = World { generation: 5, identifiers: people(12), ..World::default() };
+    world.activations.push(activation("buyers", min_size));
+    world.members.insert("buyers".into(), profiles(members));
+    Rig::new(world)
 }

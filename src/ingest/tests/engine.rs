@@ -105,6 +105,21 @@ fn a_pin_is_true_for_the_clock_where_all_is_folded() {
 }
 
 #[test]
+fn everyone_is_each_profile_of_each_shard() {
+    let mut world = World::new(options());
+    let cookies: Vec<_> = (0..40).map(|n| format!("c{n}")).collect();
+    let views = cookies.iter().map(|cookie| Record::Event(event(cookie, "view", T0)));
+    world.append(&views.collect::<Vec<_>>());
+    world.fold_all();
+    let everyone = world.engine.pin().everyone();
+    assert_eq!(everyone.iter().map(roaring::RoaringBitmap::len).sum::<u64>(), 40);
+    for cookie in &cookies {
+        let (shard, ordinal) = world.engine.find(&event(cookie, "view", T0).ids[0]).unwrap();
+        assert!(everyone[usize::from(shard)].contains(ordinal));
+    }
+}
+
+#[test]
 fn a_full_disk_is_said_and_nothing_is_lost() {
     let world = World::new(options());
     let dir = tempfile::tempdir().unwrap();

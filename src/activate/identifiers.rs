@@ -1,6 +1,6 @@
-//! The identifiers that a destination should hold, in order, a bounded part at a time.
+//! The identifiers of profiles, in order, a bounded part at a time.
 //!
-//! Members are known by ordinal, the ledger is sorted by identifier, and all identifiers of a large
+//! Profiles are known by ordinal, the ledger is sorted by identifier, and all identifiers of a large
 //! audience would not fit in memory. So each part is one walk over the audience that keeps the least
 //! identifiers beyond the part before it, as many as the budget allows.
 
@@ -18,11 +18,11 @@ use crate::store::StoreError;
 /// How many bytes of identifiers a part may have.
 pub(super) const PART_BYTES: usize = 32 << 20;
 
-/// Who should be held at a target, and of what.
-pub(super) struct Desired<'a> {
+/// The identifiers that some profiles have and a destination takes.
+pub(super) struct IdentifiersOf<'a> {
     pub(super) audiences: &'a dyn Audiences,
-    /// Members that may go to a destination, by shard. Empty where the target should hold nothing.
-    pub(super) eligible: Vec<RoaringBitmap>,
+    /// The profiles, by shard.
+    pub(super) profiles: Vec<RoaringBitmap>,
     /// The namespaces asked for; all that the destination takes where `None`.
     pub(super) namespaces: Option<&'a [Namespace]>,
     pub(super) caps: &'a Caps,
@@ -30,7 +30,7 @@ pub(super) struct Desired<'a> {
     pub(super) part_bytes: usize,
 }
 
-/// Sorted identifiers, each once: all that are desired after the part before, up to `ceiling`.
+/// Sorted identifiers, each once: all after the part before, up to `ceiling`.
 pub(super) struct Part {
     /// `namespace ‖ 0 ‖ value` of each, one after the other.
     bytes: Vec<u8>,
@@ -39,7 +39,7 @@ pub(super) struct Part {
     ceiling: Option<Vec<u8>>,
 }
 
-impl Desired<'_> {
+impl IdentifiersOf<'_> {
     /// The part that follows an identifier, or the first.
     pub(super) fn part(&self, after: Option<&Identifier>) -> Result<Part, StoreError> {
         let mut part = Part { bytes: Vec::new(), spans: Vec::new(), ceiling: None };
@@ -56,7 +56,7 @@ impl Desired<'_> {
         Ok(part)
     }
 
-    /// Those of some identifiers that are desired.
+    /// Those of some identifiers that a profile has.
     pub(super) fn among(
         &self,
         identifiers: &BTreeSet<&Identifier>,
@@ -73,11 +73,11 @@ impl Desired<'_> {
     }
 
     fn walk(&self, each: &mut dyn FnMut(&Identifier)) -> Result<(), StoreError> {
-        for (shard, eligible) in (0..ShardId::MAX).zip(&self.eligible) {
-            if eligible.is_empty() {
+        for (shard, profiles) in (0..ShardId::MAX).zip(&self.profiles) {
+            if profiles.is_empty() {
                 continue;
             }
-            self.audiences.identifiers(shard, eligible, &mut |identifier| {
+            self.audiences.identifiers(shard, profiles, &mut |identifier| {
                 let namespace = &identifier.namespace;
                 let asked = self.namespaces.is_none_or(|asked| asked.contains(namespace));
                 if asked && self.caps.takes(namespace) {
