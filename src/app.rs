@@ -44,6 +44,8 @@ use crate::store::state::State;
 
 /// How long a stop waits for requests under way.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a start waits for a clock that is behind the last event.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How often days older than the retention are dropped from the archive.
 const SWEEP: Duration = Duration::from_secs(600);
 
@@ -132,10 +134,16 @@ async fn serve(
         Vec::new()
     };
     let metrics = Metrics::new();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-
     let state: Arc<dyn State> = Arc::new(embedded::State::open(data, config.shards())?);
     let loaded = state.load()?;
+    let clock: Arc<dyn Clock> =
+        Arc::new(SystemClock::after(loaded.checkpoint.received, CLOCK_PATIENCE));
+    if clock.behind() > 0 {
+        tracing::error!(
+            "the system's clock is {} s behind the last event received: set it right; until it has come that far, times stand still",
+            clock.behind().div_euclid(1_000)
+        );
+    }
     if let Some(asked) = config.store.shards
         && asked != loaded.identity.shards
     {

@@ -99,6 +99,9 @@ metrics! {
     ingest_measures_out_of_range: counter "throng_ingest_measures_out_of_range_total" [];
     /// Values of attributes that were not kept, for there were 4,096 names of attributes already.
     ingest_attributes_dropped: counter "throng_ingest_attributes_dropped_total" [];
+    /// By how much the system's clock is behind the last time used, which is used until it has come
+    /// (service). Alert above 0.
+    clock_behind: float "throng_clock_behind_seconds" [];
     /// Time for one commit of the fold.
     store_commit_duration: histogram "throng_store_commit_duration_seconds" [] buckets SLOW;
     /// Failed operations of the store, by operation. What failed is tried again. Alert when it rises.

@@ -12,6 +12,7 @@ use super::memory::Memory;
 use super::seen::Frozen;
 use super::seen::Hash;
 use super::seen::Seen;
+use super::shard::Dropped;
 use super::shared::Shared;
 use super::shared::Work;
 use super::traits::Traits;
@@ -140,6 +141,7 @@ impl Fold {
             self.frame = Some(frame);
             return Err(error.into());
         }
+        self.turn_days();
         let shared = Arc::clone(&self.shared);
         let mut memory = shared.memory.write();
         if !Arc::ptr_eq(&traits, &memory.traits) {
@@ -160,6 +162,29 @@ impl Fold {
         shared.metrics.ingest_attributes_dropped.inc_by(attributes_dropped);
         shared.folded(frame.end);
         Ok(true)
+    }
+
+    /// Drops the days that the frame's receive times make too old, shard by shard and most of it beside the
+    /// readers: only this thread adds what is looked at.
+    fn turn_days(&self) {
+        let received = self.steps.iter().filter_map(|step| match step {
+            Step::Event(item) => Some(item.event.received),
+            Step::Choice(_, choice) => Some(choice.received),
+            Step::Import(_) | Step::ImportEnd { .. } | Step::DeadLetter(..) => None,
+        });
+        let Some(latest) = received.max() else { return };
+        let memory = &self.shared.memory;
+        let Some(day) = memory.read().next_day(latest) else { return };
+        for shard in 0..usize::from(self.shared.keys.shards()) {
+            let blocks = memory.read().shards[shard].blocks.clone();
+            if blocks.is_empty() {
+                continue;
+            }
+            let prepared: Vec<_> = blocks.iter().map(|block| Dropped::of(block, day)).collect();
+            drop(blocks);
+            memory.write().shards[shard].drop_before(day, &prepared);
+        }
+        memory.write().dropped_before(day);
     }
 
     fn advance(&mut self, memory: &mut Memory, position: Position, mark: (Millis, Position)) {

@@ -222,19 +222,20 @@ impl Memory {
     }
 
     fn receive(&mut self, received: Millis) {
-        if received <= self.received {
-            return;
-        }
-        self.received = received;
+        self.received = self.received.max(received);
+    }
+
+    /// The first day to keep when something is folded that was received at a time, where it is a new one.
+    pub(crate) fn next_day(&self, received: Millis) -> Option<Day> {
         // A day is left over, since windows are cut at T, which may trail what is received.
         let first = day_of(received.saturating_sub(self.retention)).saturating_sub(1);
-        if first > self.first_day {
-            self.first_day = first;
-            self.pending.drop_before = Some(first);
-            for shard in self.shards.iter_mut().filter(|shard| !shard.blocks.is_empty()) {
-                shard.drop_before(first);
-            }
-        }
+        (first > self.first_day).then_some(first)
+    }
+
+    /// Says that the columns of earlier days are dropped in all shards.
+    pub(crate) fn dropped_before(&mut self, day: Day) {
+        self.first_day = day;
+        self.pending.drop_before = Some(day);
     }
 
     fn profile(&mut self, owner: &Identifier) -> Option<(ShardId, Ordinal)> {

@@ -178,7 +178,9 @@ impl Engine {
         let metrics = &self.shared.metrics;
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        metrics.ingest_fold_lag.set(stats.lag as f64 / 1000.0);
+        let seconds = |millis: Millis| millis as f64 / 1000.0;
+        metrics.ingest_fold_lag.set(seconds(stats.lag));
+        metrics.clock_behind.set(seconds(self.shared.clock.behind()));
         metrics.profiles.set(number(stats.profiles));
         metrics.facts.set(number(stats.facts));
         metrics.traits.set(number(stats.traits));

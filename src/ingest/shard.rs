@@ -50,6 +50,25 @@ pub(crate) struct Shard {
     delta: Delta,
 }
 
+/// A block without the days before one.
+#[derive(Debug)]
+pub(crate) struct Dropped {
+    before: Arc<Block>,
+    after: Arc<Block>,
+    /// The profiles of which nothing is left.
+    bare: BlockSet,
+}
+
+impl Dropped {
+    /// Drops the days of a copy of a block, which takes a while on a large one.
+    pub(crate) fn of(block: &Arc<Block>, day: Day) -> Self {
+        let mut after = Block::clone(block);
+        after.drop_before(day);
+        let bare = after.bare();
+        Self { before: Arc::clone(block), after: Arc::new(after), bare }
+    }
+}
+
 /// A shard at one commit, to be written as images while it goes on.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardView {
@@ -159,14 +178,24 @@ impl Shard {
         }
     }
 
-    /// Drops what lies before a day, and forgets the profiles of which nothing is left.
-    pub(crate) fn drop_before(&mut self, day: Day) {
+    /// Drops what lies before a day, and forgets the profiles of which nothing is left. What was prepared
+    /// of the blocks need not be done again.
+    pub(crate) fn drop_before(&mut self, day: Day, prepared: &[Dropped]) {
         self.delta.drop_before(day);
-        self.apply_drop(day);
         let mut scratch = Vec::new();
         let mut bare = RoaringBitmap::new();
-        for (number, block) in (0..).zip(&self.blocks) {
-            bare |= block.bare().to_roaring(number, &mut scratch);
+        for (number, block) in self.blocks.iter_mut().enumerate() {
+            let again;
+            let dropped = match prepared.get(number) {
+                Some(dropped) if Arc::ptr_eq(&dropped.before, block) => dropped,
+                _ => {
+                    again = Dropped::of(block, day);
+                    &again
+                }
+            };
+            *block = Arc::clone(&dropped.after);
+            let number = u32::try_from(number).expect("65,536 blocks at most");
+            bare |= dropped.bare.to_roaring(number, &mut scratch);
         }
         bare -= &**self.dictionary.forgotten();
         if !bare.is_empty() {
