@@ -30,14 +30,18 @@ pub(super) async fn nowhere() -> Result<HttpResponse, Problem> {
 }
 
 /// `GET /readyz`: events are taken and durable.
-pub(super) async fn ready(services: web::Data<Services>) -> HttpResponse {
+pub(super) async fn ready(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     if services.draining.load(Ordering::Acquire) {
-        return HttpResponse::ServiceUnavailable().body("stopping\n");
+        return Ok(HttpResponse::ServiceUnavailable().body("stopping\n"));
     }
-    match services.engine.trouble() {
+    // After a refused append the journal tries the disk.
+    let trouble = web::block(move || services.engine.trouble().or(services.journal.trouble()))
+        .await
+        .map_err(|error| Problem::internal(&error))?;
+    Ok(match trouble {
         None => HttpResponse::Ok().body("ready\n"),
         Some(trouble) => HttpResponse::ServiceUnavailable().body(format!("{trouble}\n")),
-    }
+    })
 }
 
 /// `GET /metrics`

@@ -188,6 +188,12 @@ pub trait Journal: Send + Sync {
     /// ones would take their place unread.
     fn sync(&self, to: Position) -> Result<(), JournalError>;
 
+    /// Why appends are refused, where they are: what the last one that failed was told, until what stood in
+    /// its way is gone. Writes nothing that stays; `None` of a backend that cannot tell.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Reads from `from`, a frame's start or end (or [`Journal::begin`]), and follows what is appended.
     /// Nothing that the reader has still before it is released while it lives. Whether `from` can be read
     /// shows at the first call of [`JournalReader::next`].

@@ -61,6 +61,10 @@ fn a_full_disk_answers_503_and_recovers() {
     let refused = refused.expect("8 MiB do not hold 20,000 events of 2 KiB");
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.headers.contains_key("Retry-After"));
+    let ready = || get(&format!("{}/readyz", server.console()), &[]);
+    assert_eq!(ready().status, 503);
+    assert!(ready().body.contains("full"), "{:?}", ready());
+    assert_eq!(get(&format!("{}/livez", server.console()), &[]).status, 200);
     // A hit is smaller than what was refused; some may still fit.
     let hit = format!("{}/pixel.gif?s=t&id.user_id=p&p.note={}", server.collect(), "x".repeat(500));
     server.until("a hit is dropped, and still answered with the image", || {
@@ -72,6 +76,8 @@ fn a_full_disk_answers_503_and_recovers() {
     });
 
     fs::remove_file(&filler).unwrap();
+    // Before anybody sends again: a sender may wait for just this.
+    server.until("it is ready again", || ready().status == 200);
     server.until("events are taken again", || {
         server.post_events(&purchase(acknowledged)).status == 200
     });

@@ -13,6 +13,7 @@
 mod frame;
 mod reader;
 mod recover;
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -120,6 +121,8 @@ struct Shared {
     /// Everything before it is durable; moves under the lock of `syncing`.
     synced: AtomicU64,
     stopped: AtomicBool,
+    /// What an append was refused with, until there is room again.
+    refused: Mutex<Option<String>>,
     /// All segments in order; the last one grows. Never empty.
     segments: RwLock<Vec<Arc<Segment>>>,
     readers: Mutex<Readers>,
@@ -229,6 +232,7 @@ impl EmbeddedJournal {
             sync_ended: Condvar::new(),
             synced: AtomicU64::new(scan.end),
             stopped: AtomicBool::new(false),
+            refused: Mutex::default(),
             segments: RwLock::new(segments),
             readers: Mutex::default(),
             gaps: scan.gaps,
@@ -261,11 +265,11 @@ impl Journal for EmbeddedJournal {
         if batch.is_empty() {
             return Ok(Appended { end: self.end() });
         }
-        let end = self.shared.write(batch)?;
-        if self.shared.durability == Durability::Disk {
-            self.shared.sync_to(end)?;
+        let appended = self.shared.append(batch);
+        if let Err(error) = &appended {
+            *self.shared.refused.lock() = Some(error.to_string());
         }
-        Ok(Appended { end: Position(end) })
+        Ok(Appended { end: Position(appended?) })
     }
 
     fn end(&self) -> Position {
@@ -282,6 +286,10 @@ impl Journal for EmbeddedJournal {
 
     fn sync(&self, to: Position) -> Result<(), JournalError> {
         self.shared.sync_to(to.0.min(self.end().0))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.shared.trouble()
     }
 
     fn reader(&self, from: Position) -> Box<dyn JournalReader> {
@@ -316,6 +324,33 @@ impl Drop for EmbeddedJournal {
 }
 
 impl Shared {
+    /// Writes one frame, as durably as the mode promises, and returns its end.
+    fn append(&self, batch: &Batch) -> Result<u64, JournalError> {
+        let end = self.write(batch)?;
+        if self.durability == Durability::Disk {
+            self.sync_to(end)?;
+        }
+        Ok(end)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Some(JournalError::Stopped.to_string());
+        }
+        // An append that found room does not clear it: a smaller one may where larger ones do not.
+        let mut refused = self.refused.lock();
+        let why = refused.clone()?;
+        #[cfg(test)]
+        let room = self.faults.fit(&[0], &[]).and_then(|_| room::try_dir(&self.dir));
+        #[cfg(not(test))]
+        let room = room::try_dir(&self.dir);
+        if room.is_err() {
+            return Some(why);
+        }
+        *refused = None;
+        None
+    }
+
     /// Writes one frame and returns its end.
     fn write(&self, batch: &Batch) -> Result<u64, JournalError> {
         let payload = batch.bytes();

@@ -413,6 +413,26 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_journal_that_refused_says_so_until_there_is_room_whether_it_is_written_to_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(Durability::Disk);
+    let faults = options.faults.clone();
+    let (journal, _) = EmbeddedJournal::open(dir.path(), options).unwrap();
+    append(&journal, 0);
+    assert_eq!(journal.trouble(), None);
+    faults.room.store(0, Ordering::SeqCst);
+    assert!(journal.append(&batch([1])).is_err());
+    assert!(journal.trouble().unwrap().contains("full"));
+    assert!(journal.trouble().is_some());
+    faults.room.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(journal.trouble(), None);
+    assert_eq!(said(&journal), [0]);
+    // Nothing of the trial is left.
+    let files = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path());
+    assert!(files.into_iter().all(|file| file.extension().is_some_and(|e| e == "log")));
+}
+
+#[test]
 fn a_disk_that_fills_at_the_change_of_files_goes_on_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(Durability::Disk);
