@@ -13,6 +13,8 @@ use std::task::Poll;
 use tokio::sync::mpsc;
 
 use super::Services;
+use super::asking::ask;
+use super::asking::namespace;
 use super::problem::Problem;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -62,10 +64,7 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, Problem> {
     if asked.settle {
         let blocking = services.clone();
-        web::block(move || blocking.segments.settle())
-            .await
-            .map_err(|error| Problem::internal(&error))?
-            .map_err(super::rules::problem)?;
+        ask(move |cancelled| blocking.segments.settle(cancelled)).await?;
     }
     let generation = services.segments.generation();
     let audiences: Vec<Value> = generation.audiences.values().map(|a| summary(a)).collect();
@@ -100,12 +99,12 @@ pub(super) async fn members(
     id: web::Path<String>,
     asked: web::Query<As>,
 ) -> Result<HttpResponse, Problem> {
+    let namespace = namespace(&asked.namespace)?;
     let generation = services.segments.generation();
     let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
     let Some(members) = audience.members.clone() else {
         return Err(Problem::unavailable(format!("{} is {}", *id, audience.state)));
     };
-    let namespace = asked.into_inner().namespace;
     let true_for = audience.true_for;
     Ok(members_answer(&services, members, namespace, Some(audience.generation), true_for))
 }
@@ -114,30 +113,28 @@ pub(super) async fn members(
 pub(super) fn members_answer(
     services: &web::Data<Services>,
     members: Arc<Members>,
-    namespace: String,
+    namespace: Namespace,
     generation: Option<u64>,
     true_for: Millis,
 ) -> HttpResponse {
     let (send, receive) = mpsc::channel::<Bytes>(8);
-    if let Ok(namespace) = Namespace::new(&namespace) {
-        let engine = services.engine.clone();
-        // The channel's bound is what holds the reading back where the caller is slow.
-        tokio::task::spawn_blocking(move || {
-            let mut lines = String::new();
-            let mut gone = false;
-            engine.members_of(&members.shards, &namespace, &mut |value: &str| {
-                crate::model::value::write_json_string(value, &mut lines);
-                lines.push('\n');
-                if lines.len() > 1 << 16 {
-                    gone = send.blocking_send(Bytes::from(std::mem::take(&mut lines))).is_err();
-                }
-                !gone
-            });
-            if !gone && !lines.is_empty() {
-                let _ = send.blocking_send(Bytes::from(lines));
+    let engine = services.engine.clone();
+    // The channel's bound is what holds the reading back where the caller is slow.
+    tokio::task::spawn_blocking(move || {
+        let mut lines = String::new();
+        let mut gone = false;
+        engine.members_of(&members.shards, &namespace, &mut |value: &str| {
+            crate::model::value::write_json_string(value, &mut lines);
+            lines.push('\n');
+            if lines.len() > 1 << 16 {
+                gone = send.blocking_send(Bytes::from(std::mem::take(&mut lines))).is_err();
             }
+            !gone
         });
-    }
+        if !gone && !lines.is_empty() {
+            let _ = send.blocking_send(Bytes::from(lines));
+        }
+    });
     let mut response = HttpResponse::Ok();
     response
         .content_type("application/x-ndjson")

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::Services;
+use super::asking::ask;
 use super::problem::Problem;
 use crate::activate::PushError;
 
@@ -59,10 +60,7 @@ pub(super) async fn push(
     asked: web::Query<Push>,
 ) -> Result<HttpResponse, Problem> {
     let settling = services.clone();
-    web::block(move || settling.segments.settle())
-        .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(super::rules::problem)?;
+    ask(move |cancelled| settling.segments.settle(cancelled)).await?;
     let dry_run = asked.dry_run;
     let reports = web::block(move || services.pusher.run_once(Some(&name), dry_run))
         .await

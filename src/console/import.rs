@@ -32,21 +32,21 @@ pub(super) async fn status(
 ) -> Result<HttpResponse, Problem> {
     let asked = asked.into_inner();
     let (taken, status, rejected) = web::block(move || {
-        let taken = services.importer.taken(&asked.name)?;
+        let taken = services.importer.taken(&asked.name).map_err(problem)?;
         if asked.settle {
-            services.engine.settle(PATIENCE).map_err(|_| ImportError::Behind)?;
+            let behind = || problem(ImportError::Behind);
+            services.engine.settle(PATIENCE).map_err(|_| behind())?;
             // Rejected lines are listed once they are committed.
             if !services.engine.commit(PATIENCE) {
-                return Err(ImportError::Behind);
+                return Err(behind());
             }
         }
         let status = services.engine.import(&asked.name).unwrap_or_default();
-        let rejected = services.engine.rejected(&asked.name, 0, LISTED).unwrap_or_default();
-        Ok((taken, status, rejected))
+        let rejected = services.engine.rejected(&asked.name, 0, LISTED);
+        Ok((taken, status, rejected.map_err(|error| Problem::internal(&error))?))
     })
     .await
-    .map_err(|error| Problem::internal(&error))?
-    .map_err(problem)?;
+    .map_err(|error| Problem::internal(&error))??;
     let rejected_lines: Vec<_> = rejected
         .iter()
         .map(|line| json!({ "line": line.line, "code": line.code, "message": line.message }))

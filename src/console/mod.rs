@@ -3,6 +3,7 @@
 //! Handlers translate and decide nothing: what there is to know is asked of `segment`, `ingest` and
 //! `activate`. `/livez` and `/readyz` are open, `/metrics` is open on loopback; all else wants a token.
 
+mod asking;
 mod audiences;
 mod destinations;
 mod health;
@@ -138,46 +139,54 @@ fn routes(service: &mut web::ServiceConfig) {
         );
 }
 
-/// Lets a request in that needs no token, or has one whose scope reaches so far.
+/// Lets a request in that needs no token, or has one whose scope reaches so far, and counts the answer.
 async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let path = request.path();
-    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
-    let is_probe = is_read && matches!(path, "/livez" | "/readyz");
-    let is_metrics = is_read && path == "/metrics";
-    // The socket's own address: a header could claim any.
-    let is_local = request.peer_addr().is_some_and(|peer| peer.ip().is_loopback());
-    let is_open = is_probe || (is_metrics && is_local);
-    if !is_open {
-        let tokens = request.app_data::<web::Data<Tokens>>().expect("set for the whole listener");
-        let scope = request
-            .headers()
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .and_then(|token| tokens.scope(token.trim()));
-        match scope {
-            None => return Err(Problem::unauthorized().into()),
-            Some(Scope::Metrics) if !is_metrics => {
-                return Err(Problem::forbidden("this token reads /metrics and nothing else").into());
-            }
-            Some(_) => {}
-        }
-    }
-    let metrics = request
-        .app_data::<web::Data<Services>>()
-        .expect("set for the whole listener")
-        .metrics
-        .clone();
-    let response = next.call(request).await?;
-    let class = match response.status().as_u16() {
+    let services = request.app_data::<web::Data<Services>>();
+    let metrics = services.expect("set for the whole listener").metrics.clone();
+    let answer = match allow(&request) {
+        Ok(()) => next.call(request).await,
+        Err(refused) => Err(refused.into()),
+    };
+    let status = match &answer {
+        Ok(response) => response.status(),
+        Err(error) => error.as_response_error().status_code(),
+    };
+    let class = match status.as_u16() {
         500.. => "5xx",
         400..500 => "4xx",
         300..400 => "3xx",
         _ => "2xx",
     };
     metrics.http_responses.with_label_values(&["private", class]).inc();
-    Ok(response)
+    answer
+}
+
+/// Whether a request needs no token, or has one whose scope reaches so far.
+fn allow(request: &ServiceRequest) -> Result<(), Problem> {
+    let path = request.path();
+    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+    let is_probe = is_read && matches!(path, "/livez" | "/readyz");
+    let is_metrics = is_read && path == "/metrics";
+    // The socket's own address: a header could claim any.
+    let is_local = request.peer_addr().is_some_and(|peer| peer.ip().is_loopback());
+    if is_probe || (is_metrics && is_local) {
+        return Ok(());
+    }
+    let tokens = request.app_data::<web::Data<Tokens>>().expect("set for the whole listener");
+    let scope = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .and_then(|token| tokens.scope(token.trim()));
+    match scope {
+        None => Err(Problem::unauthorized()),
+        Some(Scope::Metrics) if !is_metrics => {
+            Err(Problem::forbidden("this token reads /metrics and nothing else"))
+        }
+        Some(_) => Ok(()),
+    }
 }

@@ -5,12 +5,10 @@ use actix_web::web;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::Services;
+use super::asking::ask;
 use super::problem::Problem;
-use super::rules::Cancel;
 use crate::model::Identifier;
 use crate::model::Namespace;
 
@@ -25,10 +23,7 @@ pub(super) async fn show(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
     let identifier = identifier(&path.0, &path.1)?;
-    let shown = web::block(move || services.segments.profile(&identifier))
-        .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(super::rules::problem)?;
+    let shown = ask(move |cancelled| services.segments.profile(&identifier, cancelled)).await?;
     Ok(HttpResponse::Ok().json(shown))
 }
 
@@ -41,13 +36,10 @@ pub(super) async fn why(
     let (namespace, value, segment) = path.into_inner();
     let identifier = identifier(&namespace, &value)?;
     let at = asked.into_inner().at;
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let _guard = Cancel(cancelled.clone());
-    let shown =
-        web::block(move || services.segments.why(&segment, &identifier, at.as_deref(), &cancelled))
-            .await
-            .map_err(|error| Problem::internal(&error))?
-            .map_err(super::rules::problem)?;
+    let shown = ask(move |cancelled| {
+        services.segments.why(&segment, &identifier, at.as_deref(), cancelled)
+    })
+    .await?;
     Ok(HttpResponse::Ok().json(shown))
 }
 

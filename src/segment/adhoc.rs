@@ -1,22 +1,28 @@
 //! Columns for rules that no segment asks: made from the archive, kept in a bounded cache, brought up to
 //! date from the journal, and never folded on.
+//!
+//! Events are read with the cache unlocked, so that a long question stands in nobody's way. A trait that one
+//! question is reading for is waited for by the others, and no more than [`MOST_SCANS`] read at a time.
 
-use std::collections::BTreeSet;
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Segments;
 use super::ask::AskError;
+use super::ask::still_wanted;
 use super::columns::Columns;
 use super::scan::Scan;
-use super::scan::ScanError;
 use crate::archive;
 use crate::bitmap::Snapshot;
 use crate::bitmap::TraitId;
 use crate::ingest::Pin;
 use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
-use crate::store::journal::JournalError;
 use crate::store::journal::Position;
 
 /// Traits here have numbers that the registry does not come to.
@@ -25,25 +31,97 @@ const FIRST: u32 = 1 << 31;
 const MOST_BYTES: usize = 256 << 20;
 /// Beyond so many traits as well: a rule asked once is rarely asked again.
 const MOST_TRAITS: usize = 4096;
+/// So many questions read the archive at a time.
+const MOST_SCANS: usize = 4;
 
 /// The cache.
 #[derive(Default)]
 pub(super) struct Cache {
-    traits: TraitSet,
+    state: Mutex<State>,
+    /// Signalled when a scan has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    kept: HashMap<TraitSpec, Kept>,
     next: u32,
-    columns: Columns,
+    /// What the scans are for that run now.
+    under_way: HashSet<TraitSpec>,
+    scans: usize,
+}
+
+/// The columns of one trait.
+#[derive(Clone)]
+struct Kept {
+    id: TraitId,
+    columns: Arc<Columns>,
     /// The columns hold every event before it.
     position: Position,
+    bytes: usize,
+}
+
+/// What a question goes on with: a pin, and what has to be read for it.
+struct Turn<'a> {
+    held: archive::Pin,
+    pin: Pin,
+    /// The traits that the pin has.
+    set: TraitSet,
+    /// Those that the cache has, not beyond the pin.
+    found: Vec<(TraitSpec, Kept)>,
+    /// Those that nobody has, with the numbers they get.
+    new: Vec<(TraitSpec, TraitId)>,
+    _under_way: Option<UnderWay<'a>>,
+}
+
+/// Says that a scan runs for some traits, until it is dropped.
+pub(super) struct UnderWay<'a> {
+    cache: &'a Cache,
+    specs: Vec<TraitSpec>,
 }
 
 impl Cache {
-    fn is_full(&self) -> bool {
-        self.traits.iter().count() > MOST_TRAITS || self.columns.memory() > MOST_BYTES
+    fn is_busy(state: &State, specs: &[TraitSpec]) -> bool {
+        !specs.is_empty()
+            && (state.scans >= MOST_SCANS || specs.iter().any(|s| state.under_way.contains(s)))
     }
 
-    /// Forgets everything; numbers of traits are not given again.
-    fn clear(&mut self) {
-        *self = Self { next: self.next, ..Self::default() };
+    fn begin(&self, state: &mut State, specs: Vec<TraitSpec>) -> UnderWay<'_> {
+        state.scans += 1;
+        state.under_way.extend(specs.iter().cloned());
+        UnderWay { cache: self, specs }
+    }
+
+    #[cfg(test)]
+    pub(super) fn scanning(&self, specs: Vec<TraitSpec>) -> UnderWay<'_> {
+        self.begin(&mut self.state.lock(), specs)
+    }
+
+    /// Keeps columns, unless another question has brought them further.
+    fn keep(&self, made: &[(TraitSpec, Kept)]) {
+        let mut state = self.state.lock();
+        let bytes: usize = state.kept.values().map(|kept| kept.bytes).sum();
+        if bytes > MOST_BYTES || state.kept.len() > MOST_TRAITS {
+            state.kept.clear();
+        }
+        for (spec, own) in made {
+            let known = state.kept.get(spec);
+            if known.is_none_or(|known| known.position < own.position) {
+                state.kept.insert(spec.clone(), own.clone());
+            }
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut state = self.cache.state.lock();
+        state.scans -= 1;
+        for spec in &self.specs {
+            state.under_way.remove(spec);
+        }
+        drop(state);
+        self.cache.ended.notify_all();
     }
 }
 
@@ -54,78 +132,117 @@ impl Segments {
         specs: &[TraitSpec],
         cancelled: &AtomicBool,
     ) -> Result<(Arc<Snapshot>, TraitSet), AskError> {
-        let engine = &self.parts.engine;
-        let pin = engine.settle(super::PATIENCE).map_err(|_| AskError::Behind)?;
-        let (set, missing) = kept(specs, &pin)?;
+        let pin = self.caught_up(cancelled)?;
+        let (set, missing) = held_by(&pin, specs)?;
         if missing.is_empty() {
             return Ok((pin.snapshot, set));
         }
         let true_for = pin.snapshot.true_for;
         drop(pin);
-        let mut cache = self.adhoc.lock();
-        // Pinned under the lock, so that the cache never knows more than the pin.
-        let (held, pin) = self.parts.catalog.pin(&*self.parts.journal, |_| engine.pin());
-        let (mut set, missing) = kept(specs, &pin)?;
-        if cache.is_full() {
-            cache.clear();
+        let turn = self.turn(specs, cancelled)?;
+        let Turn { held, pin, mut set, mut found, new, _under_way } = turn;
+        self.follow(&mut found, &pin, cancelled)?;
+        if !new.is_empty() {
+            found.extend(self.read(held, &pin, new, cancelled)?);
         }
-        self.bring_up_to_date(&mut cache, &held, &pin, cancelled)?;
-        let mut new = TraitSet::new();
-        for spec in &missing {
-            if cache.traits.id(spec).is_none() && new.id(spec).is_none() {
-                let id = TraitId(FIRST + cache.next);
-                cache.next += 1;
-                insert(&mut new, id, spec)?;
-            }
-        }
-        if new.iter().next().is_some() {
-            let mut columns = Columns::new(pin.snapshot.shards.len());
-            self.scan(&pin, &new, cancelled).all(held, &mut columns, &mut |_| {})?;
-            cache.columns.join(columns);
-            for (id, spec) in new.iter() {
-                insert(&mut cache.traits, id, spec)?;
-            }
-        }
-        for spec in missing {
-            if let Some(id) = cache.traits.id(spec) {
-                insert(&mut set, id, spec)?;
-            }
-        }
-        let asked: BTreeSet<TraitId> = set.iter().map(|(id, _)| id).collect();
+        self.adhoc.keep(&found);
         let mut snapshot = Snapshot::clone(&pin.snapshot);
         // Everything acknowledged before the first pin is in the second.
         snapshot.true_for = snapshot.true_for.max(true_for);
-        cache.columns.apply(&mut snapshot, &asked);
+        for (spec, kept) in &found {
+            insert(&mut set, kept.id, spec)?;
+            kept.columns.apply(&mut snapshot);
+        }
         Ok((Arc::new(snapshot), set))
     }
 
-    fn bring_up_to_date(
+    /// Pins, and takes what the cache has; waits while others read what this question would have to.
+    fn turn(&self, specs: &[TraitSpec], cancelled: &AtomicBool) -> Result<Turn<'_>, AskError> {
+        loop {
+            let mut state = self.adhoc.state.lock();
+            // Pinned under the lock, so that the cache never knows more than the pin.
+            let (held, pin) =
+                self.parts.catalog.pin(&*self.parts.journal, |_| self.parts.engine.pin());
+            let (set, missing) = held_by(&pin, specs)?;
+            // Before the archive's end the fold has forgotten which events were not counted.
+            state.kept.retain(|_, kept| kept.position >= held.reached.position);
+            let (known, new): (Vec<&TraitSpec>, Vec<&TraitSpec>) =
+                missing.into_iter().partition(|spec| state.kept.contains_key(spec));
+            let mut names: Vec<TraitSpec> = Vec::new();
+            for spec in new {
+                if !names.contains(spec) {
+                    names.push(spec.clone());
+                }
+            }
+            if Cache::is_busy(&state, &names) {
+                drop((held, pin));
+                self.adhoc.ended.wait_for(&mut state, super::SLICE);
+                drop(state);
+                still_wanted(cancelled)?;
+                continue;
+            }
+            let found = known.into_iter().map(|spec| (spec.clone(), state.kept[spec].clone()));
+            let found = found.collect();
+            let new = names.iter().map(|spec| {
+                let id = TraitId(FIRST + state.next);
+                state.next += 1;
+                (spec.clone(), id)
+            });
+            let new: Vec<(TraitSpec, TraitId)> = new.collect();
+            let under_way = (!names.is_empty()).then(|| self.adhoc.begin(&mut state, names));
+            return Ok(Turn { held, pin, set, found, new, _under_way: under_way });
+        }
+    }
+
+    /// Brings columns up to the pin, from the journal.
+    fn follow(
         &self,
-        cache: &mut Cache,
-        held: &archive::Pin,
+        found: &mut [(TraitSpec, Kept)],
         pin: &Pin,
         cancelled: &AtomicBool,
     ) -> Result<(), AskError> {
-        // Before the archive's end the fold has forgotten which events were not counted.
-        if cache.position < held.reached.position {
-            cache.clear();
+        // What was asked together stands at the same position, and is read for at once.
+        let mut behind: BTreeMap<Position, TraitSet> = BTreeMap::new();
+        for (spec, kept) in found.iter().filter(|(_, kept)| kept.position < pin.position) {
+            insert(behind.entry(kept.position).or_default(), kept.id, spec)?;
         }
-        if cache.traits.iter().next().is_some() && cache.position < pin.position {
-            let mut reader = self.parts.journal.reader(cache.position);
-            let traits = std::mem::take(&mut cache.traits);
-            let read = self.scan(pin, &traits, cancelled).tail(&mut *reader, &mut cache.columns);
-            match read {
-                Ok(()) => cache.traits = traits,
-                // What was read in part cannot be told from the rest.
-                Err(ScanError::Journal(JournalError::OutOfRange { .. })) => cache.clear(),
-                Err(error) => {
-                    cache.clear();
-                    return Err(error.into());
+        for (position, traits) in behind {
+            let mut columns = Columns::new(pin.snapshot.shards.len());
+            let mut reader = self.parts.journal.reader(position);
+            self.scan(pin, &traits, cancelled).tail(&mut *reader, &mut columns)?;
+            let mut split = columns.split();
+            for (_, kept) in found.iter_mut().filter(|(_, kept)| kept.position == position) {
+                if let Some(more) = split.remove(&kept.id) {
+                    Arc::make_mut(&mut kept.columns).merge(&more);
+                    kept.bytes = kept.columns.memory();
                 }
+                kept.position = pin.position;
             }
         }
-        cache.position = pin.position;
         Ok(())
+    }
+
+    /// Reads every retained event up to the pin for traits that nobody has columns of.
+    fn read(
+        &self,
+        held: archive::Pin,
+        pin: &Pin,
+        new: Vec<(TraitSpec, TraitId)>,
+        cancelled: &AtomicBool,
+    ) -> Result<Vec<(TraitSpec, Kept)>, AskError> {
+        let mut traits = TraitSet::new();
+        for (spec, id) in &new {
+            insert(&mut traits, *id, spec)?;
+        }
+        let mut columns = Columns::new(pin.snapshot.shards.len());
+        self.scan(pin, &traits, cancelled).all(held, &mut columns, &mut |_| {})?;
+        let mut split = columns.split();
+        let made = new.into_iter().map(|(spec, id)| {
+            let columns = Arc::new(split.remove(&id).unwrap_or_default());
+            let bytes = columns.memory();
+            (spec, Kept { id, columns, position: pin.position, bytes })
+        });
+        Ok(made.collect())
     }
 
     fn scan<'a>(
@@ -139,7 +256,10 @@ impl Segments {
 }
 
 /// The traits that the pin has columns of, under their ids, and those that it lacks.
-fn kept<'a>(specs: &'a [TraitSpec], pin: &Pin) -> Result<(TraitSet, Vec<&'a TraitSpec>), AskError> {
+fn held_by<'a>(
+    pin: &Pin,
+    specs: &'a [TraitSpec],
+) -> Result<(TraitSet, Vec<&'a TraitSpec>), AskError> {
     let mut set = TraitSet::new();
     let mut missing = Vec::new();
     for spec in specs {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use super::Told;
 use super::choose::frozen_text;
 use super::scan::ScanError;
 use crate::bitmap::Snapshot;
+use crate::ingest::Pin;
 use crate::ingest::Schema;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -118,6 +120,11 @@ impl From<ScanError> for AskError {
     }
 }
 
+/// Ends a wait where nobody wants the answer any more.
+pub(super) fn still_wanted(cancelled: &AtomicBool) -> Result<(), AskError> {
+    if cancelled.load(Ordering::Relaxed) { Err(AskError::Cancelled) } else { Ok(()) }
+}
+
 /// A snapshot with the columns that a rule asks.
 struct Pinned {
     snapshot: Arc<Snapshot>,
@@ -217,8 +224,12 @@ impl Segments {
     }
 
     /// What is held of a profile: its identifiers, the segments it is in, whether it may be activated.
-    pub fn profile(&self, identifier: &Identifier) -> Result<Value, AskError> {
-        self.parts.engine.settle(super::PATIENCE).map_err(|_| AskError::Behind)?;
+    pub fn profile(
+        &self,
+        identifier: &Identifier,
+        cancelled: &AtomicBool,
+    ) -> Result<Value, AskError> {
+        self.caught_up(cancelled)?;
         let (shard, ordinal) = self.find(identifier)?;
         let identifiers: Vec<Value> = self
             .parts
@@ -245,6 +256,25 @@ impl Segments {
             "generation": generation.number,
             "true_for": format_rfc3339(generation.true_for),
         }))
+    }
+
+    /// Waits until everything acknowledged before now is folded, and pins: true for now.
+    pub(super) fn caught_up(&self, cancelled: &AtomicBool) -> Result<Pin, AskError> {
+        let engine = &self.parts.engine;
+        // The clock first: what is acknowledged before that time lies before the end noted after it.
+        let (now, end) = (self.parts.clock.now(), self.parts.journal.end());
+        let until = Instant::now() + super::PATIENCE;
+        while !engine.wait_folded(end, super::SLICE) {
+            still_wanted(cancelled)?;
+            if Instant::now() >= until {
+                return Err(AskError::Behind);
+            }
+        }
+        let mut pin = engine.pin();
+        if pin.snapshot.true_for < now {
+            Arc::make_mut(&mut pin.snapshot).true_for = now;
+        }
+        Ok(pin)
     }
 
     fn find(&self, identifier: &Identifier) -> Result<(u16, u32), AskError> {

@@ -1,7 +1,6 @@
 //! Columns made beside the fold: of traits that are filled, and of rules that no segment asks.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::bitmap::Snapshot;
@@ -42,31 +41,48 @@ impl Columns {
         blocks[block].entry(id).or_default().add(within, time, value);
     }
 
-    /// Puts the columns of some traits into a snapshot, beside its own.
-    pub(super) fn apply(&self, snapshot: &mut Snapshot, asked: &BTreeSet<TraitId>) {
+    /// Puts the columns into a snapshot, beside its own.
+    pub(super) fn apply(&self, snapshot: &mut Snapshot) {
         for (blocks, made) in snapshot.shards.iter_mut().zip(&self.shards) {
             for (block, traits) in blocks.iter_mut().zip(made) {
-                let mut asked = traits.iter().filter(|(id, _)| asked.contains(id)).peekable();
-                if asked.peek().is_none() {
+                if traits.is_empty() {
                     continue;
                 }
                 let block = Arc::make_mut(block);
-                for (id, columns) in asked {
+                for (id, columns) in traits {
                     block.merge_trait(*id, columns);
                 }
             }
         }
     }
 
-    /// Takes in the columns of other traits.
-    pub(super) fn join(&mut self, other: Self) {
+    /// Adds the facts of other columns.
+    pub(super) fn merge(&mut self, other: &Self) {
         self.shards.resize_with(self.shards.len().max(other.shards.len()), Vec::new);
-        for (own, other) in self.shards.iter_mut().zip(other.shards) {
+        for (own, other) in self.shards.iter_mut().zip(&other.shards) {
             own.resize_with(own.len().max(other.len()), BTreeMap::new);
             for (own, other) in own.iter_mut().zip(other) {
-                own.extend(other);
+                for (id, columns) in other {
+                    own.entry(*id).or_default().merge(columns);
+                }
             }
         }
+    }
+
+    /// Parts the columns by trait; one without facts has none.
+    pub(super) fn split(self) -> BTreeMap<TraitId, Self> {
+        let mut split: BTreeMap<TraitId, Self> = BTreeMap::new();
+        let count = self.shards.len();
+        for (shard, blocks) in self.shards.into_iter().enumerate() {
+            for (block, traits) in blocks.into_iter().enumerate() {
+                for (id, columns) in traits {
+                    let own = split.entry(id).or_insert_with(|| Self::new(count));
+                    own.shards[shard].resize_with(block + 1, BTreeMap::new);
+                    own.shards[shard][block].insert(id, columns);
+                }
+            }
+        }
+        split
     }
 
     /// About how many bytes of memory the columns take.

@@ -50,6 +50,8 @@ use crate::store::journal::Journal;
 
 /// How long a question waits until the fold has come as far as the journal was when it was asked.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How often who waits looks whether the answer is still wanted.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// What segments are made of and evaluated over.
 pub struct Parts {
@@ -75,7 +77,7 @@ pub struct Segments {
     /// What has been filled and what is being filled.
     fills: fill::Fills,
     /// Columns for rules that no segment asks.
-    adhoc: Mutex<adhoc::Cache>,
+    adhoc: adhoc::Cache,
     /// Asked to refresh, and how many refreshes have ended.
     turn: Mutex<Turn>,
     turned: Condvar,
@@ -124,7 +126,7 @@ impl Segments {
             parts: Arc::new(parts),
             generation: ArcSwap::default(),
             fills: fill::Fills::default(),
-            adhoc: Mutex::default(),
+            adhoc: adhoc::Cache::default(),
             turn: Mutex::default(),
             turned: Condvar::new(),
             stop: AtomicBool::new(false),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use super::Segments;
 use super::ask::AskError;
+use super::ask::still_wanted;
 use super::generation::Audience;
 use super::generation::AudienceState;
 use super::generation::Generation;
@@ -58,8 +60,8 @@ impl Segments {
     }
 
     /// Waits for a generation that is true for now, and evaluates the files as they are now.
-    pub fn settle(&self) -> Result<(), AskError> {
-        let pin = self.parts.engine.settle(super::PATIENCE).map_err(|_| AskError::Behind)?;
+    pub fn settle(&self, cancelled: &AtomicBool) -> Result<(), AskError> {
+        let pin = self.caught_up(cancelled)?;
         let until = Instant::now() + super::PATIENCE;
         loop {
             let mut turn = self.turn.lock();
@@ -70,7 +72,9 @@ impl Segments {
                 if self.stop.load(Ordering::Acquire) {
                     return Err(AskError::Cancelled);
                 }
-                if self.turned.wait_until(&mut turn, until).timed_out() {
+                self.turned.wait_for(&mut turn, super::SLICE);
+                still_wanted(cancelled)?;
+                if Instant::now() >= until {
                     return Err(AskError::Behind);
                 }
             }
@@ -85,6 +89,7 @@ impl Segments {
             }
             // A fill is under way; its end shows at a later turn.
             std::thread::sleep(Duration::from_millis(20));
+            still_wanted(cancelled)?;
         }
     }
 

@@ -1,12 +1,15 @@
 //! Refreshes and questions over a real engine, without a server.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::AskError;
 use super::AudienceState;
 use super::Parts;
+use super::Question;
 use super::Segments;
 use super::refresh::Compiled;
 use super::refresh::Last;
@@ -23,6 +26,7 @@ use crate::model::Namespace;
 use crate::model::Source;
 use crate::model::time::DAY;
 use crate::net::Clock;
+use crate::rules::Level;
 use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
 use crate::store::journal::Batch;
@@ -168,5 +172,67 @@ fn a_segment_that_stands_still_keeps_its_members_and_is_not_asked() {
     assert!(matches!(audience.state, AudienceState::Failing { .. }));
     assert_eq!(audience.count, Some(1));
     assert_eq!(frozen.traits["b"].as_ref().map(Vec::len), Ok(1), "its columns are kept");
+    rig.engine.stop();
+}
+
+fn question(rule: &str) -> Question {
+    Question { rule: rule.into(), level: Level::Person, at: None }
+}
+
+#[test]
+fn a_question_waits_for_no_other_and_ends_when_nobody_wants_its_answer() {
+    let rig = Rig::new(&[]);
+    rig.event("1", "purchase", 0);
+    rig.event("1", "order", 0);
+    rig.engine.start().unwrap();
+    rig.engine.settle(LONG).unwrap();
+    let wanted = AtomicBool::new(false);
+    let spec = crate::plan::TraitSpec::parse("did purchase").unwrap();
+    let scanning = rig.segments.adhoc.scanning(vec![spec]);
+    // One that asks something else is answered meanwhile.
+    let answer = rig.segments.eval(&question("did order"), &wanted).unwrap();
+    assert_eq!(answer.count, 1);
+    // One that asks the same waits, until its caller goes.
+    let cancelled = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let segments = &rig.segments;
+        let waiting = scope.spawn(move || segments.eval(&question("did purchase"), cancelled));
+        cancelled.store(true, Ordering::Release);
+        assert!(matches!(waiting.join().unwrap(), Err(AskError::Cancelled)));
+    });
+    drop(scanning);
+    let answer = rig.segments.eval(&question("did purchase"), &wanted).unwrap();
+    assert_eq!(answer.count, 1);
+    rig.engine.stop();
+}
+
+#[test]
+fn a_question_that_waits_for_the_fold_ends_when_nobody_wants_its_answer() {
+    let rig = Rig::new(&[]);
+    rig.event("1", "purchase", 0);
+    // Nothing folds, so it waits for ever.
+    let cancelled = AtomicBool::new(true);
+    let asked = rig.segments.eval(&question("did purchase"), &cancelled);
+    assert!(matches!(asked, Err(AskError::Cancelled)));
+    assert!(matches!(rig.segments.settle(&cancelled), Err(AskError::Cancelled)));
+}
+
+#[test]
+fn kept_columns_follow_the_journal() {
+    let rig = Rig::new(&[]);
+    rig.engine.start().unwrap();
+    let wanted = AtomicBool::new(false);
+    // Of two traits, each event brings one further; both are kept at once and alone.
+    for (round, rule) in
+        ["did a", "count b >= 1 or did a", "did a", "did b", "count b >= 1 or did a"]
+            .into_iter()
+            .enumerate()
+    {
+        rig.event(&format!("a{round}"), "a", 0);
+        rig.event(&format!("b{round}"), "b", 0);
+        let answer = rig.segments.eval(&question(rule), &wanted).unwrap();
+        let each = if rule.contains("or") { 2 } else { 1 };
+        assert_eq!(answer.count, each * (round as u64 + 1), "{rule}");
+    }
     rig.engine.stop();
 }

@@ -67,6 +67,20 @@ fn an_audience_follows_its_events_and_its_file() {
 }
 
 #[test]
+fn members_under_what_is_no_namespace_are_refused() {
+    let server = shop();
+    server.until("the audience is there", || {
+        server.api("/api/v1/audiences/buyers").json()["members"] == 2
+    });
+    let answer = server.api("/api/v1/audiences/buyers/members?as=User-Id");
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(answer.body.contains("User-Id"), "{answer:?}");
+    assert_eq!(server.api("/api/v1/audiences/buyers/members?as=unheard_of").status, 200);
+    let output = server.throng(&["eval", "did purchase", "--members", "User-Id"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
 fn a_wrong_file_keeps_its_last_good_version_over_a_restart() {
     let mut server = shop();
     let members =
@@ -161,6 +175,10 @@ fn the_private_listener_wants_a_token() {
     let token = server.ok(&["token", "create", "scraper", "--scope", "metrics"]);
     let bearer = format!("Bearer {}", token.trim());
     assert_eq!(get(&url, &[("Authorization", &bearer)]).status, 403);
+    // Who is refused is counted.
+    let metrics = get(&format!("{}/metrics", server.console()), &[]).body;
+    let refused = r#"throng_http_responses_total{class="4xx",listener="private"} 3"#;
+    assert!(metrics.contains(refused), "{metrics}");
     assert!(server.ok(&["token", "list"]).contains("scraper"));
     server.ok(&["token", "revoke", "scraper"]);
     assert_eq!(get(&url, &[("Authorization", &bearer)]).status, 401);

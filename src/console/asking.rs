@@ -1,0 +1,54 @@
+//! Questions that take long: asked on a thread of their own, and given up when the caller has gone.
+
+use actix_web::web;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use super::problem::Problem;
+use crate::model::Namespace;
+use crate::segment::AskError;
+
+/// Set when the caller has gone, so that long work stops.
+struct Cancel(Arc<AtomicBool>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Asks, and tells the question when nobody waits for its answer any more.
+pub(super) async fn ask<T: Send + 'static>(
+    question: impl FnOnce(&AtomicBool) -> Result<T, AskError> + Send + 'static,
+) -> Result<T, Problem> {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let _guard = Cancel(cancelled.clone());
+    let asked = web::block(move || question(&cancelled)).await;
+    Ok(asked.map_err(|error| Problem::internal(&error))??)
+}
+
+/// A namespace as a caller writes it.
+pub(super) fn namespace(text: &str) -> Result<Namespace, Problem> {
+    Namespace::new(text).map_err(|error| Problem::bad_request(format!("{text:?}: {error}")))
+}
+
+/// Why a question has no answer, in HTTP.
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Rule(told) => {
+                let text: Vec<&str> = told.iter().map(|told| told.rendered.trim_end()).collect();
+                let detail = text.join("\n");
+                Self::diagnostics(detail, serde_json::to_value(&told).unwrap_or(Value::Null))
+            }
+            AskError::At(_) | AskError::TooEarly { .. } | AskError::NotYet(_) => {
+                Self::bad_request(error.to_string())
+            }
+            AskError::Unknown(_) => Self::not_found(error.to_string()),
+            AskError::Behind | AskError::Cancelled => Self::unavailable(error.to_string()),
+            AskError::Fill(_) => Self::internal(&error),
+        }
+    }
+}
