@@ -67,10 +67,16 @@ pub struct Importer {
     metrics: Metrics,
     order: NamespaceOrder,
     countries: Vec<(String, String)>,
-    /// The last line appended of each import asked for since the start. Each import has a lock of its
-    /// own, so that its lines are appended in order and others need not wait.
-    appended: Mutex<HashMap<Box<str>, Arc<Mutex<u64>>>>,
-    agents: Mutex<Agents>,
+    /// The imports that lines were sent of since the start. Each has a lock of its own, so that its lines
+    /// are appended in order and others need not wait.
+    slots: Mutex<HashMap<Box<str>, Arc<Mutex<Slot>>>>,
+}
+
+/// An import that goes on.
+struct Slot {
+    /// The last line appended.
+    appended: u64,
+    agents: Agents,
 }
 
 impl Importer {
@@ -84,34 +90,30 @@ impl Importer {
         order: NamespaceOrder,
         countries: Vec<(String, String)>,
     ) -> Self {
-        let agents = Mutex::new(Agents::default());
-        Self {
-            journal,
-            engine,
-            clock,
-            metrics,
-            order,
-            countries,
-            appended: Mutex::default(),
-            agents,
-        }
+        Self { journal, engine, clock, metrics, order, countries, slots: Mutex::default() }
     }
 
     /// The last line that was taken of an import; 0 of an unknown one. Blocks until the fold has come
     /// after, the first time.
     pub fn taken(&self, name: &str) -> Result<u64, ImportError> {
-        Ok(*self.slot(name)?.lock())
+        check(name)?;
+        let slot = self.slots.lock().get(name).cloned();
+        match slot {
+            Some(slot) => Ok(slot.lock().appended),
+            None => self.folded(name),
+        }
     }
 
     /// Takes lines of NDJSON, the first with the number `first_line`. Lines that were taken before are
     /// left out; a gap is refused. Blocks until they are durable.
     pub fn take(&self, name: &str, first_line: u64, text: &[u8]) -> Result<Taken, ImportError> {
         let slot = self.slot(name)?;
-        let mut last = slot.lock();
-        if first_line == 0 || first_line > *last + 1 {
-            return Err(ImportError::OutOfOrder { taken: *last });
+        let mut slot = slot.lock();
+        let Slot { appended, agents } = &mut *slot;
+        if first_line == 0 || first_line > *appended + 1 {
+            return Err(ImportError::OutOfOrder { taken: *appended });
         }
-        let (first_line, text) = skip_lines(text, first_line, *last + 1);
+        let (first_line, text) = skip_lines(text, first_line, *appended + 1);
         let countries: Vec<(&str, &str)> =
             self.countries.iter().map(|(site, country)| (&**site, &**country)).collect();
         let import = Import {
@@ -121,13 +123,13 @@ impl Importer {
             phone_countries: &countries,
         };
         let mut dropped = Dropped::default();
-        let lines = import_lines(&import, first_line, text, &mut self.agents.lock(), &mut dropped);
+        let lines = import_lines(&import, first_line, text, agents, &mut dropped);
         for (reason, count) in dropped.iter() {
             let counter = &self.metrics.collect_identifiers_dropped;
             counter.with_label_values(&[reason.as_str()]).inc_by(u64::from(count));
         }
         if lines.lines == 0 {
-            return Ok(Taken { lines: *last, accepted: 0, rejected: 0 });
+            return Ok(Taken { lines: *appended, accepted: 0, rejected: 0 });
         }
         let taken = Taken {
             lines: lines.first_line + lines.lines - 1,
@@ -137,7 +139,7 @@ impl Importer {
         let mut batch = Batch::new();
         batch.push(&Record::Import(lines)).map_err(|_| ImportError::TooLarge)?;
         self.journal.append(&batch)?;
-        *last = taken.lines;
+        *appended = taken.lines;
         let count = |outcome: Outcome, events: u64| {
             let labels = ["import", outcome.as_str()];
             self.metrics.collect_events.with_label_values(&labels).inc_by(events);
@@ -147,20 +149,28 @@ impl Importer {
         Ok(taken)
     }
 
-    fn slot(&self, name: &str) -> Result<Arc<Mutex<u64>>, ImportError> {
-        if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
-            return Err(ImportError::Name);
-        }
-        if let Some(slot) = self.appended.lock().get(name) {
+    fn slot(&self, name: &str) -> Result<Arc<Mutex<Slot>>, ImportError> {
+        check(name)?;
+        if let Some(slot) = self.slots.lock().get(name) {
             return Ok(slot.clone());
         }
-        // Nothing was appended for this name since the start, so what is folded up to now is all.
-        self.engine.settle(PATIENCE).map_err(|_| ImportError::Behind)?;
-        let taken = self.engine.import(name).map_or(0, |status| status.taken);
-        let mut appended = self.appended.lock();
-        let slot = appended.entry(name.into()).or_insert_with(|| Arc::new(Mutex::new(taken)));
-        Ok(slot.clone())
+        let slot = Slot { appended: self.folded(name)?, agents: Agents::default() };
+        let mut slots = self.slots.lock();
+        Ok(slots.entry(name.into()).or_insert_with(|| Arc::new(Mutex::new(slot))).clone())
     }
+
+    /// The last line folded of an import of which nothing was appended since the start: so it is the last.
+    fn folded(&self, name: &str) -> Result<u64, ImportError> {
+        self.engine.settle(PATIENCE).map_err(|_| ImportError::Behind)?;
+        Ok(self.engine.import(name).map_or(0, |status| status.taken))
+    }
+}
+
+fn check(name: &str) -> Result<(), ImportError> {
+    if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+        return Err(ImportError::Name);
+    }
+    Ok(())
 }
 
 /// Leaves out lines before `wanted`.

@@ -62,8 +62,10 @@ impl Engine {
         let Some(number) = self.shared.memory.read().namespaces.get(namespace.as_str()) else {
             return;
         };
-        // An owner is there once; only a value that others hold too can come twice.
-        let mut shared: HashSet<Box<str>> = HashSet::new();
+        // An owner is there once; only a value that others hold too can come twice. Kept are keyed hashes
+        // of 128 bits: among billions no two are equal, and nobody can make two.
+        let mut shared: HashSet<[u64; 2]> = HashSet::new();
+        let hash = |value: &str| self.shared.keys.hash(b"member", &[value.as_bytes()]);
         let mut wanted = true;
         for is_first_pass in [true, false] {
             for (shard, profiles) in (0..).zip(profiles) {
@@ -88,12 +90,12 @@ impl Engine {
                 };
                 self.in_turns(shard, profiles, &mut read, &mut |values: Vec<Box<str>>| {
                     for value in values {
-                        if is_first_pass {
-                            if !shared.contains(&value) {
-                                wanted = each(&value);
-                                shared.insert(value);
-                            }
-                        } else if !shared.contains(&value) {
+                        let is_new = if is_first_pass {
+                            shared.insert(hash(&value))
+                        } else {
+                            shared.is_empty() || !shared.contains(&hash(&value))
+                        };
+                        if is_new {
                             wanted = each(&value);
                         }
                         if !wanted {
