@@ -40,7 +40,7 @@ pub enum Reply {
 
 /// The verdict on one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Verdict {
     /// The destination has every line of the batch.
     Accepted,
     /// Not now, and not before the given time where there is one; nothing else goes to the destination
@@ -74,7 +74,7 @@ pub trait Connector: Send + Sync {
     fn send(&self, encoded: &Encoded) -> Reply;
 
     /// Judges an answer. Pure.
-    fn classify(&self, reply: &Reply) -> Outcome;
+    fn classify(&self, reply: &Reply) -> Verdict;
 }
 
 impl Caps {
@@ -84,7 +84,7 @@ impl Caps {
     }
 }
 
-impl Outcome {
+impl Verdict {
     /// The result's label in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {

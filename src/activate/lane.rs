@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::audience::Activation;
 use super::audience::NoAudience;
 use super::connector::Connector;
-use super::connector::Outcome;
+use super::connector::Verdict;
 use super::report::DestinationStatus;
 use super::report::PushReport;
 use super::report::TargetStatus;
@@ -116,7 +116,7 @@ impl Lane {
             let run = Run { shared, connector: &*self.connector, target: &target, dry_run };
             let mut report = PushReport::new(&target, dry_run);
             let done = run.run(activation.as_ref(), &mut report);
-            let stop = matches!(done, Err(Halt::Stopping | Halt::Outcome(Outcome::Throttled(_))));
+            let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
             if let Err(halt) = &done {
                 report.trouble = Some(halt.to_string());
             }
@@ -261,8 +261,8 @@ impl Lane {
             state.troubles.get(&target.segment).map_or(0, |trouble| trouble.failures) + 1;
         let message = halt.to_string();
         let retry_at = match &halt {
-            Halt::Outcome(Outcome::Fatal(_)) => None,
-            Halt::Outcome(Outcome::Throttled(until)) => {
+            Halt::Verdict(Verdict::Fatal(_)) => None,
+            Halt::Verdict(Verdict::Throttled(until)) => {
                 let until = until.unwrap_or(now + pause(failures));
                 state.not_before = Some(until);
                 Some(until)

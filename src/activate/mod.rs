@@ -5,7 +5,7 @@
 //!                          ledger: what is held ┴ sorted ─► outbox ──► connector ──► ledger
 //! ```
 //! Each destination has a lane: its own schedule, thread, troubles and retries. A batch is written down
-//! before it is sent and applied to the ledger when the destination has it; one without outcome is looked
+//! before it is sent and applied to the ledger when the destination has it; one without verdict is looked
 //! at first, and repeated only if every line of it is still wanted. Audiences come from outside, whole and
 //! from committed state; while there is none, only who opted out is removed. Rules are not evaluated here.
 
@@ -22,7 +22,7 @@ mod run;
 mod shared;
 
 pub use audience::{Activation, Audiences, NoAudience, WholeAudience};
-pub use connector::{Caps, Connector, Encoded, Outcome, Reply};
+pub use connector::{Caps, Connector, Encoded, Reply, Verdict};
 pub use live::LiveAudiences;
 pub use push::{PushError, PushThreads, Pusher};
 pub use report::{DestinationStatus, PushReport, TargetStatus};

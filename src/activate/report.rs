@@ -38,7 +38,7 @@ pub struct PushReport {
     pub held: u64,
     /// Batches acknowledged; in a dry run, those that would be sent.
     pub batches: u64,
-    /// Batches that wait for their outcome.
+    /// Batches that wait for their verdict.
     pub pending: u64,
     /// Whether nothing was sent or written.
     pub dry_run: bool,
@@ -61,7 +61,7 @@ pub struct DestinationStatus {
     /// When the next run is due.
     #[serde(serialize_with = "rfc3339")]
     pub next_run: Option<Millis>,
-    /// When the oldest batch that waits for its outcome was prepared.
+    /// When the oldest batch that waits for its verdict was prepared.
     #[serde(serialize_with = "rfc3339")]
     pub oldest_pending: Option<Millis>,
     /// What stands in the way of all its segments.
@@ -77,7 +77,7 @@ pub struct TargetStatus {
     pub segment: String,
     /// Identifiers held.
     pub held: u64,
-    /// Batches that wait for their outcome.
+    /// Batches that wait for their verdict.
     pub pending: u64,
     /// What stands in the way.
     pub trouble: Option<String>,

@@ -1,6 +1,6 @@
 //! The run protocol for one segment at one destination.
 //!
-//! The audience and who may not be sent are pinned; batches without outcome are settled; then the delta
+//! The audience and who may not be sent are pinned; batches without verdict are settled; then the delta
 //! is read, and each batch is written down, sent and acknowledged as it fills. Whatever is interrupted, the
 //! next run starts at the beginning and ends with the destination in step: a batch is repeated only while
 //! all it says is wanted, and what a batch that is not repeated may have done is unsure in the ledger,
@@ -13,7 +13,7 @@ use super::audience::NoAudience;
 use super::audience::WholeAudience;
 use super::connector::Connector;
 use super::connector::Encoded;
-use super::connector::Outcome;
+use super::connector::Verdict;
 use super::delta::Row;
 use super::delta::delta;
 use super::delta::left_alone;
@@ -48,7 +48,7 @@ pub(super) enum Halt {
     /// There is no audience to bring it in step with; who opted out was removed.
     NoAudience(NoAudience),
     /// The destination did not take a batch.
-    Outcome(Outcome),
+    Verdict(Verdict),
 }
 
 impl From<StoreError> for Halt {
@@ -63,9 +63,9 @@ impl std::fmt::Display for Halt {
             Self::Stopping => f.write_str("the server stops; the rest is sent when it runs again"),
             Self::Store(error) => f.write_str(&chain(error)),
             Self::NoAudience(why) => why.fmt(f),
-            Self::Outcome(Outcome::Accepted) => f.write_str("accepted"),
-            Self::Outcome(Outcome::Throttled(_)) => f.write_str("the destination asks to wait"),
-            Self::Outcome(Outcome::Retry(why) | Outcome::Unknown(why) | Outcome::Fatal(why)) => {
+            Self::Verdict(Verdict::Accepted) => f.write_str("accepted"),
+            Self::Verdict(Verdict::Throttled(_)) => f.write_str("the destination asks to wait"),
+            Self::Verdict(Verdict::Retry(why) | Verdict::Unknown(why) | Verdict::Fatal(why)) => {
                 f.write_str(why)
             }
         }
@@ -195,7 +195,7 @@ impl Run<'_> {
         members
     }
 
-    /// Finds an outcome for each batch that has none. Without knowing what is desired none is repeated.
+    /// Finds a verdict for each batch that has none. Without knowing what is desired none is repeated.
     fn settle_prepared(
         &self,
         desired: Option<&IdentifiersOf<'_>>,
@@ -251,13 +251,13 @@ impl Run<'_> {
         report: &mut PushReport,
     ) -> Result<(), Halt> {
         let reply = self.connector.send(encoded);
-        let outcome = self.connector.classify(&reply);
-        let labels = [self.target.destination.as_str(), outcome.as_str()];
+        let verdict = self.connector.classify(&reply);
+        let labels = [self.target.destination.as_str(), verdict.as_str()];
         self.shared.metrics.delivery_attempts.with_label_values(&labels).inc();
-        if outcome == Outcome::Accepted {
+        if verdict == Verdict::Accepted {
             return self.acknowledge(batch, report);
         }
-        let halt = Halt::Outcome(outcome);
+        let halt = Halt::Verdict(verdict);
         if let Err(error) = self.shared.ledger.failed(batch, &halt.to_string()) {
             tracing::warn!(destination = self.target.destination, segment = self.target.segment,
                 error = %chain(&error), "a failed attempt is not on record");
@@ -279,7 +279,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Counts what a run would send now, batches without outcome included.
+    /// Counts what a run would send now, batches without verdict included.
     fn count(
         &self,
         desired: &IdentifiersOf<'_>,

@@ -55,7 +55,7 @@ impl Signal {
 
 /// What may be done with a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Judgement {
     /// Record it.
     Record,
     /// Record it, and mark its profile as opted out of activation.
@@ -65,10 +65,10 @@ pub(super) enum Verdict {
 }
 
 /// Judges a hit of a site.
-pub(super) fn judge(site: &Site, browser: Browser, said: Consent) -> Verdict {
+pub(super) fn judge(site: &Site, browser: Browser, said: Consent) -> Judgement {
     if site.consent == ConsentRegime::None {
         let marked = browser.gpc || browser.opted_out;
-        return if marked { Verdict::RecordMarked } else { Verdict::Record };
+        return if marked { Judgement::RecordMarked } else { Judgement::Record };
     }
     let refused = [
         (browser.opted_out, Signal::OptOut),
@@ -80,8 +80,8 @@ pub(super) fn judge(site: &Site, browser: Browser, said: Consent) -> Verdict {
         (site.consent == ConsentRegime::OptIn, Signal::Silence),
     ];
     match refused.into_iter().find(|(says, _)| *says) {
-        Some((_, signal)) => Verdict::Refuse(signal),
-        None => Verdict::Record,
+        Some((_, signal)) => Judgement::Refuse(signal),
+        None => Judgement::Record,
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
         let sale = (silent.0, Consent { sale_opt_out: true, ..silent.1 });
         let gdpr = (silent.0, Consent { gdpr: true, ..silent.1 });
         let gpp = (silent.0, Consent { gpp: true, ..silent.1 });
-        use Verdict::{Record, RecordMarked, Refuse};
+        use Judgement::{Record, RecordMarked, Refuse};
         for (signals, opt_in, opt_out, none) in [
             (silent, Refuse(Signal::Silence), Record, Record),
             (gpc, Refuse(Signal::Gpc), Refuse(Signal::Gpc), RecordMarked),
@@ -128,6 +128,6 @@ mod tests {
     fn a_site_can_ignore_dnt() {
         let site = Site { ignore_dnt: true, ..site(ConsentRegime::OptOut) };
         let browser = Browser { dnt: true, ..Browser::default() };
-        assert_eq!(judge(&site, browser, Consent::default()), Verdict::Record);
+        assert_eq!(judge(&site, browser, Consent::default()), Judgement::Record);
     }
 }

@@ -15,7 +15,7 @@ use super::answer;
 use super::answer::Refused;
 use super::body;
 use super::body::BadBody;
-use super::consent::Verdict;
+use super::consent::Judgement;
 use super::consent::judge;
 use super::cookie::Scope;
 use super::visitor::Visitor;
@@ -197,8 +197,8 @@ impl<'a> Gathered<'a> {
         let said = event.consent().map_err(|rejection| (Outcome::Invalid, rejection))?;
         let scope = Scope::of(site, visitor.is_https);
         let known = worker.cookies.read(visitor.headers, scope);
-        let verdict = judge(site, visitor.browser, said);
-        if let Verdict::Refuse(signal) = verdict {
+        let judgement = judge(site, visitor.browser, said);
+        if let Judgement::Refuse(signal) = judgement {
             worker.count_refusal(signal);
             if let Some(identifier) = known
                 && !self.expired.contains(&scope)
@@ -238,7 +238,7 @@ impl<'a> Gathered<'a> {
         {
             self.made.push((scope, new));
         }
-        if verdict == Verdict::RecordMarked {
+        if judgement == Judgement::RecordMarked {
             self.choose(event.owner().clone());
         }
         self.events.push(event);

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::consent::Verdict;
+use super::consent::Judgement;
 use super::consent::judge;
 use super::cookie::Scope;
 use super::query::decode;
@@ -114,8 +114,8 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
     }
     let scope = Scope::of(site, visitor.is_https);
     let known = worker.cookies.read(visitor.headers, scope);
-    let verdict = judge(site, visitor.browser, hit.consent);
-    if let Verdict::Refuse(signal) = verdict {
+    let judgement = judge(site, visitor.browser, hit.consent);
+    if let Judgement::Refuse(signal) = judgement {
         worker.count_refusal(signal);
         let refused = Taken::nothing(signal.outcome());
         let Some(identifier) = known else { return refused };
@@ -153,7 +153,7 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
         }
         Err(_) => return Taken::nothing(Outcome::Invalid),
     };
-    let choice = (verdict == Verdict::RecordMarked).then(|| {
+    let choice = (judgement == Judgement::RecordMarked).then(|| {
         Record::Choice(Choice { identifier: event.owner().clone(), opted_out: true, received })
     });
     let recorded = worker.recorder.record(|batch| {

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use crate::activate::connector::Caps;
 use crate::activate::connector::Connector;
 use crate::activate::connector::Encoded;
-use crate::activate::connector::Outcome;
 use crate::activate::connector::Reply;
+use crate::activate::connector::Verdict;
 use crate::config::FileFormat;
 use crate::model::Identifier;
 use crate::store::ledger::Batch;
@@ -139,15 +139,15 @@ impl Connector for FileConnector {
         self.write(encoded).unwrap_or_else(Reply::Failed)
     }
 
-    fn classify(&self, reply: &Reply) -> Outcome {
+    fn classify(&self, reply: &Reply) -> Verdict {
         match reply {
-            Reply::Written => Outcome::Accepted,
-            Reply::Differs => Outcome::Fatal(format!(
+            Reply::Written => Verdict::Accepted,
+            Reply::Differs => Verdict::Fatal(format!(
                 "{} holds a file of the same name with other content, so it was written from another \
                  data directory; empty it, or give the destination another path",
                 self.path.display()
             )),
-            Reply::Failed(error) => Outcome::Retry(self.hint(error)),
+            Reply::Failed(error) => Verdict::Retry(self.hint(error)),
         }
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(encoded.address, "buyers/12-3.csv");
         assert!(!connector.delivered(&encoded));
         for _ in 0..2 {
-            assert_eq!(connector.classify(&connector.send(&encoded)), Outcome::Accepted);
+            assert_eq!(connector.classify(&connector.send(&encoded)), Verdict::Accepted);
             assert!(connector.delivered(&encoded));
             let written = fs::read(folder.path().join("new/out/buyers/12-3.csv")).unwrap();
             let expected = "action,namespace,value\r\nremove,cookie,0a\r\n\
@@ -282,7 +282,7 @@ mod tests {
         fs::create_dir(folder.path().join("buyers")).unwrap();
         fs::write(&file, "theirs").unwrap();
         assert!(!connector.delivered(&encoded));
-        assert!(matches!(connector.classify(&connector.send(&encoded)), Outcome::Fatal(_)));
+        assert!(matches!(connector.classify(&connector.send(&encoded)), Verdict::Fatal(_)));
         assert_eq!(fs::read(&file).unwrap(), b"theirs");
     }
 
@@ -294,7 +294,7 @@ mod tests {
         fs::create_dir(folder.path().join("buyers")).unwrap();
         fs::write(folder.path().join("buyers/.part"), "action,namespace,value\r\nadd,".repeat(99))
             .unwrap();
-        assert_eq!(connector.classify(&connector.send(&encoded)), Outcome::Accepted);
+        assert_eq!(connector.classify(&connector.send(&encoded)), Verdict::Accepted);
         assert!(connector.delivered(&encoded));
         assert!(!folder.path().join("buyers/.part").exists());
     }
@@ -304,12 +304,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         let connector = FileConnector::new(folder.path().join("file"), FileFormat::Csv);
-        let outcome = connector.classify(&connector.send(&connector.encode(&batch())));
-        let Outcome::Retry(trouble) = outcome else { panic!("{outcome:?}") };
+        let verdict = connector.classify(&connector.send(&connector.encode(&batch())));
+        let Verdict::Retry(trouble) = verdict else { panic!("{verdict:?}") };
         assert!(trouble.contains("is not a folder"), "{trouble}");
         assert_eq!(connector.check().unwrap_err(), trouble);
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let Outcome::Retry(trouble) = connector.classify(&Reply::Failed(full)) else { panic!() };
+        let Verdict::Retry(trouble) = connector.classify(&Reply::Failed(full)) else { panic!() };
         assert!(trouble.contains("no room left"), "{trouble}");
         assert_eq!(FileConnector::new(folder.path().join("new"), FileFormat::Csv).check(), Ok(()));
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use super::rig::*;
 use super::world::*;
 use crate::activate::NoAudience;
-use crate::activate::Outcome;
 use crate::activate::PushError;
+use crate::activate::Verdict;
 use crate::model::Namespace;
 use crate::model::time::MINUTE;
 use crate::store::ledger::Changes;
@@ -130,12 +130,12 @@ fn who_opts_out_is_removed_while_there_is_no_audience() {
 }
 
 #[test]
-fn who_opted_out_of_a_batch_without_outcome_is_removed_while_there_is_no_audience() {
+fn who_opted_out_of_a_batch_without_verdict_is_removed_while_there_is_no_audience() {
     let rig = rig(0..6, 0);
     let pusher = rig.start(&whole());
     pusher.run_once(None, false).unwrap();
     rig.world().members.insert("buyers".into(), profiles(0..8));
-    rig.script.lock().push(Outcome::Unknown("no answer".into()));
+    rig.script.lock().push(Verdict::Unknown("no answer".into()));
     assert_eq!(pusher.run_once(None, false).unwrap()[0].pending, 1);
     rig.world().missing = Some(NoAudience::NotWhole);
     rig.world().marked = profiles([6, 7]);
@@ -187,7 +187,7 @@ fn a_dry_run_counts_and_does_nothing() {
     assert!(!rig.out().exists());
     assert_eq!(ledger.standings().unwrap(), []);
 
-    // A batch without outcome: of its adds one is no longer wanted, and its remove is wanted back.
+    // A batch without verdict: of its adds one is no longer wanted, and its remove is wanted back.
     pusher.run_once(None, false).unwrap();
     let changes = Changes {
         adds: vec![identifier("cookie", "c08"), identifier("cookie", "c09")],
@@ -206,10 +206,10 @@ fn a_dry_run_counts_and_does_nothing() {
 }
 
 #[test]
-fn a_batch_without_outcome_is_repeated_under_its_name_while_all_of_it_is_wanted() {
+fn a_batch_without_verdict_is_repeated_under_its_name_while_all_of_it_is_wanted() {
     let rig = rig(0..6, 0);
     let pusher = rig.start(&whole());
-    rig.script.lock().push(Outcome::Unknown("no answer".into()));
+    rig.script.lock().push(Verdict::Unknown("no answer".into()));
     let report = pusher.run_once(None, false).unwrap().remove(0);
     assert_eq!((report.trouble.as_deref(), report.pending), (Some("no answer"), 1));
     rig.world().generation = 9;
@@ -227,7 +227,7 @@ fn a_batch_is_not_repeated_when_one_of_its_people_changed_sides() {
         let pusher = rig.start(&whole());
         pusher.run_once(None, false).unwrap();
         rig.world().members.insert("buyers".into(), profiles([0, 1, 2, 3, 4, 8]));
-        rig.script.lock().push(Outcome::Unknown("no answer".into()));
+        rig.script.lock().push(Verdict::Unknown("no answer".into()));
         let report = pusher.run_once(None, false).unwrap().remove(0);
         assert_eq!(report.pending, 1);
         if back {
@@ -248,7 +248,7 @@ fn a_batch_is_not_repeated_when_one_of_its_people_changed_sides() {
 fn an_unsure_add_is_not_repeated_below_the_minimum_and_made_up_for_above_it() {
     let rig = rig(0..6, 6);
     let pusher = rig.start(&whole());
-    rig.script.lock().push(Outcome::Unknown("no answer".into()));
+    rig.script.lock().push(Verdict::Unknown("no answer".into()));
     pusher.run_once(None, false).unwrap();
     rig.world().marked = profiles([5]);
     let report = pusher.run_once(None, false).unwrap().remove(0);

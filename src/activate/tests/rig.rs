@@ -17,9 +17,9 @@ use crate::activate::Audiences;
 use crate::activate::Caps;
 use crate::activate::Connector;
 use crate::activate::Encoded;
-use crate::activate::Outcome;
 use crate::activate::Pusher;
 use crate::activate::Reply;
+use crate::activate::Verdict;
 use crate::activate::connectors::file::FileConnector;
 use crate::config::Destination;
 use crate::config::DestinationKind;
@@ -144,7 +144,7 @@ pub(super) struct FusedConnector {
     pub(super) folder: PathBuf,
     pub(super) caps: Caps,
     pub(super) fuse: Arc<Fuse>,
-    pub(super) script: Arc<Mutex<Vec<Outcome>>>,
+    pub(super) script: Arc<Mutex<Vec<Verdict>>>,
 }
 
 impl Connector for FusedConnector {
@@ -184,7 +184,7 @@ impl Connector for FusedConnector {
         if self.fuse.step() { reply } else { dead() }
     }
 
-    fn classify(&self, reply: &Reply) -> Outcome {
+    fn classify(&self, reply: &Reply) -> Verdict {
         let mut script = self.script.lock();
         if script.is_empty() { self.file.classify(reply) } else { script.remove(0) }
     }
@@ -202,7 +202,7 @@ pub(super) struct Rig {
     pub(super) source: Arc<Source>,
     pub(super) clock: Arc<TestClock>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) script: Arc<Mutex<Vec<Outcome>>>,
+    pub(super) script: Arc<Mutex<Vec<Verdict>>>,
     pub(super) max_rows: usize,
     pub(super) part_bytes: usize,
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::rig::*;
 use super::world::*;
-use crate::activate::Outcome;
+use crate::activate::Verdict;
 use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
 
@@ -65,7 +65,7 @@ fn lanes_run_by_schedule_and_failures_come_back_sooner() {
     pusher.tick();
     assert_eq!(sent(), 3);
     at(1_000 + MINUTE);
-    rig.script.lock().push(Outcome::Retry("no room".into()));
+    rig.script.lock().push(Verdict::Retry("no room".into()));
     let retry_at = pusher.tick();
     assert!((1_000 + MINUTE + SECOND..=1_000 + MINUTE + 2 * SECOND).contains(&retry_at));
     at(retry_at - 1);
@@ -80,7 +80,7 @@ fn lanes_run_by_schedule_and_failures_come_back_sooner() {
     rig.world().members.insert("lookers".into(), profiles(0..1));
     rig.world().members.insert("buyers".into(), profiles(0..9));
     let asked = 1_000 + 2 * MINUTE + 5 * SECOND;
-    rig.script.lock().push(Outcome::Throttled(Some(asked)));
+    rig.script.lock().push(Verdict::Throttled(Some(asked)));
     at(1_000 + 2 * MINUTE);
     assert_eq!(pusher.tick(), asked);
     assert_eq!(files(&rig.out(), "lookers").len(), 0);
@@ -91,7 +91,7 @@ fn lanes_run_by_schedule_and_failures_come_back_sooner() {
 
     // What waits for someone is not tried again until someone asks.
     rig.world().members.insert("buyers".into(), profiles(0..10));
-    rig.script.lock().push(Outcome::Fatal("act".into()));
+    rig.script.lock().push(Verdict::Fatal("act".into()));
     at(asked + MINUTE);
     assert_eq!(pusher.tick(), asked + 2 * MINUTE);
     assert!(pusher.status().unwrap()[0].segments[0].parked);
@@ -109,7 +109,7 @@ fn a_ledger_that_fails_while_a_retry_is_due_is_asked_again_after_a_pause() {
     let fuse = whole();
     let pusher = rig.start(&fuse);
     let at = |time: i64| rig.clock.0.store(time, Ordering::SeqCst);
-    rig.script.lock().push(Outcome::Retry("no room".into()));
+    rig.script.lock().push(Verdict::Retry("no room".into()));
     let mut next = pusher.tick();
     fuse.set(-1);
     for _ in 0..3 {

@@ -1,7 +1,7 @@
 //! The port of activation: what each destination holds (the ledger), and what is on its way (the outbox).
 //!
 //! The ledger is of identifiers, not of people: what was sent can be taken back after the profile that
-//! had it is gone. A batch is written to the outbox before it is sent and leaves it with its outcome, so
+//! had it is gone. A batch is written to the outbox before it is sent and leaves it with its verdict, so
 //! a crash at any point leaves either nothing sent or a batch that says what may have been sent.
 //! What is sent, when and how is decided in `activate`.
 
@@ -35,7 +35,7 @@ pub struct Standing {
     pub target: Target,
     /// How many identifiers it holds or may hold.
     pub held: u64,
-    /// How many batches are prepared and without an outcome.
+    /// How many batches are prepared and without a verdict.
     pub prepared: u64,
 }
 
@@ -44,7 +44,7 @@ pub struct Standing {
 pub struct Held {
     /// What was sent.
     pub identifier: Identifier,
-    /// Whether it was part of a batch whose outcome nobody knows: it may be held there or not.
+    /// Whether it was part of a batch whose verdict nobody knows: it may be held there or not.
     pub unsure: bool,
 }
 
@@ -82,11 +82,11 @@ pub struct BatchId(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// It was written down and has no outcome yet.
+    /// It was written down and has no verdict yet.
     Prepared,
     /// The destination has it.
     Acknowledged,
-    /// Its outcome is unknown and it is not repeated, because people left or opted out since. What it
+    /// Its verdict is unknown and it is not repeated, because people left or opted out since. What it
     /// may have done is put right by the batches after it.
     Withdrawn,
 }
@@ -152,7 +152,7 @@ pub trait Ledger: Send + Sync {
         now: Millis,
     ) -> Result<Batch, StoreError>;
 
-    /// A target's batches without outcome, in the order they were prepared.
+    /// A target's batches without verdict, in the order they were prepared.
     fn prepared(&self, target: &Target) -> Result<Vec<Batch>, StoreError>;
 
     /// Remembers that an attempt failed; the batch stays prepared.
