@@ -30,7 +30,6 @@ use crate::ingest;
 use crate::ingest::Engine;
 use crate::ingest::Importer;
 use crate::metrics::Metrics;
-use crate::model::time::day_of;
 use crate::net::Clock;
 use crate::net::SystemClock;
 use crate::segment;
@@ -46,8 +45,6 @@ use crate::store::state::State;
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a start waits for a clock that is behind the last event.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
-/// How often days older than the retention are dropped from the archive.
-const SWEEP: Duration = Duration::from_secs(600);
 
 /// What a server runs on.
 #[derive(Debug, Clone)]
@@ -251,24 +248,12 @@ async fn serve(
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut sweep = tokio::time::interval(SWEEP);
-    let ended = loop {
-        tokio::select! {
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            _ = stopped.recv() => break Ok(()),
-            ended = &mut collect_task => break flat(ended, "the public listener"),
-            ended = &mut console_task => break flat(ended, "the private listener"),
-            _ = sweep.tick() => {
-                let oldest = day_of(clock.now().saturating_sub(config.events.retention.0));
-                let catalog = catalog.clone();
-                actix_web::rt::task::spawn_blocking(move || {
-                    if let Err(error) = catalog.drop_before(oldest) {
-                        tracing::error!(%error, "old days of the archive cannot be dropped");
-                    }
-                });
-            }
-        }
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        _ = stopped.recv() => Ok(()),
+        ended = &mut collect_task => flat(ended, "the public listener"),
+        ended = &mut console_task => flat(ended, "the private listener"),
     };
 
     tracing::info!("stopping");

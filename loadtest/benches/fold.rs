@@ -118,6 +118,10 @@ impl Folded for All {
         ArchivePosition { position: Position(u64::MAX), next_record: u64::MAX }
     }
 
+    fn first_day(&self) -> i64 {
+        i64::MIN
+    }
+
     fn shard_of(&self, owner: &Identifier) -> ShardId {
         owner.value().bytes().map(ShardId::from).sum::<ShardId>() % 16
     }

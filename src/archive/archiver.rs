@@ -12,6 +12,7 @@ use crate::model::Millis;
 use crate::model::Record;
 use crate::model::time::MINUTE;
 use crate::net::Clock;
+use crate::store::chain;
 use crate::store::journal::Journal;
 use crate::store::journal::Position;
 use crate::store::state::ArchivePosition;
@@ -80,10 +81,11 @@ impl Archiver {
         Self { catalog, journal, folded, clock, policy, oldest: None }
     }
 
-    /// Cuts one range where one is due, commits it, and gives up what the journal holds before it. Where
-    /// none is, merges some small files.
+    /// Drops the days that the fold has dropped. Cuts one range where one is due, commits it, and gives up
+    /// what the journal holds before it. Where none is, merges some small files.
     pub fn step(&mut self) -> Result<Step, ArchiveError> {
         self.catalog.settle()?;
+        self.catalog.drop_before(self.folded.first_day())?;
         let (reached, to) = (self.catalog.reached(), self.folded.committed());
         let pending = to.position.0.saturating_sub(reached.position.0);
         if pending == 0 {
@@ -127,7 +129,6 @@ impl Archiver {
     }
 
     fn tidy(&self) -> Result<Step, ArchiveError> {
-        self.catalog.delete_dropped();
         let files = merge(&self.catalog)?;
         Ok(if files > 0 { Step::Merged { files } } else { Step::Idle })
     }
@@ -210,8 +211,7 @@ fn follow(mut archiver: Archiver, metrics: &Metrics, stop: &(Mutex<bool>, Condva
             Ok(Step::Idle) => IDLE,
             Err(error) => {
                 metrics.store_errors.with_label_values(&["archive"]).inc();
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, cause, "the archive cannot go on; trying again");
+                tracing::error!(error = %chain(&error), "the archive cannot go on; trying again");
                 AFTER_ERROR
             }
         };

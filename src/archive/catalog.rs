@@ -55,11 +55,16 @@ pub struct Pin {
     pub reached: ArchivePosition,
     /// Reads the journal from there.
     pub tail: Box<dyn JournalReader>,
+    _hold: Hold,
+}
+
+/// Keeps the files of one version from being deleted.
+pub(super) struct Hold {
     version: u64,
     pinned: Arc<Mutex<BTreeMap<u64, usize>>>,
 }
 
-impl Drop for Pin {
+impl Drop for Hold {
     fn drop(&mut self) {
         let mut pinned = self.pinned.lock();
         if let Some(count) = pinned.get_mut(&self.version) {
@@ -126,17 +131,26 @@ impl Catalog {
         also: impl FnOnce(ArchivePosition) -> T,
     ) -> (Pin, T) {
         let inner = self.inner.lock();
-        *self.pinned.lock().entry(inner.version).or_default() += 1;
         let pin = Pin {
             dir: self.dir.clone(),
             files: inner.files.clone(),
             reached: inner.reached,
             tail: journal.reader(inner.reached.position),
-            version: inner.version,
-            pinned: self.pinned.clone(),
+            _hold: self.hold_version(&inner),
         };
         let also = also(inner.reached);
         (pin, also)
+    }
+
+    /// The files that count, and what keeps them from being deleted.
+    pub(super) fn hold(&self) -> (Arc<Vec<ManifestRow>>, Hold) {
+        let inner = self.inner.lock();
+        (inner.files.clone(), self.hold_version(&inner))
+    }
+
+    fn hold_version(&self, inner: &Inner) -> Hold {
+        *self.pinned.lock().entry(inner.version).or_default() += 1;
+        Hold { version: inner.version, pinned: self.pinned.clone() }
     }
 
     /// Asks the state what it kept, where the last commit failed.

@@ -10,6 +10,7 @@ use crate::store::state::ManifestRow;
 
 use super::ArchiveError;
 use super::Catalog;
+use super::catalog::Hold;
 use super::scan::Scan;
 use super::scan::scan;
 use super::write::Files;
@@ -22,38 +23,56 @@ const LARGE: u64 = 256 << 10;
 
 /// Merges one group of files where there is one. Returns how many files it was.
 pub(super) fn merge(catalog: &Catalog) -> Result<usize, ArchiveError> {
-    let Some(group) = group(&catalog.files()) else { return Ok(0) };
-    let dir = catalog.dir();
-    let mut files = Files::new(dir);
-    let place = Place {
-        day: group[0].day,
-        shard: group[0].shard,
-        from: group[0].from,
-        to: group[group.len() - 1].to,
-    };
-    let all = Scan { days: i64::MIN..=i64::MAX, shard: None, wanted: &|_| true };
-    let written = files.write(place, |push| {
-        let mut result = Ok(());
-        scan(dir, &group, &all, &mut |no, event| {
-            result = push(no, &event);
-            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        result
-    });
-    let added = match written.and_then(|()| files.publish()) {
-        Ok(added) => added,
-        Err(error) => {
-            files.discard();
-            return Err(error);
-        }
-    };
-    // After an error of the commit the new file may count: it stays, as the old ones do.
-    if !catalog.replace(added, &group)? {
-        files.discard();
-        return Ok(0);
+    Group::find(catalog).map_or(Ok(0), |group| group.merge(catalog))
+}
+
+/// Files to merge, which stay while they are read, whoever drops them meanwhile.
+pub(super) struct Group {
+    rows: Vec<ManifestRow>,
+    hold: Hold,
+}
+
+impl Group {
+    pub(super) fn find(catalog: &Catalog) -> Option<Self> {
+        let (files, hold) = catalog.hold();
+        Some(Self { rows: group(&files)?, hold })
     }
-    catalog.delete_dropped();
-    Ok(group.len())
+
+    pub(super) fn merge(self, catalog: &Catalog) -> Result<usize, ArchiveError> {
+        let Self { rows, hold } = self;
+        let dir = catalog.dir();
+        let mut files = Files::new(dir);
+        let place = Place {
+            day: rows[0].day,
+            shard: rows[0].shard,
+            from: rows[0].from,
+            to: rows[rows.len() - 1].to,
+        };
+        let all = Scan { days: i64::MIN..=i64::MAX, shard: None, wanted: &|_| true };
+        let written = files.write(place, |push| {
+            let mut result = Ok(());
+            scan(dir, &rows, &all, &mut |no, event| {
+                result = push(no, &event);
+                if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            result
+        });
+        drop(hold);
+        let added = match written.and_then(|()| files.publish()) {
+            Ok(added) => added,
+            Err(error) => {
+                files.discard();
+                return Err(error);
+            }
+        };
+        // After an error of the commit the new file may count: it stays, as the old ones do.
+        if !catalog.replace(added, &rows)? {
+            files.discard();
+            return Ok(0);
+        }
+        catalog.delete_dropped();
+        Ok(rows.len())
+    }
 }
 
 /// The files of one day, shard and size that are many enough, in the order of the journal.

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use crate::model::Identifier;
 use crate::model::ShardId;
+use crate::model::time::Day;
 use crate::store::StoreError;
 use crate::store::journal::EventNo;
 use crate::store::journal::JournalError;
@@ -48,6 +49,10 @@ pub use scan::scan;
 pub trait Folded: Send + Sync {
     /// How far the fold has committed: the archive follows up to there.
     fn committed(&self) -> ArchivePosition;
+
+    /// The first day that it keeps, as far as that is committed: the archive drops those before it. It is
+    /// the fold's to say, since a clock that is ahead at a start would cost every file.
+    fn first_day(&self) -> Day;
 
     /// The shard of an event's owner.
     fn shard_of(&self, owner: &Identifier) -> ShardId;

@@ -16,6 +16,7 @@ use super::Folded;
 use super::Policy;
 use super::Scan;
 use super::Step;
+use super::merge::Group;
 use super::scan;
 use crate::config::Durability;
 use crate::model::Device;
@@ -31,7 +32,9 @@ use crate::model::ShardId;
 use crate::model::Source;
 use crate::model::Value;
 use crate::model::record::ImportedEvent;
+use crate::model::record::POISON;
 use crate::model::time::DAY;
+use crate::model::time::Day;
 use crate::model::time::MINUTE;
 use crate::model::time::day_of;
 use crate::net::Clock;
@@ -112,11 +115,16 @@ struct TestFold {
     committed: Mutex<ArchivePosition>,
     skipped: Mutex<BTreeSet<EventNo>>,
     archived: Mutex<ArchivePosition>,
+    first_day: AtomicI64,
 }
 
 impl Folded for TestFold {
     fn committed(&self) -> ArchivePosition {
         *self.committed.lock()
+    }
+
+    fn first_day(&self) -> Day {
+        self.first_day.load(Ordering::SeqCst)
     }
 
     fn shard_of(&self, owner: &Identifier) -> ShardId {
@@ -469,6 +477,57 @@ fn days_past_the_retention_stay_dropped_after_a_restart() {
     assert_eq!(house.catalog.drop_before(7).unwrap(), 7);
     assert_eq!(house.restart(), 0);
     assert_eq!(house.all().into_iter().map(|(no, _)| no.record).collect::<Vec<_>>(), [7, 8, 9]);
+}
+
+#[test]
+fn the_fold_says_which_days_are_dropped_and_no_clock_does() {
+    let house = House::new();
+    house.append_events((0..10).map(|i| event("e", i * DAY)));
+    house.archive();
+    let mut archiver = house.archiver(1 << 20);
+    // A clock that is decades ahead.
+    house.clock.0.store(NOW + 20_000 * DAY, Ordering::SeqCst);
+    assert_eq!(archiver.step().unwrap(), Step::Idle);
+    assert_eq!(house.all().len(), 10);
+    house.fold.first_day.store(7, Ordering::SeqCst);
+    assert_eq!(archiver.step().unwrap(), Step::Idle);
+    assert_eq!(house.all().len(), 3);
+    // What comes late for such a day goes as well.
+    house.append_events([event("late", 0)]);
+    house.archive();
+    assert_eq!(house.all().len(), 4);
+    assert_eq!(archiver.step().unwrap(), Step::Idle);
+    assert_eq!(house.all().len(), 3);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_left_out() {
+    let house = House::new();
+    let record = |name: &str| Record::Event(event(name, NOW));
+    house.append(&[record("a"), record(POISON), record("b")]);
+    house.append(&[record(POISON)]);
+    house.append(&[record("c")]);
+    let mut archiver = house.archiver(1 << 20);
+    assert_eq!(archiver.step().unwrap(), Step::Idle);
+    archiver.flush().unwrap();
+    let read: Vec<_> = house.all().into_iter().map(|(no, _)| no.record).collect();
+    assert_eq!(read, [0, 2, 4]);
+}
+
+#[test]
+fn days_may_be_dropped_while_their_files_are_merged() {
+    let mut house = House::new();
+    let mut archiver = house.archiver(1 << 20);
+    for _ in 0..20 {
+        house.append_events([event("a", DAY)]);
+        archiver.flush().unwrap();
+    }
+    let group = Group::find(&house.catalog).unwrap();
+    assert_eq!(house.catalog.drop_before(2).unwrap(), 20);
+    assert_eq!(group.merge(&house.catalog).unwrap(), 0);
+    assert_eq!(house.all(), []);
+    assert_eq!(archiver.step().unwrap(), Step::Idle);
+    assert_eq!(house.restart(), 0, "nothing is left behind");
 }
 
 #[test]

@@ -29,6 +29,7 @@ use crate::model::Namespace;
 use crate::model::Ordinal;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
+use crate::model::time::Day;
 use crate::net::Clock;
 use crate::store::StoreError;
 use crate::store::journal::EventNo;
@@ -325,6 +326,10 @@ impl Folded for Engine {
     fn committed(&self) -> ArchivePosition {
         let checkpoint = Engine::committed(self);
         ArchivePosition { position: checkpoint.position, next_record: checkpoint.next_record }
+    }
+
+    fn first_day(&self) -> Day {
+        Engine::committed(self).first_day
     }
 
     fn shard_of(&self, owner: &Identifier) -> ShardId {

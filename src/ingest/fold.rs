@@ -206,18 +206,16 @@ impl Fold {
                 break;
             };
             expected = number + 1;
-            // A panic is a mistake in this program, and would be one again: the event is put aside.
-            match catch_unwind(|| Record::decode(bytes)) {
-                Ok(Ok(Record::Event(event))) => {
+            match Record::decode(bytes) {
+                Ok(Record::Event(event)) => {
                     let no = EventNo { record: number, part: 0 };
                     self.event(traits, no, event, None)?;
                 }
-                Ok(Ok(Record::Choice(choice))) => {
+                Ok(Record::Choice(choice)) => {
                     self.steps.push(Step::Choice(EventNo { record: number, part: 0 }, choice));
                 }
-                Ok(Ok(Record::Import(lines))) => self.import(traits, number, lines)?,
-                Ok(Err(malformed)) => self.dead_letter(number, malformed.0, bytes),
-                Err(_) => self.dead_letter(number, "decoding it failed", bytes),
+                Ok(Record::Import(lines)) => self.import(traits, number, lines)?,
+                Err(malformed) => self.dead_letter(number, malformed.0, bytes),
             }
         }
         Ok(())
@@ -380,6 +378,7 @@ impl Item {
     fn match_facts(&mut self, traits: &Traits, facts: &mut Facts) -> bool {
         let start = facts.len();
         let event = &self.event;
+        // A panic is a mistake in this program, and would be one again: the event is put aside.
         let matched = catch_unwind(AssertUnwindSafe(|| traits.facts(event, facts)));
         match matched {
             Ok(out_of_range) => self.out_of_range = out_of_range,

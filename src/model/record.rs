@@ -69,6 +69,10 @@ const EVENT: u8 = 1;
 const CHOICE: u8 = 2;
 const IMPORT: u8 = 3;
 
+/// The name of an event whose reading panics.
+#[cfg(test)]
+pub(crate) const POISON: &str = "poison";
+
 impl Record {
     /// Appends the record's bytes: a kind, then the body.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -109,7 +113,15 @@ impl Record {
     }
 
     /// Reads a record that fills `bytes`.
+    ///
+    /// A panic while reading is a mistake in this program, and would be one each time. It makes the record
+    /// malformed, so that all who read it do without it, and none of them ends.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        std::panic::catch_unwind(|| Self::read(bytes))
+            .unwrap_or(Err(Malformed("a record whose reading failed")))
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let record = match reader.u8()? {
             EVENT => Self::Event(Event::decode(&mut reader)?),
@@ -142,6 +154,8 @@ impl Record {
             _ => return Err(Malformed("an unknown kind of record")),
         };
         reader.finish()?;
+        #[cfg(test)]
+        assert!(!matches!(&record, Self::Event(event) if &*event.name == POISON), "a mistake");
         Ok(record)
     }
 }

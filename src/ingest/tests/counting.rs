@@ -19,6 +19,7 @@ use crate::model::Record;
 use crate::model::RejectedLine;
 use crate::model::Value;
 use crate::model::record::ImportedEvent;
+use crate::model::record::POISON;
 use crate::model::time::DAY;
 use crate::model::time::HOUR;
 use crate::store::journal::EventNo;
@@ -172,16 +173,18 @@ fn what_cannot_be_read_is_put_aside_with_its_reason() {
         Record::Event(event("a", "view", T0)),
         Record::Event(nobody),
         Record::Event(event("b", "view", T0)),
+        Record::Event(event("c", POISON, T0)),
     ]);
     world.commit();
     counts_are(&world, &[("a", 1), ("b", 1)]);
     let letters = world.engine.dead_letters(None, 10).unwrap();
-    assert_eq!(letters.len(), 1);
+    assert_eq!(letters.len(), 2);
+    assert_eq!(letters[1].event, EventNo { record: 3, part: 0 });
     assert_eq!(letters[0].event, EventNo { record: 1, part: 0 });
     assert_eq!(&*letters[0].reason, "an event without an identifier");
     assert!(Record::decode(&letters[0].bytes).is_err());
     assert!(!world.engine.pin().is_counted(letters[0].event));
-    assert_eq!(world.engine.stats().counters.dead_letters, 1);
+    assert_eq!(world.engine.stats().counters.dead_letters, 2);
 }
 
 #[test]
