@@ -18,6 +18,10 @@
 //! # Invariants
 //! - Every collected event ends in exactly one outcome, every accepted one in exactly one at fold.
 //! - State = fold(journal): a crash at any point resumes exactly.
+//! - The archive trails the committed checkpoint, and the journal is released behind the archive: what is
+//!   counted is in the archive or still in the journal, in one of them for a reader that pins both.
+//! - What could not be made durable is not tried again: the process stops, and the next goes on from what
+//!   was kept.
 //! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile.
 //! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
 //!   archive, ingest, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.

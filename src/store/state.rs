@@ -283,7 +283,12 @@ pub struct ArchivePosition {
     pub next_record: u64,
 }
 
-/// One commit of the archive.
+/// One commit of the archive, in a transaction of its own behind the fold's.
+///
+/// The archive takes only what lies before a checkpoint that is kept already, and gives up the journal only
+/// once its own commit is kept. So a crash between the two commits costs nothing: before this one, its files
+/// do not count and are cut again from the journal; after it, they count and the journal is released later.
+/// The fold need not wait for files to be written, and a cut need not be as small as a commit.
 #[derive(Debug, Clone, Default)]
 pub struct ArchiveCommit {
     /// Files that count from now on.
