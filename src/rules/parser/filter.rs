@@ -3,6 +3,8 @@
 use super::Parsed;
 use super::Parser;
 use super::Told;
+use super::group::Word;
+use super::group::combine;
 use crate::rules::ast::Filter;
 use crate::rules::ast::FilterKind;
 use crate::rules::ast::Literal;
@@ -55,7 +57,7 @@ impl Parser {
         while self.eat("or") {
             parts.push(self.filter_and());
         }
-        combine(parts, FilterKind::Or)
+        combine(parts, Word::Or)
     }
 
     fn filter_and(&mut self) -> Filter {
@@ -63,7 +65,7 @@ impl Parser {
         while self.eat_connector() {
             parts.push(self.filter_not());
         }
-        combine(parts, FilterKind::And)
+        combine(parts, Word::And)
     }
 
     /// Takes `and`, or tells of a comma in its place.
@@ -316,26 +318,4 @@ impl Parser {
         let told = Diagnostic::error("syntax", span, message).with_expected(expected);
         self.tell(told.with_hint(hint));
     }
-}
-
-fn combine(mut parts: Vec<Filter>, group: fn(Vec<Filter>) -> FilterKind) -> Filter {
-    let span = match (parts.first(), parts.last()) {
-        (Some(first), Some(last)) => join(first.span, last.span),
-        _ => Span::default(),
-    };
-    if parts.len() == 1
-        && let Some(only) = parts.pop()
-    {
-        return only;
-    }
-    let is_and = matches!(group(Vec::new()), FilterKind::And(_));
-    let mut flat = Vec::with_capacity(parts.len());
-    for part in parts {
-        match part.kind {
-            FilterKind::And(inner) if is_and => flat.extend(inner),
-            FilterKind::Or(inner) if !is_and => flat.extend(inner),
-            _ => flat.push(part),
-        }
-    }
-    Filter { kind: group(flat), span }
 }

@@ -5,6 +5,10 @@
 
 mod clause;
 mod filter;
+mod group;
+
+use group::Word;
+use group::combine;
 
 use crate::rules::ast::Rule;
 use crate::rules::ast::RuleKind;
@@ -267,7 +271,7 @@ impl Parser {
                 parts.push(self.or());
             }
         }
-        combine(parts, RuleKind::And)
+        combine(parts, Word::And)
     }
 
     fn or(&mut self) -> Rule {
@@ -275,7 +279,7 @@ impl Parser {
         while self.eat("or") {
             parts.push(self.and());
         }
-        combine(parts, RuleKind::Or)
+        combine(parts, Word::Or)
     }
 
     fn and(&mut self) -> Rule {
@@ -290,7 +294,7 @@ impl Parser {
                 break;
             }
         }
-        combine(parts, RuleKind::And)
+        combine(parts, Word::And)
     }
 
     fn unary(&mut self) -> Rule {
@@ -391,27 +395,4 @@ impl Parser {
             &hint,
         ))
     }
-}
-
-/// One part as it is, more in a group whose own kind takes in parts of the same kind.
-fn combine(mut parts: Vec<Rule>, group: fn(Vec<Rule>) -> RuleKind) -> Rule {
-    let span = match (parts.first(), parts.last()) {
-        (Some(first), Some(last)) => join(first.span, last.span),
-        _ => Span::default(),
-    };
-    if parts.len() == 1
-        && let Some(only) = parts.pop()
-    {
-        return only;
-    }
-    let is_and = matches!(group(Vec::new()), RuleKind::And(_));
-    let mut flat = Vec::with_capacity(parts.len());
-    for part in parts {
-        match part.kind {
-            RuleKind::And(inner) if is_and => flat.extend(inner),
-            RuleKind::Or(inner) if !is_and => flat.extend(inner),
-            _ => flat.push(part),
-        }
-    }
-    Rule { kind: group(flat), span }
 }
