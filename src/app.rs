@@ -32,6 +32,7 @@ use crate::ingest::Importer;
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::SystemClock;
+use crate::net::Workers;
 use crate::segment;
 use crate::segment::Segments;
 use crate::store::embedded;
@@ -131,6 +132,7 @@ async fn serve(
         Vec::new()
     };
     let metrics = Metrics::new();
+    let workers = Workers::new(metrics.clone());
     let state: Arc<dyn State> = Arc::new(embedded::State::open(data, config.shards())?);
     let loaded = state.load()?;
     let clock: Arc<dyn Clock> =
@@ -176,6 +178,7 @@ async fn serve(
         journal: journal.clone(),
         engine: engine.clone(),
         catalog: catalog.clone(),
+        workers: workers.clone(),
     };
     let segments = Arc::new(
         Segments::open(parts, &options.segments, data)
@@ -219,6 +222,7 @@ async fn serve(
         importer,
         segments: segments.clone(),
         pusher: pusher.clone(),
+        workers: workers.clone(),
         draining: draining.clone(),
     };
     let (console_server, console) = console::run(services, data)?;
@@ -232,10 +236,8 @@ async fn serve(
     let archiver = archive::Worker::start(archiver, Arc::new(metrics.clone()))
         .context("cannot start the archive")?;
     let refreshing = segments.clone();
-    let refresher = std::thread::Builder::new()
-        .name("segments".into())
-        .spawn(move || refreshing.run())
-        .context("cannot start the segments")?;
+    let refresher =
+        workers.spawn("segments", move || refreshing.run()).context("cannot start the segments")?;
     let pushing = pusher.spawn().context("cannot start the pushes")?;
 
     let collect_handle = collect_server.handle();
@@ -274,9 +276,8 @@ async fn serve(
         segments.stop();
         drop(pushing);
         drop(archiver);
-        if refresher.join().is_err() {
-            tracing::error!("the thread of the segments panicked");
-        }
+        // A panic of it was told when it happened.
+        let _ = refresher.join();
         engine.stop();
     });
     stopping.await.context("cannot stop")?;

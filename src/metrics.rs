@@ -86,6 +86,8 @@ metrics! {
     journal_append_duration: histogram "throng_journal_append_duration_seconds" [] buckets FAST;
     /// Appends that failed, by kind (`full`, `io`). Alert on any.
     journal_errors: counters "throng_journal_errors_total" ["kind"];
+    /// Panics by thread (`segments`, `fill`, …). Alert on any.
+    thread_panics: counters "throng_thread_panics_total" ["thread"];
     /// Bytes of the journal on disk (service).
     journal_bytes: gauge "throng_journal_bytes" [];
     /// Events by what became of them at fold (`counted`, `duplicate`, `dead_letter`).
@@ -179,6 +181,9 @@ impl Metrics {
         }
         for operation in ["commit", "compact", "archive", "ledger"] {
             self.store_errors.with_label_values(&[operation]);
+        }
+        for thread in ["segments", "fill"] {
+            self.thread_panics.with_label_values(&[thread]);
         }
         for part in ["columns", "dictionary", "attributes", "dedup"] {
             self.memory_bytes.with_label_values(&[part]);

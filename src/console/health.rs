@@ -19,9 +19,16 @@ pub(super) struct NewToken {
     scope: Scope,
 }
 
-/// `GET /livez`: the listener answers, no more.
-pub(super) async fn live() -> HttpResponse {
-    HttpResponse::Ok().body("ok\n")
+/// `GET /livez`: no thread has died that only a restart brings back.
+pub(super) async fn live(services: web::Data<Services>) -> HttpResponse {
+    probe(services.workers.trouble(), "ok")
+}
+
+fn probe(trouble: Option<String>, well: &str) -> HttpResponse {
+    match trouble {
+        None => HttpResponse::Ok().body(format!("{well}\n")),
+        Some(trouble) => HttpResponse::ServiceUnavailable().body(format!("{trouble}\n")),
+    }
 }
 
 /// What is not listed.
@@ -32,16 +39,16 @@ pub(super) async fn nowhere() -> Result<HttpResponse, Problem> {
 /// `GET /readyz`: events are taken and durable.
 pub(super) async fn ready(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     if services.draining.load(Ordering::Acquire) {
-        return Ok(HttpResponse::ServiceUnavailable().body("stopping\n"));
+        return Ok(probe(Some("stopping".into()), ""));
     }
     // After a refused append the journal tries the disk.
-    let trouble = web::block(move || services.engine.trouble().or(services.journal.trouble()))
-        .await
-        .map_err(|error| Problem::internal(&error))?;
-    Ok(match trouble {
-        None => HttpResponse::Ok().body("ready\n"),
-        Some(trouble) => HttpResponse::ServiceUnavailable().body(format!("{trouble}\n")),
+    let trouble = web::block(move || {
+        let threads = services.workers.trouble();
+        threads.or_else(|| services.engine.trouble()).or_else(|| services.journal.trouble())
     })
+    .await
+    .map_err(|error| Problem::internal(&error))?;
+    Ok(probe(trouble, "ready"))
 }
 
 /// `GET /metrics`
@@ -95,5 +102,16 @@ fn problem(error: TokenError) -> Problem {
         TokenError::Name => Problem::bad_request(error.to_string()),
         TokenError::Unknown(_) => Problem::not_found(error.to_string()),
         TokenError::Io(_) => Problem::internal(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_says_what_is_the_matter() {
+        assert_eq!(probe(None, "ok").status(), 200);
+        assert_eq!(probe(Some("the thread segments ended".into()), "ok").status(), 503);
     }
 }

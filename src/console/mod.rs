@@ -39,6 +39,7 @@ use crate::ingest::Engine;
 use crate::ingest::Importer;
 use crate::metrics::Metrics;
 use crate::net::Clock;
+use crate::net::Workers;
 use crate::segment::Segments;
 use crate::store::journal::Journal;
 use problem::Problem;
@@ -65,6 +66,8 @@ pub struct Services {
     pub segments: Arc<Segments>,
     /// Pushes to destinations.
     pub pusher: Arc<Pusher>,
+    /// The threads, for the probes.
+    pub workers: Workers,
     /// Set when the process is about to stop: it is not ready then.
     pub draining: Arc<AtomicBool>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Parts;
 use super::Segments;
@@ -80,21 +81,37 @@ impl Segments {
         *running = Some(fill.clone());
         drop(running);
         let (parts, stop) = (self.parts.clone(), self.fills.stop.clone());
-        let spawned = std::thread::Builder::new().name("fill".into()).spawn(move || {
-            match run(&parts, &fill, &stop) {
-                Ok(count) => tracing::info!(traits = count, "{count} new traits are filled"),
-                Err(ScanError::Cancelled) => {}
-                Err(error) => {
+        let done = Done(fill.clone());
+        let spawned = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
+            let _done = done;
+            match parts.workers.guard(THREAD, || run(&parts, &fill, &stop)) {
+                Some(Ok(count)) => tracing::info!(traits = count, "{count} new traits are filled"),
+                Some(Err(ScanError::Cancelled)) => {}
+                Some(Err(error)) => {
                     tracing::error!(%error, "new traits cannot be filled; trying again");
-                    std::thread::sleep(std::time::Duration::from_secs(1));
+                    std::thread::sleep(PAUSE);
                 }
+                None => std::thread::sleep(PAUSE),
             }
-            fill.is_done.store(true, Ordering::Release);
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "new traits cannot be filled");
         }
         whole
+    }
+}
+
+/// The name of the thread.
+const THREAD: &str = "fill";
+/// How long a fill that failed waits before the next may begin.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Says that a fill is over, however it ended, or that it never began.
+struct Done(Arc<Running>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.is_done.store(true, Ordering::Release);
     }
 }
 
@@ -127,4 +144,21 @@ fn run(parts: &Parts, fill: &Running, stop: &AtomicBool) -> Result<usize, ScanEr
     let count = ids.len();
     engine.mark_whole(ids);
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fill_is_over_however_it_ends() {
+        let fill = Arc::new(Running { percent: AtomicU8::new(0), is_done: AtomicBool::new(false) });
+        let done = Done(fill.clone());
+        let ended = std::thread::spawn(move || {
+            let _done = done;
+            panic!("as the test says");
+        });
+        assert!(ended.join().is_err());
+        assert!(fill.is_done.load(Ordering::Acquire));
+    }
 }

@@ -45,6 +45,7 @@ use crate::config::Config;
 use crate::ingest::Engine;
 use crate::metrics::Metrics;
 use crate::net::Clock;
+use crate::net::Workers;
 use crate::rules::Diagnostic;
 use crate::store::journal::Journal;
 
@@ -67,6 +68,8 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     /// The archive's files.
     pub catalog: Arc<Catalog>,
+    /// Where threads are started.
+    pub workers: Workers,
 }
 
 /// The segments and their audiences.

@@ -26,6 +26,7 @@ use crate::model::Namespace;
 use crate::model::Source;
 use crate::model::time::DAY;
 use crate::net::Clock;
+use crate::net::Workers;
 use crate::rules::Level;
 use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
@@ -80,6 +81,7 @@ impl Rig {
         let parts = Parts {
             config: Arc::new(Config::default()),
             clock: clock.clone(),
+            workers: Workers::new(metrics.clone()),
             metrics,
             journal: journal.clone(),
             engine: engine.clone(),
