@@ -266,6 +266,22 @@ impl TraitColumns {
         self.days.iter().map(|(day, column)| (*day, &**column))
     }
 
+    /// Whether there is a fact with a time after `after` and not after `until`.
+    pub fn has_between(&self, after: Millis, until: Millis) -> bool {
+        if after >= until {
+            return false;
+        }
+        let lo = after + 1;
+        self.days.range(day_of(lo)..=day_of(until)).any(|(day, column)| {
+            let of_day = |time: Millis| {
+                let millis = time.saturating_sub(day.saturating_mul(DAY));
+                u32::try_from(millis.clamp(0, Millis::from(LAST_MILLI))).unwrap_or(LAST_MILLI)
+            };
+            let (lo, hi) = (of_day(lo), of_day(until));
+            column.runs().into_iter().any(|run| run.cut(lo, hi).len() > 0)
+        })
+    }
+
     /// How many facts there are.
     pub fn len(&self) -> usize {
         self.days.values().map(|column| column.len()).sum()

@@ -34,6 +34,21 @@ fn interval() -> BoxedStrategy<Interval> {
     (edge(), edge()).prop_map(|(lo, hi)| Interval { lo, hi }).boxed()
 }
 
+proptest! {
+    #[test]
+    fn whether_a_fact_lies_between_is_what_looking_at_each_says(
+        facts in facts(0..40), after in -2 * DAY..3 * DAY, length in prop_oneof![0..5i64, 0..DAY],
+    ) {
+        let columns = measured(&facts);
+        let near = facts.first().map_or(after, |(_, time, _)| time - length / 2);
+        for after in [after, near] {
+            let until = after + length;
+            let found = facts.iter().any(|(_, time, _)| *time > after && *time <= until);
+            prop_assert_eq!(columns.has_between(after, until), found);
+        }
+    }
+}
+
 fn measured(facts: &[(u16, Millis, i64)]) -> TraitColumns {
     let mut columns = TraitColumns::new();
     for (ordinal, time, value) in facts {

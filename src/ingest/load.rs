@@ -17,7 +17,6 @@ use super::traits::Traits;
 use crate::bitmap::TraitId;
 use crate::model::Millis;
 use crate::model::ShardId;
-use crate::model::time::day_start;
 use crate::store::StoreError;
 use crate::store::state::Part;
 use crate::store::state::PartKind;
@@ -51,11 +50,6 @@ pub(crate) fn load(
     memory.traits = Arc::new(traits);
     let mut sizes = Vec::with_capacity(shards.len());
     for (place, (shard, size)) in memory.shards.iter_mut().zip(shards) {
-        let days = shard.blocks.iter().filter_map(|block| block.columns(TraitId::ANY));
-        let last = days.filter_map(|columns| columns.days().last()).map(|(day, _)| day).max();
-        if let Some(day) = last {
-            memory.latest = memory.latest.max(day_start(day.saturating_add(1)));
-        }
         *place = shard;
         sizes.push(size);
     }

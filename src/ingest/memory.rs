@@ -60,8 +60,6 @@ pub(crate) struct Memory {
     pub(crate) next_trait: u32,
     /// T: every event acknowledged before it is folded.
     pub(crate) true_for: Millis,
-    /// No event is dated later.
-    pub(crate) latest: Millis,
     pub(crate) pending: Pending,
     /// Values of attributes beyond the bound on their names, since the start.
     pub(crate) attributes_dropped: u64,
@@ -104,7 +102,6 @@ impl Memory {
             traits: Arc::default(),
             next_trait: 1,
             true_for: Millis::MIN,
-            latest: Millis::MIN,
             pending: Pending::default(),
             attributes_dropped: 0,
             scratch: Vec::new(),
@@ -133,7 +130,6 @@ impl Memory {
         self.schema.see(&event);
         self.schema.see_attributes(&event);
         let Event { time, attrs, bot, .. } = event;
-        self.latest = self.latest.max(time);
         let shard = &mut self.shards[usize::from(shard)];
         if day_of(time) >= self.first_day {
             shard.facts(ordinal, time, facts);

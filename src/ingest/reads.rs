@@ -160,11 +160,6 @@ impl Engine {
         numbers.next().ok_or_else(|| unreachable!("a thousand numbers were set aside"))
     }
 
-    /// Whether facts may lie ahead of a time: events dated later than that.
-    pub fn has_later_than(&self, time: Millis) -> bool {
-        self.shared.memory.read().latest > time
-    }
-
     /// What stands in the way of taking events, if anything does.
     pub fn trouble(&self) -> Option<String> {
         match self.health() {

@@ -14,6 +14,8 @@ use super::generation::Audience;
 use super::generation::AudienceState;
 use super::generation::Generation;
 use super::registry::Live;
+use crate::bitmap::Snapshot;
+use crate::bitmap::TraitId;
 use crate::ingest::Pin;
 use crate::model::Millis;
 use crate::model::time::minute_start;
@@ -120,10 +122,11 @@ impl Segments {
             position: pin.position,
             whole: is_whole,
             minute: minute_start(now),
+            now,
         };
-        // Facts dated ahead of T are seen when T has come to them, in whatever minute that is.
-        if *last == state && !self.parts.engine.has_later_than(now) {
+        if state.follows(last, &pin.snapshot) {
             self.touch(&pin);
+            *last = state;
             return;
         }
         if self.evaluate(compiled, &pin, now) {
@@ -275,6 +278,24 @@ pub(super) struct Last {
     position: crate::store::journal::Position,
     whole: usize,
     minute: Millis,
+    /// T.
+    now: Millis,
+}
+
+impl Last {
+    /// Whether an evaluation now would find what the last one found.
+    ///
+    /// Windows move at minutes. Within one, time alone changes what is dated between then and now: facts, and
+    /// attributes, whose events are facts too.
+    fn follows(&self, before: &Self, snapshot: &Snapshot) -> bool {
+        let fixed = |state: &Self| (state.version, state.position, state.whole, state.minute);
+        let (from, to) = (before.now.min(self.now), before.now.max(self.now));
+        let mut blocks = snapshot.shards.iter().flatten();
+        fixed(self) == fixed(before)
+            && !blocks.any(|block| {
+                block.columns(TraitId::ANY).is_some_and(|events| events.has_between(from, to))
+            })
+    }
 }
 
 /// The live segments, ready to be compiled with the traits of the moment.

@@ -238,3 +238,33 @@ fn kept_columns_follow_the_journal() {
     }
     rig.engine.stop();
 }
+
+#[test]
+fn an_event_of_the_far_future_costs_no_evaluation_and_one_of_soon_is_seen_in_time() {
+    let rig = Rig::new(&[("buyers", "rule = 'did purchase'")]);
+    rig.clock.0.store(1_700_000_040_000, Ordering::Relaxed);
+    rig.event("1", "purchase", 0);
+    rig.event("2", "purchase", 30_000);
+    rig.event("3", "purchase", 70 * 365 * DAY);
+    rig.engine.start().unwrap();
+    rig.engine.settle(LONG).unwrap();
+    let (mut compiled, mut last) = (None, Last::default());
+    let count = |segments: &Segments| {
+        segments.generation().audiences.get("buyers").and_then(|audience| audience.count)
+    };
+    while count(&rig.segments) != Some(1) {
+        rig.segments.refresh(&mut compiled, &mut last);
+    }
+    let number = rig.segments.generation().number;
+    let mut at = |ahead: Millis| {
+        rig.clock.0.store(1_700_000_040_000 + ahead, Ordering::Relaxed);
+        rig.segments.refresh(&mut compiled, &mut last);
+        let generation = rig.segments.generation();
+        assert_eq!(generation.true_for, 1_700_000_040_000 + ahead);
+        (generation.number == number, count(&rig.segments))
+    };
+    assert_eq!(at(10_000), (true, Some(1)));
+    assert_eq!(at(29_999), (true, Some(1)));
+    assert_eq!(at(30_000), (false, Some(2)));
+    rig.engine.stop();
+}
