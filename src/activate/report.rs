@@ -1,11 +1,9 @@
 //! What a push did, and how destinations stand.
 
 use serde::Serialize;
-use serde::Serializer;
 
 use crate::config::Destination;
 use crate::model::Millis;
-use crate::model::time::format_rfc3339;
 use crate::store::ledger::Target;
 
 /// What one run did for one segment at one destination. Times are RFC 3339.
@@ -18,7 +16,7 @@ pub struct PushReport {
     /// The audience's generation; none where it is not activated, or not whole yet.
     pub generation: Option<u64>,
     /// The time that the audience is true for.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "crate::model::rfc3339::option")]
     pub true_for: Option<Millis>,
     /// Members of the audience.
     pub members: u64,
@@ -53,16 +51,16 @@ pub struct DestinationStatus {
     #[serde(flatten)]
     pub destination: Destination,
     /// When it was last brought up to date, whole or in part.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "crate::model::rfc3339::option")]
     pub last_run: Option<Millis>,
     /// When it was last in step with every segment.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "crate::model::rfc3339::option")]
     pub last_success: Option<Millis>,
     /// When the next run is due.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "crate::model::rfc3339::option")]
     pub next_run: Option<Millis>,
     /// When the oldest batch that waits for its verdict was prepared.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "crate::model::rfc3339::option")]
     pub oldest_pending: Option<Millis>,
     /// What stands in the way of all its segments.
     pub trouble: Option<String>,
@@ -84,7 +82,7 @@ pub struct TargetStatus {
     /// Whether it waits for someone to act, and is not tried again by itself.
     pub parked: bool,
     /// When it is tried again.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "crate::model::rfc3339::option")]
     pub retry_at: Option<Millis>,
 }
 
@@ -110,8 +108,4 @@ impl PushReport {
             trouble: None,
         }
     }
-}
-
-fn rfc3339<S: Serializer>(time: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(format_rfc3339).serialize(serializer)
 }

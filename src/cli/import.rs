@@ -9,6 +9,8 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::model::hex;
+
 use super::client::{Client, escape};
 use super::output::{NO, count, print};
 use super::{Failure, Global};
@@ -226,8 +228,4 @@ fn progress(global: &Global, length: Option<u64>) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

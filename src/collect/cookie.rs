@@ -16,9 +16,9 @@ use subtle::ConstantTimeEq;
 
 use super::secret::Secret;
 use crate::config::Site;
-use crate::ingest::canonical::ids::hex;
 use crate::model::Identifier;
 use crate::model::Namespace;
+use crate::model::hex;
 
 /// 395 days in seconds: browsers cut cookies at 400.
 const MAX_AGE: u32 = 395 * 86_400;

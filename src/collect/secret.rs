@@ -3,10 +3,10 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+
+use crate::store::embedded::write_small_file;
 
 /// 256 random bits. Who knows them can make cookies that count.
 #[derive(Clone)]
@@ -63,15 +63,7 @@ impl Secret {
         }
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(SecretError::NoRandom)?;
-        // Written aside: half a secret must not be found after a crash.
-        let aside = data.join("cookie.key.new");
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&aside).map_err(fail("create", &aside))?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail("write", &aside))?;
-        fs::rename(&aside, &path).map_err(fail("create", &path))?;
-        let directory = fs::File::open(data).and_then(|directory| directory.sync_all());
-        directory.map_err(fail("sync", data))?;
+        write_small_file(&path, &bytes, 0o600).map_err(fail("write", &path))?;
         Ok(Self(bytes))
     }
 

@@ -7,13 +7,14 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use subtle::ConstantTimeEq;
 
 use crate::model::Millis;
+use crate::model::hex;
 use crate::model::time::format_rfc3339;
+use crate::store::embedded::write_small_file;
 
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +65,14 @@ impl Tokens {
     pub(super) fn open(data: &Path) -> io::Result<Self> {
         let path = data.join("token");
         let operator = match fs::read_to_string(&path) {
-            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
-            Ok(_) => make(&path)?,
+            Ok(text) if is_secret(text.trim()) => text.trim().to_owned(),
+            // Nobody was ever given an empty one.
+            Ok(text) if text.trim().is_empty() => make(&path)?,
+            Ok(_) => return Err(malformed(&path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(malformed(&path));
+            }
             Err(error) => return Err(error),
         };
         let file = data.join("tokens.json");
@@ -138,9 +144,7 @@ impl Tokens {
     }
 
     fn save(&self, tokens: &[Token]) -> io::Result<()> {
-        let aside = self.file.with_extension("new");
-        write_private(&aside, &serde_json::to_vec_pretty(tokens)?)?;
-        fs::rename(aside, &self.file)
+        write_small_file(&self.file, &serde_json::to_vec_pretty(tokens)?, 0o600)
     }
 }
 
@@ -148,28 +152,40 @@ fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
 }
 
+/// What every secret begins with, so that one that leaks is recognised.
+const PREFIX: &str = "thr_";
+
 fn secret() -> io::Result<String> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(bytes.iter().fold("thr_".to_owned(), |text, byte| format!("{text}{byte:02x}")))
+    Ok(format!("{PREFIX}{}", hex(&bytes)))
+}
+
+/// Whether a text has the form of a secret made here: half of one is no token.
+fn is_secret(text: &str) -> bool {
+    text.strip_prefix(PREFIX).is_some_and(|digits| {
+        digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 fn make(path: &Path) -> io::Result<String> {
     let secret = secret()?;
-    write_private(path, format!("{secret}\n").as_bytes())?;
+    write_small_file(path, format!("{secret}\n").as_bytes(), 0o600)?;
     Ok(secret)
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+fn malformed(path: &Path) -> io::Error {
+    let path = path.display();
+    io::Error::other(format!(
+        "{path} does not hold a token of this server: restore it, or remove it and the next start makes \
+         another"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_token_opens_until_it_is_revoked() {
@@ -188,5 +204,22 @@ mod tests {
         assert_eq!(again.scope("thr_"), None);
         again.revoke("prometheus").unwrap();
         assert_eq!(Tokens::open(data.path()).unwrap().scope(&secret), None);
+    }
+
+    #[test]
+    fn what_is_no_whole_token_opens_nothing_and_is_told() {
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("token");
+        drop(Tokens::open(data.path()).unwrap());
+        let whole = fs::read_to_string(&file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let upper = whole.to_uppercase();
+        for wrong in ["x", "thr_", &whole[..40], &upper, &format!("{}0", whole.trim())] {
+            fs::write(&file, wrong).unwrap();
+            let error = Tokens::open(data.path()).unwrap_err().to_string();
+            assert!(error.contains("remove it"), "{error}");
+        }
+        fs::write(&file, whole.trim()).unwrap();
+        assert!(Tokens::open(data.path()).is_ok());
     }
 }

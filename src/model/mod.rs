@@ -5,15 +5,18 @@
 pub mod codec;
 pub mod decimal;
 pub mod event;
+pub mod hex;
 pub mod identifier;
 pub mod outcome;
 pub mod record;
+pub mod rfc3339;
 pub mod time;
 pub mod value;
 
 pub use codec::Malformed;
 pub use decimal::{Decimal, Measure};
 pub use event::{Device, Event, Page, Source};
+pub use hex::hex;
 pub use identifier::{Identifier, InvalidIdentifier, Namespace, NamespaceOrder};
 pub use outcome::{FoldOutcome, Outcome};
 pub use record::{Choice, ImportLines, Record, RejectedLine};

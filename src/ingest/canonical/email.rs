@@ -6,7 +6,7 @@
 use sha2::Digest;
 use sha2::Sha256;
 
-use super::ids::hex;
+use crate::model::hex;
 
 /// The hashes of one address.
 #[derive(Debug, Clone, PartialEq, Eq)]

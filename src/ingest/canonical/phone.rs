@@ -9,7 +9,7 @@ use sha1::Sha1;
 use sha2::Digest;
 use sha2::Sha256;
 
-use super::ids::hex;
+use crate::model::hex;
 
 /// The hashes of one number.
 #[derive(Debug, Clone, PartialEq, Eq)]

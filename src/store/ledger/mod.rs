@@ -14,6 +14,7 @@ use std::fmt;
 
 use crate::model::Identifier;
 use crate::model::Millis;
+use crate::model::hex;
 use crate::store::StoreError;
 
 /// How many deliveries are remembered for each destination.
@@ -109,12 +110,12 @@ pub struct Delivery {
     /// How many identifiers it removes.
     pub removes: u64,
     /// When it was prepared; written as RFC 3339.
-    #[serde(with = "rfc3339")]
+    #[serde(with = "crate::model::rfc3339")]
     pub prepared_at: Millis,
     /// What became of it.
     pub state: DeliveryState,
     /// When it was acknowledged or withdrawn; written as RFC 3339.
-    #[serde(with = "rfc3339_option")]
+    #[serde(with = "crate::model::rfc3339::option")]
     pub settled_at: Option<Millis>,
     /// How many attempts failed.
     pub failures: u64,
@@ -201,7 +202,7 @@ impl Batch {
         hash.update(self.seq.to_le_bytes());
         let digest: [u8; 32] = hash.finalize().into();
         // 128 bits: no two batches of one installation will ever meet.
-        BatchId(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        BatchId(hex(&digest[..16]))
     }
 
     /// The record of the batch as it is prepared.
@@ -245,45 +246,5 @@ impl fmt::Display for BatchId {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.segment, self.destination)
-    }
-}
-
-mod rfc3339 {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::model::Millis;
-    use crate::model::time::format_rfc3339;
-    use crate::model::time::parse_rfc3339;
-
-    pub(super) fn serialize<S: Serializer>(time: &Millis, to: S) -> Result<S::Ok, S::Error> {
-        format_rfc3339(*time).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Millis, D::Error> {
-        let text = String::deserialize(from)?;
-        parse_rfc3339(&text).ok_or_else(|| serde::de::Error::custom("expected an RFC 3339 time"))
-    }
-}
-
-mod rfc3339_option {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::model::Millis;
-    use crate::model::time::format_rfc3339;
-    use crate::model::time::parse_rfc3339;
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &Option<Millis>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        time.map(format_rfc3339).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Millis>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
-        let time = parse_rfc3339(&text);
-        Ok(Some(time.ok_or_else(|| serde::de::Error::custom("expected an RFC 3339 time"))?))
     }
 }
