@@ -29,6 +29,9 @@ const BATCH: usize = 200;
 
 /// Arguments of `throng demo`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The demo's data is in the folder `demo` of the data directory, made anew each time."
+)]
 pub(super) struct Demo {
     /// Stops when the table is printed, instead of staying up
     #[arg(long)]
@@ -52,7 +55,8 @@ pub(super) fn run(global: &Global, command: &Demo) -> Result<ExitCode, Failure> 
     } else {
         log();
     }
-    let data = PathBuf::from("data").join("demo");
+    // A folder of its own below the data directory: it is emptied.
+    let data = global.data.clone().unwrap_or_else(|| PathBuf::from("data")).join("demo");
     let config = free_ports(settings(global)?);
     empty(&data)?;
     let destinations = data.join("destinations.toml");
