@@ -11,18 +11,18 @@ use std::time::Duration;
 use std::time::Instant;
 
 use super::cpu::CpuTime;
-use super::shard;
-use super::shard::ShardView;
+use super::images;
+use super::images::ShardView;
 use super::shared::Shared;
 use super::shared::Work;
 use super::traits::Traits;
-use crate::model::Malformed;
 use crate::model::ShardId;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::journal::JournalError;
 use crate::store::state::Images;
 use crate::store::state::PartKind;
+use crate::store::state::damaged;
 
 /// How long the first and the last of many failures wait for the next try.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -160,10 +160,11 @@ fn touched_parts(
     traits: &Traits,
 ) -> Result<BTreeSet<crate::store::state::Part>, StoreError> {
     let mut parts = BTreeSet::new();
-    let mut all = shard::Touched::default();
+    let mut all = images::Touched::default();
     shared.state.load_deltas(shard, &mut |commit, bytes| {
         if commit <= up_to {
-            let of = shard::touched(bytes, &mut parts, |id| traits.is_kept(id)).map_err(damaged)?;
+            let of =
+                images::touched(bytes, &mut parts, |id| traits.is_kept(id)).map_err(damaged)?;
             all.profiles += of.profiles;
             all.dropped |= of.dropped;
         }
@@ -171,13 +172,4 @@ fn touched_parts(
     })?;
     view.touch(all, &mut parts);
     Ok(parts)
-}
-
-/// The error of stored bytes that cannot be read.
-pub(crate) fn damaged(malformed: Malformed) -> StoreError {
-    StoreError::Malformed {
-        what: "the state of the fold".to_owned(),
-        hint: "it is damaged; restore the data directory from a backup".to_owned(),
-        source: Some(Box::new(malformed)),
-    }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::commit::damaged;
 use super::identity::Keys;
 use super::identity::Namespaces;
 use super::memory::Memory;
@@ -22,6 +21,7 @@ use crate::store::state::Part;
 use crate::store::state::PartKind;
 use crate::store::state::Piece;
 use crate::store::state::State;
+use crate::store::state::damaged;
 
 /// The bytes of a shard's deltas and images.
 pub(crate) type Sizes = (u64, u64);

@@ -18,6 +18,7 @@ mod engine;
 mod filling;
 mod fold;
 mod identity;
+mod images;
 mod importer;
 mod load;
 mod memory;

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::commit::damaged;
 use crate::model::Malformed;
 use crate::model::Millis;
 use crate::model::codec::Reader;
@@ -25,6 +24,7 @@ use crate::store::state::SeenChange;
 use crate::store::state::SeenRun;
 use crate::store::state::SeenSet;
 use crate::store::state::State;
+use crate::store::state::damaged;
 
 /// A message id's keyed hash.
 pub(crate) type Hash = [u64; 2];

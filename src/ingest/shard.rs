@@ -3,7 +3,6 @@
 //! Every change goes through here, live and at restart alike, so that what is read back is what was.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -27,12 +26,7 @@ use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::Ordinal;
 use crate::model::Value;
-use crate::model::codec::Reader;
-use crate::model::codec::put_varint;
 use crate::model::time::Day;
-use crate::model::time::day_of;
-use crate::store::state::Part;
-use crate::store::state::PartKind;
 
 /// An identifier as a shard takes it.
 #[derive(Debug, Clone, Copy)]
@@ -69,17 +63,8 @@ impl Dropped {
     }
 }
 
-/// A shard at one commit, to be written as images while it goes on.
-#[derive(Debug, Clone)]
-pub(crate) struct ShardView {
-    pub(crate) blocks: Vec<Arc<Block>>,
-    owners: u32,
-    others: u32,
-    forgotten: Arc<RoaringBitmap>,
-}
-
 /// Reads a packed identifier as a shard takes it.
-fn named<'a>(
+pub(super) fn named<'a>(
     packed: &'a [u8],
     keys: &Keys,
     namespaces: &'a Namespaces,
@@ -95,7 +80,7 @@ fn split(ordinal: Ordinal) -> (usize, u16) {
 }
 
 /// The blocks that profiles lie in, with their places there.
-fn by_block(profiles: &RoaringBitmap) -> BTreeMap<u16, BlockSet> {
+pub(super) fn by_block(profiles: &RoaringBitmap) -> BTreeMap<u16, BlockSet> {
     let mut blocks: BTreeMap<u16, BlockSet> = BTreeMap::new();
     for ordinal in profiles {
         let block = u16::try_from(ordinal / BLOCK).expect("65,536 blocks of 65,536");
@@ -243,16 +228,6 @@ impl Shard {
         self.delta.take()
     }
 
-    /// The shard as it is now, for images.
-    pub(crate) fn view(&self) -> ShardView {
-        ShardView {
-            blocks: self.blocks.clone(),
-            owners: self.dictionary.len(),
-            others: self.dictionary.others(),
-            forgotten: Arc::clone(self.dictionary.forgotten()),
-        }
-    }
-
     /// Does again what a delta says. `keep` tells of which traits facts are wanted.
     pub(crate) fn replay(
         &mut self,
@@ -302,190 +277,5 @@ impl Shard {
             }
             Ok(())
         })
-    }
-
-    /// Reads an image. Of a block, columns come last.
-    pub(crate) fn load(
-        &mut self,
-        part: Part,
-        bytes: &[u8],
-        keys: &Keys,
-        namespaces: &Namespaces,
-    ) -> Result<(), Malformed> {
-        let mut reader = Reader::new(bytes);
-        let block = usize::from(part.block);
-        let first = u32::from(part.block) * BLOCK;
-        match part.kind {
-            PartKind::Owners => {
-                if self.dictionary.len() != first {
-                    return Err(Malformed("a gap among the identifiers"));
-                }
-                while reader.remaining() > 0 {
-                    let packed = packed::take(&mut reader, bytes)?;
-                    let added = if packed == packed::FORGOTTEN {
-                        self.dictionary.insert_forgotten()
-                    } else {
-                        let print = named(packed, keys, namespaces)?.print;
-                        self.dictionary.insert(print, packed).map(|_| ())
-                    };
-                    added.ok_or(Malformed("too many profiles"))?;
-                }
-            }
-            PartKind::Others => {
-                while reader.remaining() > 0 {
-                    let low = u32::try_from(reader.varint()?).ok().filter(|low| *low < BLOCK);
-                    let ordinal = first + low.ok_or(Malformed("an ordinal beyond its block"))?;
-                    if ordinal >= self.dictionary.len() {
-                        return Err(Malformed("an unknown profile"));
-                    }
-                    for _ in 0..reader.length()? {
-                        let packed = packed::take(&mut reader, bytes)?;
-                        self.dictionary.add_other(
-                            ordinal,
-                            named(packed, keys, namespaces)?.print,
-                            packed,
-                        );
-                    }
-                }
-            }
-            PartKind::Profiles => {
-                if self.blocks.len() != block {
-                    return Err(Malformed("a gap among the blocks"));
-                }
-                self.blocks.push(Arc::new(Block::decode_rest(bytes)?));
-            }
-            PartKind::Column { id, day } => {
-                // The block's profiles may all be in deltas, which follow.
-                if block >= self.blocks.len() {
-                    self.blocks.resize_with(block + 1, Arc::default);
-                }
-                Arc::make_mut(&mut self.blocks[block]).decode_day(TraitId(id), day, bytes)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The image of one part as it was when `view` was taken; empty where there is nothing.
-    pub(crate) fn image(&self, view: &ShardView, part: Part) -> Vec<u8> {
-        let mut out = Vec::new();
-        let first = u32::from(part.block) * BLOCK;
-        let past = self.dictionary.past(&view.forgotten, view.others);
-        match part.kind {
-            PartKind::Owners => {
-                for ordinal in first..view.owners.min(first.saturating_add(BLOCK)) {
-                    out.extend_from_slice(past.owner(ordinal));
-                }
-            }
-            PartKind::Others => {
-                for ordinal in first..view.owners.min(first.saturating_add(BLOCK)) {
-                    let others = past.others_of(ordinal);
-                    if !others.is_empty() {
-                        put_varint(&mut out, u64::from(ordinal - first));
-                        put_varint(&mut out, others.len() as u64);
-                        others.iter().for_each(|other| out.extend_from_slice(other));
-                    }
-                }
-            }
-            PartKind::Profiles | PartKind::Column { .. } => out = view.image(part),
-        }
-        out
-    }
-}
-
-impl ShardView {
-    /// The image of a part that needs no dictionary.
-    pub(crate) fn image(&self, part: Part) -> Vec<u8> {
-        let mut out = Vec::new();
-        let Some(block) = self.blocks.get(usize::from(part.block)) else { return out };
-        match part.kind {
-            PartKind::Profiles => block.encode_rest(&mut out),
-            PartKind::Column { id, day } => {
-                if let Some(column) = block.day(TraitId(id), day) {
-                    column.encode(&mut out);
-                }
-            }
-            PartKind::Owners | PartKind::Others => {}
-        }
-        out
-    }
-
-    /// The images of all columns of a trait.
-    pub(crate) fn columns(&self, id: TraitId) -> Vec<(Part, Vec<u8>)> {
-        let mut images = Vec::new();
-        for (number, block) in (0..=u16::MAX).zip(&self.blocks) {
-            for (day, column) in block.columns(id).into_iter().flat_map(TraitColumns::days) {
-                let mut image = Vec::new();
-                column.encode(&mut image);
-                let kind = PartKind::Column { id: id.0, day };
-                images.push((Part { block: number, kind }, image));
-            }
-        }
-        images
-    }
-}
-
-/// Gathers the parts that a delta changes, columns of traits that `keep` refuses left out.
-pub(crate) fn touched(
-    bytes: &[u8],
-    parts: &mut BTreeSet<Part>,
-    keep: impl Fn(TraitId) -> bool,
-) -> Result<Touched, Malformed> {
-    let mut all = Touched::default();
-    delta::read(bytes, |op| {
-        let touch = |parts: &mut BTreeSet<Part>, ordinal: Ordinal, kind| {
-            let block = u16::try_from(ordinal / BLOCK).map_err(|_| Malformed("an ordinal"))?;
-            parts.insert(Part { block, kind });
-            Ok(())
-        };
-        match op {
-            Op::Profile(_) => all.profiles += 1,
-            Op::Other(ordinal, _) => {
-                touch(parts, ordinal, PartKind::Others)?;
-                touch(parts, ordinal, PartKind::Profiles)?;
-            }
-            Op::Facts(ordinal, time, facts) => {
-                for (id, _) in facts.iter().filter(|(id, _)| keep(*id)) {
-                    touch(parts, ordinal, PartKind::Column { id: id.0, day: day_of(time) })?;
-                }
-            }
-            Op::Attribute(ordinal, ..) | Op::Mark(ordinal, ..) => {
-                touch(parts, ordinal, PartKind::Profiles)?
-            }
-            Op::Drop(_) => all.dropped = true,
-            Op::Forget(profiles) => {
-                for block in by_block(&profiles).into_keys() {
-                    for kind in [PartKind::Owners, PartKind::Others, PartKind::Profiles] {
-                        parts.insert(Part { block, kind });
-                    }
-                }
-            }
-        }
-        Ok(())
-    })?;
-    Ok(all)
-}
-
-/// What a delta changes beyond single parts.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Touched {
-    /// How many profiles it added.
-    pub(crate) profiles: u32,
-    /// Whether it dropped days, which attributes of every block feel.
-    pub(crate) dropped: bool,
-}
-
-impl ShardView {
-    /// The parts that new profiles and dropped days change.
-    pub(crate) fn touch(&self, of: Touched, parts: &mut BTreeSet<Part>) {
-        let first_new = self.owners.saturating_sub(of.profiles) / BLOCK;
-        for (number, _) in (0..=u16::MAX).zip(&self.blocks) {
-            if of.profiles > 0 && u32::from(number) >= first_new {
-                parts.insert(Part { block: number, kind: PartKind::Owners });
-                parts.insert(Part { block: number, kind: PartKind::Profiles });
-            }
-            if of.dropped {
-                parts.insert(Part { block: number, kind: PartKind::Profiles });
-            }
-        }
     }
 }

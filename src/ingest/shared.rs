@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use super::identity::Keys;
+use super::images::ShardView;
 use super::memory::Memory;
 use super::seen::Frozen;
 use super::seen::Run;
-use super::shard::ShardView;
 use super::traits::Traits;
 use crate::bitmap::TraitId;
 use crate::metrics::Metrics;

@@ -5,6 +5,7 @@
 //! with the checkpoint, or nothing. What deltas, images and seen sets say is bytes that `ingest` writes and
 //! reads; their form carries [`CONTENT_VERSION`].
 
+use crate::model::Malformed;
 use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::RejectedLine;
@@ -338,6 +339,15 @@ pub type TakePiece<'a> = &'a mut dyn FnMut(Piece<'_>) -> Result<(), StoreError>;
 
 /// Takes numbered contents one by one; an error ends the reading.
 pub type TakeBytes<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), StoreError>;
+
+/// The error of contents that cannot be read back.
+pub fn damaged(malformed: Malformed) -> StoreError {
+    StoreError::Malformed {
+        what: "the state of the fold".to_owned(),
+        hint: "it is damaged; restore the data directory from a backup".to_owned(),
+        source: Some(Box::new(malformed)),
+    }
+}
 
 /// A store of what the fold keeps. Calls block.
 ///
