@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::folder::Files;
-use super::registry::Problem;
-use super::registry::Segment;
+use super::live::Problem;
+use super::live::Segment;
 use crate::plan;
 use crate::rules::Body;
 use crate::rules::Diagnostic;

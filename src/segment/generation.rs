@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::model::Millis;
 use crate::plan::Members;
-use crate::segment::registry::Segment;
+use crate::segment::live::Segment;
 use crate::store::journal::Position;
 
 /// One consistent version of all audiences.

@@ -13,7 +13,7 @@ use super::ask::still_wanted;
 use super::generation::Audience;
 use super::generation::AudienceState;
 use super::generation::Generation;
-use super::registry::Live;
+use super::live::Live;
 use crate::bitmap::Snapshot;
 use crate::bitmap::TraitId;
 use crate::ingest::Pin;
