@@ -126,8 +126,7 @@ async fn serve(
     let run_file = RunFile::new(data);
     let config = Arc::new(options.config);
     let destinations = if options.destinations.is_file() {
-        config::read_destinations(&options.destinations)
-            .with_context(|| options.destinations.display().to_string())?
+        config::read_destinations(&options.destinations)?
     } else {
         Vec::new()
     };

@@ -70,10 +70,9 @@ pub(super) fn settings(global: &Global) -> Result<Config, Failure> {
     };
     let file = config_file(global);
     let told = |error: config::ConfigError| {
-        let place = file.as_deref().map_or_else(|| "settings".into(), |f| f.display().to_string());
         let source =
             std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
-        Failure::Usage(format!("{place}:\n{error}{source}"))
+        Failure::Usage(format!("{error}{source}"))
     };
     config::read(file.as_deref(), &overrides).map_err(told)
 }

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use super::ConfigError;
 use super::Period;
+use super::places::Places;
 use super::read::hint;
 use crate::model::time::MINUTE;
 
@@ -62,9 +63,9 @@ pub fn read_destinations(path: &Path) -> Result<Vec<Destination>, ConfigError> {
             return Err(ConfigError::Unreadable { path: path.display().to_string(), source });
         }
     };
+    let places = Places::of(&path.display().to_string(), &text).map_err(ConfigError::Wrong)?;
     parse(&text).map_err(|problems| {
-        let named = problems.into_iter().map(|problem| format!("{}: {problem}", path.display()));
-        ConfigError::Wrong(named.collect())
+        ConfigError::Wrong(problems.iter().map(|problem| places.tell(problem)).collect())
     })
 }
 

@@ -3,7 +3,9 @@
 //! Values come from the file, then from `THRONG_…` variables, then from `--set`, the later over the
 //! earlier. `config/throng.toml` states every default, and a test holds the two together.
 
+mod address;
 mod destinations;
+mod places;
 mod read;
 mod site;
 mod units;
@@ -18,6 +20,14 @@ pub use units::{ByteSize, InvalidUnit, Period};
 
 use crate::model::Namespace;
 use crate::model::NamespaceOrder;
+use crate::model::time::DAY;
+use crate::model::time::HOUR;
+use crate::model::time::MINUTE;
+use crate::model::time::SECOND;
+
+const MIB: u64 = 1 << 20;
+/// More are a slip of the pen.
+const MOST_THREADS: usize = 1024;
 
 /// All settings of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,10 +63,12 @@ pub struct Config {
 #[serde(default)]
 pub struct Collect {
     /// Address and port; port 0 takes a free one. Default `0.0.0.0:8080`.
+    #[serde(deserialize_with = "address::socket")]
     pub listen: SocketAddr,
     /// Worker threads; 0 means one a core. Default `0`.
     pub workers: usize,
     /// Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count. Default none.
+    #[serde(deserialize_with = "address::list")]
     pub trusted_proxies: Vec<std::net::IpAddr>,
     /// The header in which a proxy tells the visitor's country, for events that state none.
     /// Default none.
@@ -74,6 +86,7 @@ pub struct Collect {
 #[serde(default)]
 pub struct Console {
     /// Address and port; port 0 takes a free one. Default `127.0.0.1:8081`.
+    #[serde(deserialize_with = "address::socket")]
     pub listen: SocketAddr,
     /// Allows an address beyond loopback without TLS. Default `false`.
     pub insecure: bool,
@@ -129,8 +142,8 @@ pub enum Durability {
 pub struct Events {
     /// How far back rules see, in whole days up to `36500d`. Default `90d`.
     pub retention: Period,
-    /// Memory for the message ids of the last 24 hours; older ones are looked up on disk. Default
-    /// `256MiB`.
+    /// Memory for the message ids of the last 24 hours, at least `1MiB`; older ones are looked up on disk.
+    /// Default `256MiB`.
     pub dedup_memory: ByteSize,
 }
 
@@ -154,7 +167,7 @@ pub struct Ingest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Segments {
-    /// How often audiences are evaluated. Default `1s`.
+    /// How often audiences are evaluated, `50ms` to `1h`. Default `1s`.
     pub every: Period,
     /// Threads for evaluation; 0 means one a core. Default `0`.
     pub threads: usize,
@@ -164,9 +177,9 @@ pub struct Segments {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Archive {
-    /// A file is cut when the journal beyond the archive is this large. Default `64MiB`.
+    /// A file is cut when the journal beyond the archive is this large, `64KiB` to `16GiB`. Default `64MiB`.
     pub file_size: ByteSize,
-    /// A file is cut when its oldest event is this old. Default `10m`.
+    /// A file is cut when its oldest event is this old, `1s` to `1d`. Default `10m`.
     pub file_age: Period,
 }
 
@@ -230,19 +243,19 @@ impl Default for Journal {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { retention: Period(90 * crate::model::time::DAY), dedup_memory: ByteSize(256 << 20) }
+        Self { retention: Period(90 * DAY), dedup_memory: ByteSize(256 << 20) }
     }
 }
 
 impl Default for Segments {
     fn default() -> Self {
-        Self { every: Period(crate::model::time::SECOND), threads: 0 }
+        Self { every: Period(SECOND), threads: 0 }
     }
 }
 
 impl Default for Archive {
     fn default() -> Self {
-        Self { file_size: ByteSize(64 << 20), file_age: Period(10 * crate::model::time::MINUTE) }
+        Self { file_size: ByteSize(64 << 20), file_age: Period(10 * MINUTE) }
     }
 }
 
@@ -277,18 +290,25 @@ impl Config {
         if !(1..=4096).contains(&self.shards()) {
             problems.push("store.shards: expected 1 to 4096".to_owned());
         }
-        let day = crate::model::time::DAY;
+        let mut within = |path: &str, fits: bool, expected: &str| {
+            if !fits {
+                problems.push(format!("{path}: expected {expected}"));
+            }
+        };
         let retention = self.events.retention.0;
-        if retention < day || retention > 36_500 * day {
-            problems.push("events.retention: expected 1d to 36500d".to_owned());
-        }
-        if self.segments.every.0 < 50 {
-            problems.push("segments.every: expected 50ms or more".to_owned());
-        }
-        if self.collect.rate_per_address == 0 || self.collect.burst_per_address == 0 {
-            problems
-                .push("collect.rate_per_address and burst_per_address: expected 1 or more".into());
-        }
+        let whole_days = retention % DAY == 0 && (DAY..=36_500 * DAY).contains(&retention);
+        within("events.retention", whole_days, "whole days, 1d to 36500d");
+        within("events.dedup_memory", self.events.dedup_memory.0 >= MIB, "1MiB or more");
+        let every = self.segments.every.0;
+        within("segments.every", (50..=HOUR).contains(&every), "50ms to 1h");
+        let size = self.archive.file_size.0;
+        within("archive.file_size", (MIB / 16..=MIB << 14).contains(&size), "64KiB to 16GiB");
+        let age = self.archive.file_age.0;
+        within("archive.file_age", (SECOND..=DAY).contains(&age), "1s to 1d");
+        within("collect.workers", self.collect.workers <= MOST_THREADS, "0 to 1024");
+        within("segments.threads", self.segments.threads <= MOST_THREADS, "0 to 1024");
+        within("collect.rate_per_address", self.collect.rate_per_address > 0, "1 or more");
+        within("collect.burst_per_address", self.collect.burst_per_address > 0, "1 or more");
         if !self.console.listen.ip().is_loopback() && !self.console.insecure {
             problems.push(format!(
                 "console.listen: {} is beyond loopback and there is no TLS; listen on 127.0.0.1 \

@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::Config;
+use super::places::Places;
 
 /// Why the settings cannot be used: every problem, each with its place.
 #[derive(Debug, thiserror::Error)]
@@ -37,23 +38,22 @@ const NOT_SETTINGS: [&str; 4] = ["THRONG_DATA", "THRONG_SERVER", "THRONG_TOKEN",
 
 /// Reads the settings; without a file the built-in defaults are the ground.
 pub fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ConfigError> {
-    let mut table = match file {
-        None => Table::new(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-                path: path.display().to_string(),
-                source,
-            })?;
-            text.parse::<Table>()
-                .map_err(|error| ConfigError::Wrong(vec![format!("{}: {error}", path.display())]))?
-        }
-    };
+    let (mut table, mut places) = (Table::new(), Places::default());
+    if let Some(path) = file {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: name.clone(), source })?;
+        places = Places::of(&name, &text).map_err(ConfigError::Wrong)?;
+        table =
+            text.parse().map_err(|error| ConfigError::Wrong(vec![format!("{name}: {error}")]))?;
+    }
     let mut problems = Vec::new();
     for (name, value) in &overrides.environment {
         if let Some(key) = name.strip_prefix("THRONG_")
             && !NOT_SETTINGS.contains(&name.as_str())
         {
             let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
+            places.overridden(&path, name);
             put(&mut table, &path, value, name, &mut problems);
         }
     }
@@ -61,62 +61,102 @@ pub fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Config, Config
         match set.split_once('=') {
             Some((key, value)) => {
                 let path: Vec<String> = key.trim().split('.').map(str::to_owned).collect();
+                places.overridden(&path, "--set");
                 put(&mut table, &path, value.trim(), &format!("--set {key}"), &mut problems);
             }
             None => problems.push(format!("--set {set}: expected key=value")),
         }
     }
-    parse(table, problems)
-}
-
-fn parse(table: Table, mut problems: Vec<String>) -> Result<Config, ConfigError> {
-    let mut unknown = Vec::new();
-    // Each table is read alone, so that one wrong value does not hide those of the others.
-    let known = Table::try_from(Config::default()).expect("the defaults are TOML");
-    let mut merged = known.clone();
-    merged.insert("store".into(), with_shards(&known));
-    let mut good = Table::new();
-    for (key, value) in table {
-        if !merged.contains_key(&key) {
-            problems.push(format!("{key}: unknown key{}", hint(&key, merged.keys())));
-            continue;
-        }
-        let mut single = Table::new();
-        single.insert(key.clone(), value);
-        let mut found = Vec::new();
-        let mut track = serde_path_to_error::Track::new();
-        let deserializer =
-            serde_path_to_error::Deserializer::new(Value::Table(single.clone()), &mut track);
-        let read: Result<Config, _> =
-            serde_ignored::deserialize(deserializer, |path| found.push(path.to_string()));
-        match read {
-            Ok(_) => good.extend(single),
-            Err(error) => problems.push(format!("{}: {}", track.path(), error.message())),
-        }
-        unknown.extend(found);
-    }
-    for path in unknown {
-        let path = path.replace(".?", "");
-        let (parent, key) = path.rsplit_once('.').unwrap_or(("", &path));
-        let siblings = lookup(&merged, parent.split('.').next().unwrap_or_default());
-        problems.push(format!("{path}: unknown key{}", hint(key, siblings.iter())));
-    }
-    let config = Config::deserialize(Value::Table(good))
-        .map_err(|error| ConfigError::Wrong(vec![error.message().to_owned()]))?;
-    problems.extend(config.problems());
+    let mut found = Vec::new();
+    let config = parse(table, &mut found);
+    found.extend(config.problems());
+    problems.extend(found.iter().map(|problem| places.tell(problem)));
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
 }
 
-fn with_shards(known: &Table) -> Value {
-    let mut store = known.get("store").and_then(Value::as_table).cloned().unwrap_or_default();
-    store.insert("shards".into(), Value::Integer(16));
-    Value::Table(store)
+/// The settings of a table, without those that cannot be read: what is wrong with each is told.
+fn parse(table: Table, problems: &mut Vec<String>) -> Config {
+    let known = Table::try_from(Config::default()).expect("the defaults are TOML");
+    let mut good = Table::new();
+    for (key, value) in table {
+        match (known.get(&key), value) {
+            (None, _) => problems.push(format!("{key}: unknown key{}", hint(&key, known.keys()))),
+            (Some(Value::Array(_)), Value::Array(items)) => {
+                let sites = items.into_iter().enumerate();
+                let sites = sites.filter_map(|(at, site)| read_site(at, site, &known, problems));
+                good.insert(key, Value::Array(sites.collect()));
+            }
+            (Some(Value::Array(_)), _) => problems.push(format!("{key}: expected [[{key}]]")),
+            (Some(_), Value::Table(section)) => {
+                let mut kept = Table::new();
+                for (inner, value) in section {
+                    let path = format!("{key}.{inner}");
+                    let single = Table::from_iter([(inner.clone(), value.clone())]);
+                    let single = Table::from_iter([(key.clone(), Value::Table(single))]);
+                    if is_good(single, &key, &path, &known, problems) {
+                        kept.insert(inner, value);
+                    }
+                }
+                good.insert(key, Value::Table(kept));
+            }
+            (Some(_), _) => problems.push(format!("{key}: expected a table, [{key}]")),
+        }
+    }
+    Config::deserialize(Value::Table(good)).expect("every value of it was read alone")
 }
 
-/// The known keys of a table of the settings.
-fn lookup(known: &Table, key: &str) -> Vec<String> {
+/// What can be read of a site; nothing where that does not say which site it is.
+fn read_site(at: usize, site: Value, known: &Table, problems: &mut Vec<String>) -> Option<Value> {
+    let Value::Table(site) = site else {
+        problems.push(format!("site[{at}]: expected a table, [[site]]"));
+        return None;
+    };
+    if !site.contains_key(KEY) {
+        problems.push(format!("site[{at}].key: missing: what its pages and servers send"));
+    }
+    let mut good = Table::new();
+    for (key, value) in site {
+        // A site has to have a key to be read at all.
+        let mut single = Table::from_iter([(KEY.to_owned(), Value::String(KEY.to_owned()))]);
+        single.insert(key.clone(), value.clone());
+        let single = Value::Array(vec![Value::Table(single)]);
+        let single = Table::from_iter([("site".to_owned(), single)]);
+        if is_good(single, "site", &format!("site[{at}].{key}"), known, problems) {
+            good.insert(key, value);
+        }
+    }
+    good.contains_key(KEY).then_some(Value::Table(good))
+}
+
+const KEY: &str = "key";
+
+/// Whether a table of one setting can be read; tells it under `path` where not.
+fn is_good(
+    single: Table,
+    section: &str,
+    path: &str,
+    known: &Table,
+    problems: &mut Vec<String>,
+) -> bool {
+    let mut is_unknown = false;
+    let read: Result<Config, _> =
+        serde_ignored::deserialize(Value::Table(single), |_| is_unknown = true);
+    if let Err(error) = &read {
+        problems.push(format!("{path}: {}", plain(error.message())));
+    }
+    if is_unknown {
+        let key = path.rsplit_once('.').map_or(path, |(_, key)| key);
+        let siblings = siblings(known, section);
+        problems.push(format!("{path}: unknown key{}", hint(key, siblings.iter())));
+    }
+    read.is_ok() && !is_unknown
+}
+
+/// The known keys of a section of the settings.
+fn siblings(known: &Table, key: &str) -> Vec<String> {
     let optional: &[&str] = match key {
         "collect" => &["country_header"],
+        "store" => &["shards"],
         "site" => &["country", "cookie_domain", "trusted"],
         _ => &[],
     };
@@ -137,6 +177,25 @@ pub(super) fn hint<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> St
         .filter(|(distance, _)| *distance <= 3)
         .map(|(_, name)| format!("; did you mean `{name}`?"))
         .unwrap_or_default()
+}
+
+/// A message without the names of Rust's types.
+fn plain(message: &str) -> String {
+    let words = [
+        ("usize", "a whole number"),
+        ("u64", "a whole number"),
+        ("u32", "a whole number"),
+        ("u16", "a whole number from 0 to 65535"),
+        ("a sequence", "a list"),
+        ("a boolean", "true or false"),
+    ];
+    let known = words.iter().find_map(|(type_name, word)| {
+        Some(format!(
+            "{}expected {word}",
+            message.strip_suffix(type_name)?.strip_suffix("expected ")?
+        ))
+    });
+    known.unwrap_or_else(|| message.to_owned())
 }
 
 /// Puts a value at a path, as TOML where it is TOML, else as a string.

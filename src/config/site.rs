@@ -27,7 +27,11 @@ pub struct Site {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_domain: Option<String>,
     /// Addresses that no rate limit applies to. Default none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "super::address::list"
+    )]
     pub trusted: Vec<std::net::IpAddr>,
 }
 

@@ -46,25 +46,53 @@ fn later_sources_go_over_earlier_ones() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
-    let error = read_text(
-        "[colect]\nlisten = 1\n[collect]\nlisten = \"nowhere\"\n[journal]\ndurabilty = \"disk\"\n\
-         [events]\nretention = \"1y\"\n[console]\nlisten = \"0.0.0.0:1\"\n\
-         [[site]]\nkey = \"a b\"\nconsent = \"opt_in\"\norigin = []\n",
-        &[],
-        &[],
-    )
-    .unwrap_err();
+fn all_problems_are_told_at_once_each_with_its_place() {
+    let text = "[colect]\nlisten = 1\n[collect]\nlisten = \"nowhere\"\nworkers = -1\ntrusted_proxies = [\"x\"]\n\
+                [journal]\ndurabilty = \"disk\"\n[events]\nretention = \"1y\"\n\
+                [console]\nlisten = \"0.0.0.0:1\"\n\
+                [[site]]\nkey = \"a b\"\nconsent = \"opt_in\"\norigin = []\n[[site]]\nconsent = \"maybe\"\n";
+    let environment = [("THRONG_ARCHIVE__FILE_AGE", "ever")];
+    let error = read_text(text, &["segments.every=0s", "sites.key=x"], &environment).unwrap_err();
+    let mut lines: Vec<&str> = error.lines().collect();
     for part in [
-        "colect: unknown key; did you mean `collect`?",
-        "collect.listen: ",
-        "durabilty: unknown key; did you mean `durability`?",
-        "events.retention: expected a period",
-        "console.listen: 0.0.0.0:1 is beyond loopback",
-        "origin: unknown key; did you mean `origins`?",
-        "site[0].key: expected",
+        ":1: colect: unknown key; did you mean `collect`?",
+        ":4: collect.listen: expected an address and a port, such as 127.0.0.1:8080",
+        ":5: collect.workers: invalid value: integer `-1`, expected a whole number",
+        ":6: collect.trusted_proxies: \"x\": expected an address, such as 10.0.0.7",
+        ":8: journal.durabilty: unknown key; did you mean `durability`?",
+        ":10: events.retention: expected a period",
+        ":12: console.listen: 0.0.0.0:1 is beyond loopback",
+        ":14: site[0].key: expected",
+        ":16: site[0].origin: unknown key; did you mean `origins`?",
+        ":17: site[1].key: missing",
+        ":18: site[1].consent: unknown variant `maybe`",
+        "THRONG_ARCHIVE__FILE_AGE: archive.file_age: expected a period",
+        "--set: segments.every: expected 50ms to 1h",
+        "sites: unknown key; did you mean `site`?",
     ] {
-        assert!(error.contains(part), "{part:?} is not in:\n{error}");
+        let at = lines.iter().position(|line| line.contains(part));
+        lines.remove(at.unwrap_or_else(|| panic!("{part:?} is not in:\n{error}")));
+    }
+    assert!(lines.is_empty(), "told twice, or more than is wrong: {lines:#?}");
+}
+
+#[test]
+fn numbers_have_bounds() {
+    for (set, expected) in [
+        ("events.retention=36h", "events.retention: expected whole days, 1d to 36500d"),
+        ("events.retention=36501d", "events.retention: expected whole days, 1d to 36500d"),
+        ("events.dedup_memory=0", "events.dedup_memory: expected 1MiB or more"),
+        ("archive.file_size=0B", "archive.file_size: expected 64KiB to 16GiB"),
+        ("archive.file_age=0s", "archive.file_age: expected 1s to 1d"),
+        ("segments.every=49ms", "segments.every: expected 50ms to 1h"),
+        ("segments.threads=1025", "segments.threads: expected 0 to 1024"),
+        ("collect.workers=1025", "collect.workers: expected 0 to 1024"),
+        ("collect.rate_per_address=0", "collect.rate_per_address: expected 1 or more"),
+        ("collect.burst_per_address=0", "collect.burst_per_address: expected 1 or more"),
+        ("store.shards=4097", "store.shards: expected 1 to 4096"),
+    ] {
+        let error = read(None, &Overrides { set: vec![set.into()], ..Overrides::default() });
+        assert_eq!(error.unwrap_err().to_string(), format!("--set: {expected}"));
     }
 }
 

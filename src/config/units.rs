@@ -1,5 +1,6 @@
 //! Sizes and periods as people write them: `256MiB`, `90d`, `60s`.
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -24,11 +25,15 @@ const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 const PERIODS: [(&str, Millis); 6] =
     [("ms", 1), ("w", 7 * DAY), ("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND)];
 
+impl ByteSize {
+    const EXPECTED: &str = "a size such as 512KiB, 256MiB or 2GiB";
+}
+
 impl FromStr for ByteSize {
     type Err = InvalidUnit;
 
     fn from_str(text: &str) -> Result<Self, InvalidUnit> {
-        let expected = InvalidUnit("a size such as 512KiB, 256MiB or 2GiB");
+        let expected = InvalidUnit(Self::EXPECTED);
         let (digits, unit) = SIZES
             .iter()
             .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
@@ -84,25 +89,55 @@ impl Period {
     }
 }
 
-macro_rules! as_text {
-    ($type:ty) => {
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
-as_text!(ByteSize);
-as_text!(Period);
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// As text, or as a number of bytes.
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Size;
+
+        impl Visitor<'_> for Size {
+            type Value = ByteSize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(ByteSize::EXPECTED)
+            }
+
+            fn visit_u64<E: Error>(self, count: u64) -> Result<ByteSize, E> {
+                Ok(ByteSize(count))
+            }
+
+            fn visit_i64<E: Error>(self, count: i64) -> Result<ByteSize, E> {
+                u64::try_from(count)
+                    .map(ByteSize)
+                    .map_err(|_| E::custom(InvalidUnit(ByteSize::EXPECTED)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Size)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        text.parse().map_err(Error::custom)
+    }
+}
 
 #[cfg(test)]
 mod tests {
