@@ -106,18 +106,43 @@ impl Choice<'_> {
     fn wrong(&self, context: &plan::Context<'_>) -> BTreeMap<String, String> {
         let set: Vec<&SegmentFile> = self.candidates.values().map(|c| &c.file).collect();
         let mut wrong = BTreeMap::new();
+        let mut doubles = self.doubles();
         for (id, mut diagnostics) in plan::check(&set, context) {
             let candidate = &self.candidates[&id];
             if candidate.frozen {
                 continue;
             }
             diagnostics.extend(self.asks_frozen(candidate));
+            diagnostics.extend(doubles.remove(&id));
             if has_errors(&diagnostics) {
                 let rendered = render(&id, &candidate.text, &diagnostics);
                 wrong.insert(id, rendered);
             }
         }
         wrong
+    }
+
+    /// Edited segments that have the name of another. Of two that nobody edited neither is told.
+    fn doubles(&self) -> BTreeMap<String, Diagnostic> {
+        let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut doubles = BTreeMap::new();
+        for (id, candidate) in &self.candidates {
+            // A file that says no name has its id for one.
+            if candidate.hidden || candidate.file.name == *id {
+                continue;
+            }
+            let first = *names.entry(&candidate.file.name).or_insert(id);
+            if first == id {
+                continue;
+            }
+            let both = [(id.as_str(), first), (first, id.as_str())];
+            if let Some((own, other)) = both.into_iter().find(|(own, _)| self.is_edited(own)) {
+                let message = format!("another segment has this name: {other}.toml");
+                let told = Diagnostic::error("duplicate", None, message);
+                doubles.insert(own.to_owned(), told.with_hint("give one of them another name"));
+            }
+        }
+        doubles
     }
 
     fn asks_frozen(&self, candidate: &Segment) -> Option<Diagnostic> {
@@ -326,6 +351,21 @@ mod tests {
         let (segments, problems) = live(&[a], &good, 90);
         assert_eq!(segments, ["a: rule = 'segment b'", "b hidden: rule = 'did x'"]);
         assert_eq!(problems, wrong(&["a"]));
+    }
+
+    #[test]
+    fn an_edit_that_takes_the_name_of_another_is_undone() {
+        let (a, b) = (("a", "name = 'X'\nrule = 'did x'"), ("b", "rule = 'did y'"));
+        let taken = ("b", "name = 'X'\nrule = 'did y'");
+        let (segments, problems) = live(&[a, taken], &[a, b], 90);
+        assert_eq!(segments[1], "b: rule = 'did y'");
+        assert_eq!(problems, wrong(&["b"]));
+        // Whichever of the two was edited.
+        let (_, problems) = live(&[a, taken], &[("a", "rule = 'did x'"), taken], 90);
+        assert_eq!(problems, wrong(&["a"]));
+        // What was taken so by an earlier version stays.
+        let (segments, problems) = live(&[a, taken], &[a, taken], 90);
+        assert_eq!((segments.len(), problems.len()), (2, 0));
     }
 
     #[test]
