@@ -1,4 +1,4 @@
-//! Segments, and the audiences they hold now.
+//! Audiences: who is in the segments now.
 
 use actix_web::HttpResponse;
 use actix_web::web;
@@ -35,26 +35,6 @@ pub(super) struct List {
 pub(super) struct As {
     #[serde(rename = "as")]
     namespace: String,
-}
-
-/// `GET /api/v1/segments`
-pub(super) async fn segments(services: web::Data<Services>) -> HttpResponse {
-    let live = services.segments.live();
-    let shown: Vec<Value> =
-        live.segments.values().filter(|s| !s.hidden).map(|s| described(s)).collect();
-    HttpResponse::Ok().json(json!({ "segments": shown, "problems": problems(&services) }))
-}
-
-/// `GET /api/v1/segments/{id}`
-pub(super) async fn segment(
-    services: web::Data<Services>,
-    id: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
-    let live = services.segments.live();
-    let segment = live.segments.get(&*id).filter(|s| !s.hidden).ok_or_else(|| unknown(&id))?;
-    let mut shown = described(segment);
-    shown["toml"] = json!(segment.text);
-    Ok(HttpResponse::Ok().json(shown))
 }
 
 /// `GET /api/v1/audiences`
@@ -156,11 +136,11 @@ impl futures_core::Stream for Chunks {
     }
 }
 
-fn unknown(id: &str) -> Problem {
+pub(super) fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("there is no segment {id}"))
 }
 
-fn problems(services: &Services) -> Vec<Value> {
+pub(super) fn problems(services: &Services) -> Vec<Value> {
     let live = services.segments.live();
     let folder = live.folder.iter().map(|trouble| {
         json!({
@@ -182,7 +162,7 @@ fn problems(services: &Services) -> Vec<Value> {
 }
 
 /// What a segment's file says.
-fn described(segment: &Segment) -> Value {
+pub(super) fn described(segment: &Segment) -> Value {
     let file = &segment.file;
     let rule = match &file.body {
         Body::Rule(rule) => crate::rules::print(rule),

@@ -12,6 +12,7 @@ mod letters;
 mod problem;
 mod profiles;
 mod rules;
+mod segments;
 mod tokens;
 
 use actix_web::App;
@@ -115,8 +116,10 @@ fn routes(service: &mut web::ServiceConfig) {
         .route("/metrics", web::get().to(health::metrics))
         .service(
             web::scope("/api/v1")
-                .route("/segments", web::get().to(audiences::segments))
-                .route("/segments/{id}", web::get().to(audiences::segment))
+                .route("/segments", web::get().to(segments::list))
+                .route("/segments/{id}", web::get().to(segments::show))
+                .route("/segments/{id}", web::put().to(segments::put))
+                .route("/segments/{id}", web::delete().to(segments::delete))
                 .route("/audiences", web::get().to(audiences::list))
                 .route("/audiences/{id}", web::get().to(audiences::show))
                 .route("/audiences/{id}/members", web::get().to(audiences::members))

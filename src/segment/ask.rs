@@ -36,9 +36,6 @@ use crate::rules::Level;
 use crate::rules::Rule;
 use crate::rules::has_errors;
 
-/// So many diagnostics are told at most: each shows its line, and a rule may be one long line.
-const MOST_TOLD: usize = 50;
-
 /// A question about a rule.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -137,8 +134,8 @@ impl Segments {
     /// Everything that the author of a rule is told.
     pub fn check(&self, text: &str) -> Vec<Told> {
         let (_, diagnostics) = self.checked(text);
-        let told = diagnostics.iter().map(|diagnostic| Told::new(text, diagnostic));
-        told.take(MOST_TOLD).collect()
+        let told = diagnostics.iter().map(|diagnostic| Told::new("rule", text, diagnostic));
+        told.take(super::MOST_TOLD).collect()
     }
 
     /// Answers a rule.
@@ -295,8 +292,8 @@ impl Segments {
             .iter()
             .filter(|diagnostic| !is_wrong || diagnostic.is_error())
             .filter(|diagnostic| diagnostic.severity != rules::Severity::Note)
-            .map(|diagnostic| Told::new(text, diagnostic))
-            .take(MOST_TOLD)
+            .map(|diagnostic| Told::new("rule", text, diagnostic))
+            .take(super::MOST_TOLD)
             .collect();
         if is_wrong { Err(AskError::Rule(told)) } else { Ok((rule, told)) }
     }

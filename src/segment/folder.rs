@@ -10,6 +10,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::rules::MAX_FILE;
+use crate::store::embedded::remove_small_file;
 use crate::store::embedded::write_small_file;
 
 /// The files of a folder as they are now: stem → text, or why there is none.
@@ -70,10 +71,18 @@ impl Folder {
 
     /// Forgets a segment whose file has gone.
     pub(super) fn forget(&self, id: &str) -> io::Result<()> {
-        match fs::remove_file(self.copies.join(format!("{id}.toml"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_small_file(&self.copies.join(format!("{id}.toml"))).map(|_| ())
+    }
+
+    /// Writes a segment's file, and makes the folder where it is missing.
+    pub(super) fn write(&self, id: &str, text: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.path)?;
+        write_small_file(&self.file(id), text.as_bytes(), 0o644)
+    }
+
+    /// Removes a segment's file.
+    pub(super) fn remove(&self, id: &str) -> io::Result<()> {
+        remove_small_file(&self.file(id)).map(|_| ())
     }
 }
 

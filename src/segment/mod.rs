@@ -8,6 +8,7 @@ mod adhoc;
 mod ask;
 mod choose;
 mod columns;
+mod edit;
 mod fill;
 mod folder;
 mod generation;
@@ -38,6 +39,7 @@ pub use generation::Generation;
 pub use live::Live;
 pub use live::Problem;
 pub use live::Segment;
+pub use registry::EditError;
 pub use registry::Registry;
 pub use scan::ScanError;
 
@@ -52,6 +54,8 @@ use crate::store::journal::Journal;
 
 /// How long a question waits until the fold has come as far as the journal was when it was asked.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// So many diagnostics are told at most: each shows its line, and a rule may be one long line.
+const MOST_TOLD: usize = 50;
 /// How often who waits looks whether the answer is still wanted.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -110,13 +114,13 @@ pub struct Told {
 }
 
 impl Told {
-    fn new(text: &str, diagnostic: &Diagnostic) -> Self {
+    fn new(file: &str, text: &str, diagnostic: &Diagnostic) -> Self {
         Self {
             severity: diagnostic.severity.as_str(),
             code: diagnostic.code,
             message: diagnostic.message.clone(),
             hint: diagnostic.hint.clone(),
-            rendered: crate::rules::render("rule", text, std::slice::from_ref(diagnostic)),
+            rendered: crate::rules::render(file, text, std::slice::from_ref(diagnostic)),
         }
     }
 }

@@ -124,7 +124,6 @@ impl Registry {
             }
         }
         seen.files = Some(files);
-        drop(seen);
         for problem in chosen.problems.iter().filter(|p| !live.problems.contains(p)) {
             tell(problem);
         }
@@ -136,6 +135,43 @@ impl Registry {
             folder: trouble,
         });
         !is_same
+    }
+
+    /// Writes the file of a segment, or removes it where `text` is `None`, if no file becomes wrong by it.
+    /// Returns whether there was one before. It is live with the next [`Registry::scan`].
+    pub(super) fn edit(
+        &self,
+        id: &str,
+        text: Option<&str>,
+        context: &plan::Context<'_>,
+    ) -> Result<bool, EditError> {
+        let seen = self.seen.lock();
+        let mut files = match self.folder.read() {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && seen.good.is_empty() => {
+                Files::new()
+            }
+            Err(error) => return Err(EditError::Folder(error)),
+        };
+        let known = choose(&files, &seen.good, context).problems;
+        let before = match text {
+            Some(text) => files.insert(id.to_owned(), Ok(text.to_owned())),
+            None => files.remove(id),
+        };
+        if before.is_none() && text.is_none() {
+            return Err(EditError::Unknown);
+        }
+        let problems = choose(&files, &seen.good, context).problems.into_iter();
+        let problems: Vec<Problem> = problems.filter(|p| !known.contains(p)).collect();
+        if !problems.is_empty() {
+            return Err(EditError::Conflict(problems));
+        }
+        match text {
+            Some(text) => self.folder.write(id, text),
+            None => self.folder.remove(id),
+        }
+        .map_err(EditError::Folder)?;
+        Ok(before.is_some())
     }
 
     /// Writes the copies that could not be written before.
@@ -166,6 +202,23 @@ impl Registry {
             }
         }
     }
+}
+
+/// Why a segment's file is not written or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// The text has errors.
+    #[error("the segment has errors")]
+    Wrong(Vec<super::Told>),
+    /// With it other files, or this one beside them, would be wrong.
+    #[error("segments would be wrong with it")]
+    Conflict(Vec<Problem>),
+    /// There is no such file.
+    #[error("there is no such segment")]
+    Unknown,
+    /// The folder cannot be read or written.
+    #[error("the folder of segments cannot be read or written: {0}")]
+    Folder(#[source] io::Error),
 }
 
 fn tell(problem: &Problem) {

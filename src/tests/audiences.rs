@@ -67,6 +67,57 @@ fn an_audience_follows_its_events_and_its_file() {
 }
 
 #[test]
+fn a_segment_is_written_and_removed_through_the_api_when_nothing_becomes_wrong() {
+    let server = shop();
+    let file = |id: &str| server.folder().join(format!("segments/{id}.toml"));
+    let put = |id: &str, text: &str| {
+        server.api_send("PUT", &format!("/api/v1/segments/{id}"), text, "application/toml")
+    };
+    let delete =
+        |id: &str| server.api_send("DELETE", &format!("/api/v1/segments/{id}"), "", "text/plain");
+
+    let answer = put("one-timers", "rule = 'count purchase = 1'\n");
+    assert_eq!(
+        (answer.status, answer.json()["id"].as_str()),
+        (201, Some("one-timers")),
+        "{answer:?}"
+    );
+    let shown = server.api("/api/v1/segments/one-timers").json();
+    assert_eq!(shown["toml"], "rule = 'count purchase = 1'\n");
+    assert!(file("one-timers").is_file());
+    let sent = json!({ "toml": "rule = 'count purchse >= 2'\n" }).to_string();
+    let path = "/api/v1/segments/one-timers";
+    let answer = server.api_send("PUT", path, &sent, "application/json");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["diagnostics"][0]["code"], "unknown-event", "{answer:?}");
+
+    let answer = put("one-timers", "rule = 'count purchase ='\n");
+    assert_eq!(
+        (answer.status, answer.json()["diagnostics"][0]["severity"].as_str()),
+        (422, Some("error"))
+    );
+    for id in ["Upper", "..%2Fescaped", "."] {
+        let answer = put(id, "rule = 'everyone'\n");
+        assert!([404, 422].contains(&answer.status), "{id}: {answer:?}");
+    }
+    let files = std::fs::read_dir(server.folder().join("segments")).unwrap().count();
+    assert_eq!(files, 3);
+
+    // Another segment asks it: it can neither go nor become a look-alike.
+    let answer = delete("buyers");
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert!(answer.body.contains("big-spenders"), "{answer:?}");
+    let answer = put("buyers", "[lookalike]\nseed = 'one-timers'\nreach = 0.1\n");
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert!(std::fs::read_to_string(file("buyers")).unwrap().contains("did purchase"));
+    for (id, status) in [("big-spenders", 204), ("buyers", 204), ("buyers", 404)] {
+        assert_eq!(delete(id).status, status, "{id}");
+    }
+    assert!(!file("buyers").exists());
+    assert_eq!(server.api("/api/v1/segments/buyers").status, 404);
+}
+
+#[test]
 fn members_under_what_is_no_namespace_are_refused() {
     let server = shop();
     server.until("the audience is there", || {

@@ -195,6 +195,18 @@ impl Server {
         )
     }
 
+    /// Sends something to the private listener with the operator's token.
+    pub(super) fn api_send(&self, method: &str, path: &str, body: &str, kind: &str) -> Answer {
+        let token = fs::read_to_string(self.data.join("token")).unwrap();
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.console()))
+            .header("Authorization", format!("Bearer {}", token.trim()))
+            .header("Content-Type", kind);
+        let body = body.to_owned();
+        answer(agent().run(request.body(body).unwrap()))
+    }
+
     /// Waits until something is so; says what where it does not become so.
     pub(super) fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let until = Instant::now() + Duration::from_secs(20);

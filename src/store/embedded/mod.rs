@@ -15,6 +15,7 @@ mod state_tables;
 #[cfg(test)]
 pub(crate) mod state_tests;
 
+pub use small_file::remove_small_file;
 pub use small_file::write_small_file;
 pub use state::State;
 

@@ -25,7 +25,20 @@ pub fn write_small_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
-    sync_dir(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    sync_dir(folder_of(path))
+}
+
+/// Removes a file durably; returns whether there was one.
+pub fn remove_small_file(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(folder_of(path)).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -44,5 +57,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(remove_small_file(&path).unwrap());
+        assert!(!remove_small_file(&path).unwrap());
     }
 }

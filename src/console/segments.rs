@@ -1,0 +1,97 @@
+//! Segment files: read, written and removed.
+
+use actix_web::HttpResponse;
+use actix_web::http::header::ContentType;
+use actix_web::web;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::json;
+
+use super::Services;
+use super::audiences::described;
+use super::audiences::problems;
+use super::audiences::unknown;
+use super::problem::Problem;
+use crate::segment::EditError;
+
+/// A segment as JSON, in the form that it is answered in.
+#[derive(Deserialize)]
+struct Sent {
+    toml: String,
+}
+
+/// `GET /api/v1/segments`
+pub(super) async fn list(services: web::Data<Services>) -> HttpResponse {
+    let live = services.segments.live();
+    let shown: Vec<Value> =
+        live.segments.values().filter(|s| !s.hidden).map(|s| described(s)).collect();
+    HttpResponse::Ok().json(json!({ "segments": shown, "problems": problems(&services) }))
+}
+
+/// `GET /api/v1/segments/{id}`
+pub(super) async fn show(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let live = services.segments.live();
+    let segment = live.segments.get(&*id).filter(|s| !s.hidden).ok_or_else(|| unknown(&id))?;
+    let mut shown = described(segment);
+    shown["toml"] = json!(segment.text);
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+/// `PUT /api/v1/segments/{id}`: the file as TOML, or as JSON with its text under `toml`. It is live when
+/// answered.
+pub(super) async fn put(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+    kind: web::Header<ContentType>,
+    body: web::Bytes,
+) -> Result<HttpResponse, Problem> {
+    let id = id.into_inner();
+    let text = if kind.0.0.essence_str() == "application/json" {
+        let sent: Sent = serde_json::from_slice(&body)
+            .map_err(|error| Problem::bad_request(error.to_string()))?;
+        sent.toml
+    } else {
+        let text = String::from_utf8(body.to_vec());
+        text.map_err(|_| Problem::bad_request("expected TOML in UTF-8"))?
+    };
+    let name = id.clone();
+    let (told, was_there) = web::block(move || services.segments.put(&name, &text))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(|error| problem(error, &id))?;
+    let mut response = if was_there { HttpResponse::Ok() } else { HttpResponse::Created() };
+    Ok(response.json(json!({ "id": id, "diagnostics": told })))
+}
+
+/// `DELETE /api/v1/segments/{id}`
+pub(super) async fn delete(
+    services: web::Data<Services>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let id = id.into_inner();
+    let name = id.clone();
+    web::block(move || services.segments.delete(&name))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(|error| problem(error, &id))?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn problem(error: EditError, id: &str) -> Problem {
+    match error {
+        EditError::Wrong(told) => {
+            let text: Vec<&str> = told.iter().map(|told| told.rendered.trim_end()).collect();
+            let detail = text.join("\n");
+            Problem::diagnostics(detail, serde_json::to_value(&told).unwrap_or(Value::Null))
+        }
+        EditError::Conflict(problems) => {
+            let text: Vec<&str> = problems.iter().map(|p| p.rendered.trim_end()).collect();
+            Problem::conflict(text.join("\n"))
+        }
+        EditError::Unknown => unknown(id),
+        EditError::Folder(_) => Problem::unavailable(error.to_string()),
+    }
+}
