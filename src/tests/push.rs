@@ -98,3 +98,44 @@ fn a_destination_follows_its_audience() {
     assert!(held(&folder).is_empty(), "a segment that is gone holds nothing anywhere");
     assert!(server.ok(&["destination", "list"]).contains("files"));
 }
+
+#[test]
+fn a_folder_that_is_gone_or_a_retention_too_short_empties_no_destination() {
+    let mut server = start();
+    let folder = server.folder().join("pushed").join("buyers");
+    purchase(&server, "1", 2);
+    purchase(&server, "2", 2);
+    push(&server);
+    let full = held(&folder);
+    assert_eq!(full.len(), 3);
+
+    // Started with a folder that is not there, as by a slip of the pen.
+    let (segments, aside) = (server.folder().join("segments"), server.folder().join("aside"));
+    assert!(server.stop());
+    fs::rename(&segments, &aside).unwrap();
+    server.run();
+    assert_eq!(push(&server)["removes"], 0);
+    assert!(server.api("/api/v1/audiences").body.contains("cannot be read"));
+    assert_eq!(held(&folder), full);
+    fs::rename(&aside, &segments).unwrap();
+    server.until("the folder is read again", || {
+        !server.api("/api/v1/audiences").body.contains("cannot be read")
+    });
+
+    // Nobody touches the file, and it reaches too far back all at once.
+    server.write_segment("buyers", &SEGMENT.replace("in 1h", "in 60d"));
+    server.until("the longer window is live", || {
+        server.api("/api/v1/segments/buyers").body.contains("60d")
+    });
+    push(&server);
+    assert!(server.stop());
+    let settings = server.folder().join("throng.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, format!("[events]\nretention = \"30d\"\n{text}")).unwrap();
+    server.run();
+    let output = server.throng(&["destination", "push", "files", "--json"]).stdout;
+    let report = serde_json::from_slice::<Value>(&output).unwrap()[0].clone();
+    assert_eq!((&report["removes"], &report["held"]), (&json!(0), &json!(3)), "{report}");
+    assert_eq!(held(&folder), full);
+    assert!(server.api("/api/v1/audiences").body.contains(r#""frozen":true"#));
+}
