@@ -242,8 +242,10 @@ pub(super) fn frozen_text(id: &str) -> String {
     format!("the segment `{id}` is wrong and stands still, so it cannot be asked")
 }
 
+/// The errors as text: of what is not live nobody needs to know how it could be better.
 fn render(id: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
-    crate::rules::render(&format!("{id}.toml"), text, diagnostics)
+    let errors: Vec<Diagnostic> = diagnostics.iter().filter(|d| d.is_error()).cloned().collect();
+    crate::rules::render(&format!("{id}.toml"), text, &errors)
 }
 
 #[cfg(test)]
