@@ -61,7 +61,12 @@ fn list(global: &Global, client: &Client) -> Result<(), Failure> {
     }
     let audiences = answer["audiences"].as_array().cloned().unwrap_or_default();
     if audiences.is_empty() {
-        return print("no segments yet; put a file such as segments/buyers.toml beside the server");
+        let wrong = answer["problems"].as_array().is_some_and(|problems| !problems.is_empty());
+        return print(if wrong {
+            "no segment without a mistake yet"
+        } else {
+            "no segments yet; put a file such as segments/buyers.toml beside the server"
+        });
     }
     let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
     let rows = audiences.iter().map(|audience| {

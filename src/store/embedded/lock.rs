@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another server has it.
-    #[error("another server ({holder}) has this data directory: {}", .dir.display())]
+    #[error("another server ({holder}) has the data directory {}: stop it, or start this one with another `--data`", .dir.display())]
     Held {
         /// The directory.
         dir: PathBuf,
