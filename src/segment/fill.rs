@@ -52,8 +52,7 @@ impl Fills {
 
 impl Segments {
     /// Sees to it that the traits of all live segments are folded, and are filled where they are new.
-    /// Returns how many are whole.
-    pub(super) fn keep_traits(&self, compiled: &Compiled) -> usize {
+    pub(super) fn keep_traits(&self, compiled: &Compiled) {
         let mut wanted: BTreeMap<String, &TraitSpec> = BTreeMap::new();
         for specs in compiled.traits.values().flatten() {
             for spec in specs {
@@ -67,15 +66,12 @@ impl Segments {
         if !is_same && let Err(error) = self.parts.engine.set_traits(&wanted) {
             tracing::error!(%error, "the traits of the live segments cannot be kept");
         }
-        let traits = self.parts.engine.traits();
-        let unfilled = traits.unfilled().count();
-        let whole = traits.ids().count() - unfilled;
-        if unfilled == 0 {
-            return whole;
+        if self.parts.engine.traits().unfilled().next().is_none() {
+            return;
         }
         let mut running = self.fills.running.lock();
         if running.as_ref().is_some_and(|running| !running.is_done.load(Ordering::Acquire)) {
-            return whole;
+            return;
         }
         let fill = Arc::new(Running { percent: AtomicU8::new(0), is_done: AtomicBool::new(false) });
         *running = Some(fill.clone());
@@ -97,7 +93,6 @@ impl Segments {
         if let Err(error) = spawned {
             tracing::error!(%error, "new traits cannot be filled");
         }
-        whole
     }
 }
 

@@ -110,7 +110,7 @@ impl Segments {
             *compiled = Some(Compiled::new(live));
         }
         let Some(compiled) = compiled else { return };
-        let is_whole = self.keep_traits(compiled);
+        self.keep_traits(compiled);
         let pin = match self.parts.engine.settle(WAIT) {
             Ok(pin) => pin,
             // The fold is behind: what it has is true for an earlier time.
@@ -120,7 +120,8 @@ impl Segments {
         let state = Last {
             version: compiled.live.version,
             position: pin.position,
-            whole: is_whole,
+            // Of the pin: a fill may have ended since the traits were looked after.
+            whole: pin.traits.ids().filter(|id| pin.traits.is_whole(*id)).count(),
             minute: minute_start(now),
             now,
         };
