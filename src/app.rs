@@ -227,17 +227,17 @@ async fn serve(
     let (console_server, console) = console::run(services, data)?;
 
     engine.hold(config.ingest.hold_fold);
-    engine.start().context("cannot start the fold")?;
+    engine.start(&workers).context("cannot start the fold")?;
     let policy =
         archive::Policy { bytes: config.archive.file_size.0, age: config.archive.file_age.0 };
     let archiver =
         Archiver::new(catalog.clone(), journal.clone(), engine.clone(), clock.clone(), policy);
-    let archiver = archive::Worker::start(archiver, Arc::new(metrics.clone()))
+    let archiver = archive::Worker::start(archiver, Arc::new(metrics.clone()), &workers)
         .context("cannot start the archive")?;
     let refreshing = segments.clone();
     let refresher =
         workers.spawn("segments", move || refreshing.run()).context("cannot start the segments")?;
-    let pushing = pusher.spawn().context("cannot start the pushes")?;
+    let pushing = pusher.spawn(&workers).context("cannot start the pushes")?;
 
     let collect_handle = collect_server.handle();
     let console_handle = console_server.handle();

@@ -23,6 +23,7 @@ use crate::config::Destination;
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::net::Clock;
+use crate::net::Workers;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::ledger::Delivery;
@@ -159,7 +160,7 @@ impl Pusher {
     }
 
     /// Starts a thread for each destination.
-    pub fn spawn(self: &Arc<Self>) -> std::io::Result<PushThreads> {
+    pub fn spawn(self: &Arc<Self>, workers: &Workers) -> std::io::Result<PushThreads> {
         match self.astray(false) {
             Ok(astray) => {
                 for report in astray {
@@ -183,7 +184,7 @@ impl Pusher {
         for at in 0..self.lanes.len() {
             let pusher = Arc::clone(self);
             let name = format!("push-{}", self.lanes[at].destination.name);
-            let thread = std::thread::Builder::new().name(name).spawn(move || pusher.keep(at))?;
+            let thread = workers.spawn(name, move || pusher.keep(at))?;
             running.threads.push(thread);
         }
         Ok(running)

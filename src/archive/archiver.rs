@@ -12,6 +12,7 @@ use crate::model::Millis;
 use crate::model::Record;
 use crate::model::time::MINUTE;
 use crate::net::Clock;
+use crate::net::Workers;
 use crate::store::chain;
 use crate::store::journal::Journal;
 use crate::store::journal::Position;
@@ -164,10 +165,14 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the thread.
-    pub fn start(archiver: Archiver, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub fn start(
+        archiver: Archiver,
+        metrics: Arc<Metrics>,
+        workers: &Workers,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || {
+        let thread = workers.spawn("archive", move || {
             give_way();
             follow(archiver, &metrics, &stopped);
         })?;
@@ -188,7 +193,7 @@ impl Drop for Worker {
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take() {
-            // A panic was printed by its own thread.
+            // A panic is known already.
             let _ = thread.join();
         }
     }

@@ -31,6 +31,7 @@ use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::model::time::Day;
 use crate::net::Clock;
+use crate::net::Workers;
 use crate::store::StoreError;
 use crate::store::journal::EventNo;
 use crate::store::journal::Journal;
@@ -135,13 +136,12 @@ impl Engine {
     }
 
     /// Starts folding and committing. A second call does nothing.
-    pub fn start(&self) -> std::io::Result<()> {
+    pub fn start(&self, workers: &Workers) -> std::io::Result<()> {
         let Some((fold, mut committer)) = self.idle.lock().take() else { return Ok(()) };
         let (sender, receiver) = sync_channel(1);
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let commits = thread("commit").spawn(move || committer.run(&receiver))?;
+        let commits = workers.spawn("commit", move || committer.run(&receiver))?;
         let shared = Arc::clone(&self.shared);
-        let folds = thread("fold").spawn(move || run::run(fold, &shared, &sender))?;
+        let folds = workers.spawn("fold", move || run::run(fold, &shared, &sender))?;
         self.threads.lock().extend([folds, commits]);
         Ok(())
     }
@@ -151,9 +151,8 @@ impl Engine {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.changed.notify_all();
         for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the engine ended in a panic");
-            }
+            // A panic is known already.
+            let _ = thread.join();
         }
     }
 

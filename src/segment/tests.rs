@@ -121,7 +121,7 @@ impl Rig {
 fn an_audience_is_evaluated_with_the_traits_of_its_pin() {
     let rig = Rig::new(&[("buyers", "rule = 'did purchase'")]);
     rig.event("1", "purchase", 0);
-    rig.engine.start().unwrap();
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     rig.engine.settle(LONG).unwrap();
     let compiled = Compiled::new(rig.segments.live());
     let specs = compiled.traits["buyers"].as_ref().unwrap();
@@ -138,7 +138,7 @@ fn an_audience_is_evaluated_with_the_traits_of_its_pin() {
 #[test]
 fn a_refresh_that_gave_up_is_tried_again() {
     let rig = Rig::new(&[("buyers", "rule = 'did purchase'")]);
-    rig.engine.start().unwrap();
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     // A trait is missing: it stands for whatever makes an evaluation give up.
     let mut wrong = Compiled::new(rig.segments.live());
     wrong.traits.insert("buyers".into(), Ok(Vec::new()));
@@ -154,7 +154,7 @@ fn a_refresh_that_gave_up_is_tried_again() {
 fn a_segment_that_stands_still_keeps_its_members_and_is_not_asked() {
     let rig = Rig::new(&[("a", "rule = 'segment b'"), ("b", "rule = 'did purchase'")]);
     rig.event("1", "purchase", 0);
-    rig.engine.start().unwrap();
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     rig.engine.settle(LONG).unwrap();
     let (mut compiled, mut last) = (None, Last::default());
     while rig.segments.generation().audiences.get("a").is_none_or(|a| a.count != Some(1)) {
@@ -186,7 +186,7 @@ fn a_question_waits_for_no_other_and_ends_when_nobody_wants_its_answer() {
     let rig = Rig::new(&[]);
     rig.event("1", "purchase", 0);
     rig.event("1", "order", 0);
-    rig.engine.start().unwrap();
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     rig.engine.settle(LONG).unwrap();
     let wanted = AtomicBool::new(false);
     let spec = crate::plan::TraitSpec::parse("did purchase").unwrap();
@@ -222,7 +222,7 @@ fn a_question_that_waits_for_the_fold_ends_when_nobody_wants_its_answer() {
 #[test]
 fn kept_columns_follow_the_journal() {
     let rig = Rig::new(&[]);
-    rig.engine.start().unwrap();
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     let wanted = AtomicBool::new(false);
     // Of two traits, each event brings one further; both are kept at once and alone.
     for (round, rule) in
@@ -246,7 +246,7 @@ fn an_event_of_the_far_future_costs_no_evaluation_and_one_of_soon_is_seen_in_tim
     rig.event("1", "purchase", 0);
     rig.event("2", "purchase", 30_000);
     rig.event("3", "purchase", 70 * 365 * DAY);
-    rig.engine.start().unwrap();
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     rig.engine.settle(LONG).unwrap();
     let (mut compiled, mut last) = (None, Last::default());
     let count = |segments: &Segments| {

@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering;
 use super::rig::*;
 use super::world::*;
 use crate::activate::Verdict;
+use crate::metrics::Metrics;
 use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
+use crate::net::Workers;
 
 #[test]
 fn one_destinations_trouble_is_not_anothers_and_it_is_told() {
@@ -134,7 +136,7 @@ fn a_ledger_that_fails_while_a_retry_is_due_is_asked_again_after_a_pause() {
 fn a_ledger_that_fails_at_the_start_is_counted() {
     let rig = rig(0..6, 0);
     let pusher = Arc::new(rig.start_named(rig.ledger(), &Fuse::new(-1), &[]));
-    drop(pusher.spawn().unwrap());
+    drop(pusher.spawn(&Workers::new(Metrics::new())).unwrap());
     let text = rig.metrics.render();
     assert!(text.contains("throng_store_errors_total{operation=\"ledger\"} 1"), "{text}");
 }
@@ -143,7 +145,7 @@ fn a_ledger_that_fails_at_the_start_is_counted() {
 fn threads_push_and_stop() {
     let rig = rig(0..6, 0);
     let pusher = Arc::new(rig.start(&whole()));
-    let running = pusher.spawn().unwrap();
+    let running = pusher.spawn(&Workers::new(Metrics::new())).unwrap();
     while pusher.status().unwrap()[0].last_success.is_none() {
         std::thread::yield_now();
     }

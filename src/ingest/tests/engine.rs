@@ -15,6 +15,7 @@ use crate::ingest::Health;
 use crate::metrics::Metrics;
 use crate::model::Record;
 use crate::net::Clock;
+use crate::net::Workers;
 use crate::store::embedded::State;
 use crate::store::embedded::state_tests::Faulty;
 use crate::store::journal::Journal;
@@ -31,7 +32,7 @@ fn started_with(world: &World, state: State) -> Arc<Engine> {
         options(),
     )
     .unwrap();
-    engine.start().unwrap();
+    engine.start(&Workers::new(Metrics::new())).unwrap();
     engine
 }
 
