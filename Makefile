@@ -4,9 +4,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test tools rust-tools lint fmt clippy doc unit audit bench soak demo
+.PHONY: test tools rust-tools services lint fmt clippy doc unit audit bench soak demo
 
 VENV := target/venv
+SERVICES := prometheus
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 ROUNDS ?= 200
@@ -21,7 +22,7 @@ test: tools lint unit
 	@echo "== all passed"
 
 tools:
-	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed && $(MAKE) --no-print-directory rust-tools)
+	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed rust-tools services)
 
 rust-tools:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup), then run make again" >&2; exit 1; }
@@ -35,6 +36,13 @@ $(VENV)/installed: loadtest/requirements.txt
 	@python3 -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r loadtest/requirements.txt
 	@touch $@
+
+# Programs that the tests start for themselves. Debian would start them as services too: not here.
+services:
+	@missing=; for program in $(SERVICES); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing; \
+	  else echo "missing:$$missing; install with: sudo apt-get install$$missing" >&2; exit 1; fi; fi
 
 fmt:
 	$(call stage,fmt,cargo fmt --all --check)

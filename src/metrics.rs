@@ -182,7 +182,7 @@ impl Metrics {
         for operation in ["commit", "compact", "archive", "ledger"] {
             self.store_errors.with_label_values(&[operation]);
         }
-        for thread in ["segments", "fill"] {
+        for thread in ["segments", "fill", "fold", "commit", "archive"] {
             self.thread_panics.with_label_values(&[thread]);
         }
         for part in ["columns", "dictionary", "attributes", "dedup"] {

@@ -17,7 +17,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(folder().join(path)).unwrap()
 }
 
-fn dashboards() -> Vec<(PathBuf, Value)> {
+pub(super) fn dashboards() -> Vec<(PathBuf, Value)> {
     let files = fs::read_dir(folder().join("grafana")).unwrap().map(|entry| entry.unwrap().path());
     files
         .map(|path| {
@@ -28,23 +28,40 @@ fn dashboards() -> Vec<(PathBuf, Value)> {
         .collect()
 }
 
+/// The queries of a dashboard's panels.
+pub(super) fn queries(dashboard: &Value) -> Vec<String> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The alerts by name, with what each asks.
+pub(super) fn alerts() -> Vec<(String, String)> {
+    // An expression is one line, or a folded block that ends at the next key.
+    let alert = Regex::new(r"(?s)- alert: (\w+)\n +expr:(?: >-)?(.*?)\n +(?:for|labels):").unwrap();
+    let text = read("prometheus/alerts.yml");
+    let found = alert.captures_iter(&text);
+    found
+        .map(|c| (c[1].to_owned(), c[2].split_whitespace().collect::<Vec<_>>().join(" ")))
+        .collect()
+}
+
+/// The selectors of an expression, without their ranges.
+pub(super) fn selectors(expression: &str) -> Vec<String> {
+    let selector = Regex::new(r"\bthrong_[a-z0-9_]+(?:\{[^}]*\})?").unwrap();
+    selector.find_iter(expression).map(|found| found.as_str().to_owned()).collect()
+}
+
 /// Every expression of every dashboard and alert.
 fn expressions() -> Vec<String> {
     let mut found = Vec::new();
     for (_, dashboard) in dashboards() {
-        for panel in dashboard["panels"].as_array().unwrap() {
-            for target in panel["targets"].as_array().into_iter().flatten() {
-                found.push(target["expr"].as_str().unwrap().to_owned());
-            }
-        }
+        found.extend(queries(&dashboard));
         for variable in dashboard["templating"]["list"].as_array().unwrap() {
             found.extend(variable["query"]["query"].as_str().map(str::to_owned));
         }
     }
-    let alerts = read("prometheus/alerts.yml");
-    // An expression is one line, or a folded block that ends at the next key.
-    let expression = Regex::new(r"(?s)\n +expr:(.*?)\n +(?:for|labels):").unwrap();
-    found.extend(expression.captures_iter(&alerts).map(|c| c[1].to_owned()));
+    found.extend(alerts().into_iter().map(|(_, expression)| expression));
     found
 }
 

@@ -8,6 +8,7 @@ mod dashboards;
 mod disk;
 mod harness;
 mod import;
+mod prometheus;
 mod push;
 mod restart;
 mod tidy;
