@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The layers, from the ground up: a module names only those before it.
 const LAYERS: [&str; 15] = [
@@ -219,5 +220,29 @@ fn the_top_level_is_fixed() {
 fn every_top_level_folder_has_a_readme() {
     for folder in ["segments", "config", "dashboards", "loadtest"] {
         assert!(root().join(folder).join("README.md").is_file(), "{folder}/README.md is missing");
+    }
+}
+
+/// Where systemd is installed, it reads the shipped units without a complaint.
+#[test]
+fn units_are_what_systemd_understands() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/systemd");
+    let copies = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let unit = fs::read_to_string(&path).unwrap();
+        // It asks whether the program is there.
+        assert!(unit.contains("/usr/local/bin/throng serve "), "{path:?}");
+        let unit = unit
+            .replace("/usr/local/bin/throng serve ", &format!("{} serve ", super::harness::THRONG));
+        let copy = copies.path().join(path.file_name().unwrap());
+        fs::write(&copy, unit).unwrap();
+        let Ok(verified) = Command::new("systemd-analyze").arg("verify").arg(&copy).output() else {
+            continue;
+        };
+        let said = String::from_utf8_lossy(&verified.stderr);
+        let name = copy.file_name().unwrap().to_str().unwrap();
+        let about: Vec<&str> = said.lines().filter(|line| line.contains(name)).collect();
+        assert!(about.is_empty(), "{about:?}");
     }
 }
