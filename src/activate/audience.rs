@@ -47,6 +47,10 @@ pub trait Audiences: Send + Sync {
     /// not among them is taken back from its destination, so this is `None` until all are known.
     fn activations(&self) -> Option<Vec<Activation>>;
 
+    /// Whether a segment of this name is there, but what it says is not known: its file is wrong, and there
+    /// is no good version of it. Its destinations keep what they hold, but for who may go to none.
+    fn is_unreadable(&self, segment: &str) -> bool;
+
     /// The newest whole audience of a segment that follows from committed state: of the rule before it
     /// while an edited rule is being filled. Where there is none its destinations keep what they hold, but
     /// for who may go to none.

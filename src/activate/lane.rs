@@ -193,7 +193,14 @@ impl Lane {
         let mut targets: BTreeMap<String, Option<Activation>> = BTreeMap::new();
         for standing in shared.ledger.standings()? {
             if standing.target.destination == *name {
-                targets.insert(standing.target.segment, None);
+                let segment = standing.target.segment;
+                let kept = shared.audiences.is_unreadable(&segment).then(|| Activation {
+                    segment: segment.clone(),
+                    destination: name.clone(),
+                    identifiers: None,
+                    min_size: 0,
+                });
+                targets.insert(segment, kept);
             }
         }
         for activation in activations.into_iter().filter(|one| one.destination == *name) {

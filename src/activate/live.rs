@@ -57,6 +57,12 @@ impl Audiences for LiveAudiences {
         Some(activations)
     }
 
+    fn is_unreadable(&self, segment: &str) -> bool {
+        let live = self.segments.live();
+        !live.segments.contains_key(segment)
+            && live.problems.iter().any(|problem| problem.id == segment)
+    }
+
     fn audience(&self, segment: &str) -> Result<WholeAudience, NoAudience> {
         let generation = self.segments.generation();
         let audience = generation.audiences.get(segment).ok_or(NoAudience::NotWhole)?;

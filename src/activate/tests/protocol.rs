@@ -163,9 +163,16 @@ fn a_segment_that_is_no_longer_activated_is_taken_back() {
     assert!(report.trouble.unwrap().contains("first whole audience"));
     assert_eq!(report.held, 9);
 
+    // Nor while its file cannot be read and there is no good version of it; but opt-outs are removed.
     rig.world().activations.clear();
+    rig.world().unreadable.insert("buyers".into());
+    rig.world().marked = profiles([2]);
     let report = pusher.run_once(None, false).unwrap().remove(0);
-    assert_eq!((report.generation, report.removes, report.held), (None, 9, 0));
+    assert_eq!((report.removes, report.held), (1, 8), "{report:?}");
+    rig.world().unreadable.clear();
+
+    let report = pusher.run_once(None, false).unwrap().remove(0);
+    assert_eq!((report.generation, report.removes, report.held), (None, 8, 0));
     assert_eq!(rig.remote("buyers").len(), 0);
     assert_eq!(pusher.run_once(None, false).unwrap(), []);
 

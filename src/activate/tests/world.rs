@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) members: BTreeMap<String, BTreeSet<(ShardId, Ordinal)>>,
     /// Why there is no audience, while there is none.
     pub(super) missing: Option<NoAudience>,
+    /// Segments whose files are wrong and never were right.
+    pub(super) unreadable: BTreeSet<String>,
     pub(super) marked: BTreeSet<(ShardId, Ordinal)>,
     pub(super) identifiers: BTreeMap<(ShardId, Ordinal), Vec<Identifier>>,
 }
@@ -81,6 +83,10 @@ impl Audiences for Source {
     fn activations(&self) -> Option<Vec<Activation>> {
         let world = self.0.lock();
         world.ready.then(|| world.activations.clone())
+    }
+
+    fn is_unreadable(&self, segment: &str) -> bool {
+        self.0.lock().unreadable.contains(segment)
     }
 
     fn audience(&self, segment: &str) -> Result<WholeAudience, NoAudience> {
