@@ -8,6 +8,8 @@ mod conformance;
 pub mod embedded;
 pub mod journal;
 pub mod ledger;
+pub mod redis;
+mod rows;
 pub mod state;
 
 use std::error::Error;
@@ -44,12 +46,19 @@ pub enum StoreError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Another owner has taken over, or a failover took the store back behind what this owner remembers. What is
+    /// in memory is to be thrown away, and read anew by whoever acquires it next.
+    #[error("{what} is no longer in the hands of this owner: it has to be acquired and read anew")]
+    Fenced {
+        /// The part of the store.
+        what: String,
+    },
 }
 
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Malformed { .. })
+        !matches!(self, Self::Malformed { .. } | Self::Fenced { .. })
     }
 }
 

@@ -10,7 +10,6 @@ pub mod ledger;
 pub mod lock;
 mod small_file;
 mod state;
-mod state_rows;
 mod state_tables;
 #[cfg(test)]
 pub(crate) mod state_tests;

@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::config::Durability;
 use crate::model::Choice;
@@ -20,6 +19,8 @@ use crate::store::journal::Batch;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
 use crate::store::journal::Position;
+use crate::store::journal::conformance;
+use crate::store::journal::conformance::Rig;
 
 use super::EmbeddedJournal;
 use super::Options;
@@ -170,41 +171,29 @@ fn one_file(frames: i64) -> (tempfile::TempDir, PathBuf, Vec<u64>) {
 }
 
 #[test]
-fn what_was_appended_is_read_back_across_files_and_restarts() {
-    let dir = tempfile::tempdir().unwrap();
-    for restart in 0..4 {
-        let (journal, recovery) = open(dir.path());
-        assert_eq!(recovery.records, restart * 30);
-        for i in 0..10 {
-            let number = i64::try_from(restart * 30 + i * 3).unwrap();
-            journal.append(&batch(number..number + 3)).unwrap();
+fn it_keeps_the_contracts_of_the_port() {
+    for durability in [Durability::Disk, Durability::DiskBuffered] {
+        for contract in conformance::ALL {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || {
+                let (journal, _) = EmbeddedJournal::open(dir.path(), options(durability)).unwrap();
+                Arc::new(journal) as Arc<dyn Journal>
+            };
+            contract(&Rig { open: &open, folded: &|_| {} });
         }
-        journal.append(&Batch::new()).unwrap();
-        let expected: Vec<_> = (0..(restart + 1) * 30).map(|n| (n, n.cast_signed())).collect();
-        assert_eq!(read(&journal), expected);
-        assert_eq!(journal.next_record(), (restart + 1) * 30);
     }
-    assert!(files(dir.path(), "log").len() > 3);
 }
 
 #[test]
-fn a_reader_goes_on_from_any_end_of_a_frame_and_follows() {
+fn whole_files_are_released_and_the_last_one_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
-    let ends: Vec<_> = (0..30).map(|number| append(&journal, number)).collect();
-    for (i, end) in ends.iter().enumerate() {
-        let mut reader = journal.reader(Position(*end));
-        let next = reader.next().unwrap();
-        assert_eq!(next.map(|frame| frame.first), (i < 29).then_some(i as u64 + 1));
+    for number in 0..60 {
+        append(&journal, number);
     }
-    let mut reader = journal.reader(journal.end());
-    assert_eq!(reader.next().unwrap(), None);
-    append(&journal, 30);
-    assert_eq!(reader.next().unwrap().unwrap().first, 30);
-    assert!(matches!(
-        journal.reader(Position(journal.end().0 + 1)).next(),
-        Err(JournalError::OutOfRange { .. })
-    ));
+    assert!(files(dir.path(), "log").len() > 3);
+    journal.release(journal.end()).unwrap();
+    assert_eq!(files(dir.path(), "log").len(), 1);
 }
 
 #[test]
@@ -509,113 +498,6 @@ fn a_segment_whose_name_may_not_be_durable_stops_the_journal() {
     drop(journal);
     let (journal, _) = open(dir.path());
     assert_eq!(said(&journal), (0..kept.len() as i64).collect::<Vec<_>>());
-}
-
-#[test]
-fn appending_reading_and_releasing_go_on_beside_each_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = open(dir.path());
-    let frames = 3_000;
-    std::thread::scope(|scope| {
-        let journal = &journal;
-        scope.spawn(move || (0..frames).for_each(|number| assert!(append(journal, number) > 0)));
-        // Each segment holds a few frames, so that reader and release meet at its edge again and again.
-        for _ in 0..2 {
-            scope.spawn(move || {
-                let mut reader = journal.reader(Position(0));
-                let mut seen = 0;
-                while seen < frames {
-                    match reader.next().unwrap() {
-                        Some(frame) => seen += i64::from(frame.count),
-                        None => drop(journal.wait(reader.position(), Duration::from_secs(1))),
-                    }
-                }
-            });
-        }
-        scope.spawn(move || {
-            while journal.next_record() < frames as u64 {
-                journal.release(journal.end()).unwrap();
-            }
-        });
-    });
-    assert!(journal.begin() > Position(0));
-}
-
-#[test]
-fn what_a_reader_has_before_it_is_not_released() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = open(dir.path());
-    for number in 0..60 {
-        append(&journal, number);
-    }
-    let mut reader = journal.reader(Position(0));
-    journal.release(journal.end()).unwrap();
-    let mut seen = 0;
-    while let Some(frame) = reader.next().unwrap() {
-        assert_eq!(frame.first, seen);
-        seen += 1;
-        if seen == 30 {
-            journal.release(journal.end()).unwrap();
-            let begin = journal.begin();
-            assert!(begin > Position(0) && begin < frame.start);
-        }
-    }
-    assert_eq!(seen, 60);
-    drop(reader);
-    journal.release(Position(0)).unwrap();
-    journal.release(journal.end()).unwrap();
-    assert_eq!(files(dir.path(), "log").len(), 1, "the last file stays");
-    assert!(matches!(journal.reader(Position(0)).next(), Err(JournalError::OutOfRange { .. })));
-    let (left, end) = (read(&journal), journal.end());
-    drop(journal);
-    let (journal, _) = open(dir.path());
-    assert_eq!((read(&journal), journal.end(), journal.next_record()), (left, end, 60));
-}
-
-#[test]
-fn appends_of_many_threads_are_read_in_order_and_once() {
-    for durability in [Durability::Disk, Durability::DiskBuffered] {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { segment_bytes: 20_000, ..Options::new(durability) };
-        let (journal, _) = EmbeddedJournal::open(dir.path(), options).unwrap();
-        const THREADS: i64 = 4;
-        const EACH: i64 = 200;
-        let seen = std::thread::scope(|scope| {
-            for thread in 0..THREADS {
-                let journal = &journal;
-                scope.spawn(move || {
-                    for i in 0..EACH {
-                        let number = thread * EACH + i;
-                        let end = journal.append(&batch([number, -number])).unwrap().end;
-                        assert!(journal.end() >= end);
-                    }
-                });
-            }
-            let mut reader = journal.reader(Position(0));
-            let mut seen = Vec::new();
-            while seen.len() < usize::try_from(THREADS * EACH).unwrap() {
-                match reader.next().unwrap() {
-                    Some(frame) => {
-                        assert_eq!(frame.first, seen.len() as u64 * 2);
-                        let (_, bytes) = frame.records().next().unwrap().unwrap();
-                        let Record::Choice(choice) = Record::decode(bytes).unwrap() else {
-                            panic!()
-                        };
-                        seen.push(!choice.received);
-                    }
-                    None => {
-                        journal.wait(reader.position(), Duration::from_secs(60));
-                    }
-                }
-            }
-            seen
-        });
-        for thread in 0..THREADS {
-            let own: Vec<_> = seen.iter().filter(|n| **n / EACH == thread).copied().collect();
-            assert_eq!(own, (thread * EACH..(thread + 1) * EACH).collect::<Vec<_>>());
-        }
-        assert!(!journal.wait(journal.end(), Duration::ZERO));
-    }
 }
 
 /// A small generator, so that a failing seed can be run again.

@@ -1,4 +1,5 @@
-//! The bytes of the rows of `state.redb` that are more than one number. The file's format is their version.
+//! The bytes of rows that are more than one number, the same in every backend of the state. A store's format is
+//! their version.
 
 use crate::model::Malformed;
 use crate::model::RejectedLine;

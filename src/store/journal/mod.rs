@@ -4,6 +4,9 @@
 //! endless log; records are numbered from 0 at its beginning. Frames hold encoded records and no more
 //! than that: what a record says is the fold's business.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +17,7 @@ use crate::model::Malformed;
 use crate::model::Record;
 use crate::model::codec::Reader;
 use crate::model::codec::put_varint;
+use crate::store::StoreError;
 
 /// The most payload that one frame holds; see [`Batch::push`].
 pub const MAX_FRAME: usize = 16 << 20;
@@ -171,7 +175,7 @@ pub trait Journal: Send + Sync {
     /// promises. Blocks. An empty batch writes nothing.
     ///
     /// After an error nothing was appended that anyone was promised; the frame may still be there after
-    /// [`JournalError::Stopped`].
+    /// [`JournalError::Stopped`] and [`JournalError::Store`].
     fn append(&self, batch: &Batch) -> Result<Appended, JournalError>;
 
     /// The end of what was written: every append that returned lies before it.
@@ -265,6 +269,9 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
+    /// The store that holds it did not do it, or did not say so.
+    #[error(transparent)]
+    Store(StoreError),
     /// Durable frames are damaged. The server does not start over them unless told to.
     #[error(
         "the journal is damaged at {}; restore it from a backup, or start with `--salvage` to go on without these records",

@@ -1,0 +1,463 @@
+//! The journal of a lane: a stream, whose entries are frames.
+//!
+//! ```text
+//! throng:{TAG}:ev    stream: entry <end>-<number of the next record> with c(ount) and p(ayload)
+//! throng:{TAG}:log   hash: end, next, begin, released, and a mark for each sender
+//! ```
+//! A position counts the bytes of all payloads before it, so a frame starts where the one before ends, and a
+//! reader notices an entry that is missing. A sender numbers its appends; the mark is the last number taken and
+//! the end it got, so that an append whose answer was lost is not done twice. One append of a sender is on its
+//! way at a time; what comes meanwhile goes together with the next.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use redis::Cmd;
+use redis::Value;
+
+use super::functions;
+use super::keys::Keys;
+use super::link::Link;
+use super::mode::Mode;
+use super::reader::StreamReader;
+use super::reply;
+use crate::store::StoreError;
+use crate::store::chain;
+use crate::store::journal::Appended;
+use crate::store::journal::Batch;
+use crate::store::journal::Journal as Port;
+use crate::store::journal::JournalError;
+use crate::store::journal::JournalReader;
+use crate::store::journal::Position;
+
+/// The journal of one lane.
+#[derive(Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+}
+
+/// The books of a stream: whatever was added is released or held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    /// Frames ever added.
+    pub added: u64,
+    /// Frames folded and given up.
+    pub released: u64,
+    /// Frames that the stream holds, folded or not.
+    pub held: u64,
+}
+
+impl Balance {
+    /// How many frames are gone that nobody gave up: 0, or someone else has deleted them. Below 0 something was
+    /// counted twice.
+    pub fn missing(&self) -> i64 {
+        self.added.cast_signed() - self.released.cast_signed() - self.held.cast_signed()
+    }
+}
+
+pub(super) struct Shared {
+    pub(super) link: Link,
+    pub(super) stream: String,
+    log: String,
+    lane: String,
+    mode: Mode,
+    /// This process among the senders.
+    sender: String,
+    queue: Mutex<Queue>,
+    /// An append has ended.
+    ended: Condvar,
+    known: Mutex<Bounds>,
+    lost: AtomicU64,
+    refused: Mutex<Option<String>>,
+    pub(super) readers: Mutex<Readers>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.stream, self.link)
+    }
+}
+
+/// What is known of where the journal begins and ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bounds {
+    pub(super) begin: u64,
+    pub(super) end: u64,
+    next: u64,
+}
+
+/// Frames on their way.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    next_ticket: u64,
+    /// Whether an append is on its way.
+    led: bool,
+    /// The sender's last number.
+    number: u64,
+    /// The end of the last append that was acknowledged.
+    acknowledged: u64,
+    ended: BTreeMap<u64, Result<u64, JournalError>>,
+}
+
+struct Waiting {
+    ticket: u64,
+    count: String,
+    payload: Vec<u8>,
+}
+
+/// Where readers are, so that nothing before them is given up.
+#[derive(Default)]
+pub(super) struct Readers {
+    next: u64,
+    pub(super) at: BTreeMap<u64, u64>,
+}
+
+impl Readers {
+    pub(super) fn add(&mut self, at: u64) -> u64 {
+        self.next += 1;
+        self.at.insert(self.next, at);
+        self.next
+    }
+}
+
+/// Frames that go in one call take no more than this, unless one alone does.
+const GROUP: usize = 1 << 20;
+/// How long one WAIT waits.
+const WAIT: Duration = Duration::from_millis(500);
+/// How long is asked for what is known well enough.
+const BRIEFLY: Duration = Duration::from_secs(2);
+
+impl Journal {
+    /// Opens the journal of a lane.
+    pub fn open(link: Link, keys: &Keys, tag: &str, mode: Mode) -> Result<Self, StoreError> {
+        let mut sender = [0; 8];
+        getrandom::fill(&mut sender).map_err(|error| StoreError::Unavailable {
+            what: "the system's random numbers".to_owned(),
+            source: Box::new(error),
+        })?;
+        let shared = Shared {
+            stream: keys.lane(tag, "ev"),
+            log: keys.lane(tag, "log"),
+            lane: keys.lane(tag, "lane"),
+            link,
+            mode,
+            // The dot tells that nobody of this name comes back after a restart.
+            sender: format!(".{}", crate::model::hex(&sender)),
+            queue: Mutex::default(),
+            ended: Condvar::new(),
+            known: Mutex::default(),
+            lost: AtomicU64::new(0),
+            refused: Mutex::default(),
+            readers: Mutex::default(),
+        };
+        shared.refresh(None)?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Appends frames in the name of a sender that numbers what it sends, and returns the last one's end. What
+    /// was taken under that number, or a later one, is not taken again.
+    ///
+    /// One call for a sender at a time: a number that is overtaken counts as taken.
+    pub fn ship(
+        &self,
+        sender: &str,
+        number: u64,
+        batches: &[&Batch],
+    ) -> Result<Position, StoreError> {
+        let frames: Vec<_> =
+            batches.iter().map(|batch| (batch.len().to_string(), batch.bytes())).collect();
+        let frames = frames.iter().map(|(count, payload)| (&count[..], *payload));
+        Ok(Position(self.shared.send(sender, number, frames)?.0))
+    }
+
+    /// The books of the stream.
+    pub fn balance(&self) -> Result<Balance, StoreError> {
+        let shared = &self.shared;
+        let call = functions::call("balance", &[&shared.stream, &shared.log], &[]);
+        let answer = shared.link.one(&shared.stream, call)?;
+        let numbers = reply::items(&answer).map(|items| items.iter().map(reply::number));
+        let numbers: Option<Vec<u64>> = numbers.and_then(Iterator::collect);
+        match numbers.as_deref() {
+            Some([added, released, held]) => {
+                Ok(Balance { added: *added, released: *released, held: *held })
+            }
+            _ => Err(shared.link.odd("a balance")),
+        }
+    }
+
+    /// How many bytes of frames that were acknowledged to this process are gone again: a failover lost them, within
+    /// what the mode allows.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Port for Journal {
+    fn append(&self, batch: &Batch) -> Result<Appended, JournalError> {
+        if batch.is_empty() {
+            return Ok(Appended { end: self.end() });
+        }
+        let appended = self.shared.append(batch);
+        if let Err(error) = &appended {
+            *self.shared.refused.lock() = Some(chain(error));
+        }
+        Ok(Appended { end: Position(appended?) })
+    }
+
+    fn end(&self) -> Position {
+        Position(self.shared.bounds().end)
+    }
+
+    fn next_record(&self) -> u64 {
+        self.shared.bounds().next
+    }
+
+    fn begin(&self) -> Position {
+        Position(self.shared.bounds().begin)
+    }
+
+    /// Nothing to do: the checkpoint lies in the same server as the stream, behind it, and is kept or lost with
+    /// what was appended before.
+    fn sync(&self, _to: Position) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let mut refused = self.shared.refused.lock();
+        let why = refused.clone()?;
+        // A call that could write and does not.
+        let call = self.shared.append_call(&self.shared.sender, 0, std::iter::empty());
+        if self.shared.link.one_within(&self.shared.stream, call, Duration::ZERO).is_err() {
+            return Some(why);
+        }
+        *refused = None;
+        None
+    }
+
+    fn reader(&self, from: Position) -> Box<dyn JournalReader> {
+        Box::new(StreamReader::new(self.shared.clone(), from.0))
+    }
+
+    fn wait(&self, past: Position, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if self.end() > past {
+                return true;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return false;
+            }
+            // What this process appends is noticed at once, what others append a little later.
+            let until = deadline.min(now + pause);
+            self.shared.ended.wait_until(&mut self.shared.queue.lock(), until);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    fn release(&self, before: Position) -> Result<(), JournalError> {
+        let shared = &self.shared;
+        // Held throughout: a reader made meanwhile finds its frames, or none of them.
+        let readers = shared.readers.lock();
+        let to = readers.at.values().copied().fold(before.0, u64::min).to_string();
+        loop {
+            let keys = [&shared.stream, &shared.log, &shared.lane];
+            let call = functions::call("release", &keys, &[to.as_bytes()]);
+            if reply::int(&shared.link.one(&shared.stream, call)?) != Some(1) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn append(&self, batch: &Batch) -> Result<u64, JournalError> {
+        let mut queue = self.queue.lock();
+        queue.next_ticket += 1;
+        let ticket = queue.next_ticket;
+        let (count, payload) = (batch.len().to_string(), batch.bytes().to_vec());
+        queue.waiting.push_back(Waiting { ticket, count, payload });
+        loop {
+            if let Some(result) = queue.ended.remove(&ticket) {
+                return result;
+            }
+            if queue.led {
+                self.ended.wait(&mut queue);
+                continue;
+            }
+            queue.led = true;
+            let mut group = Vec::new();
+            let mut bytes = 0;
+            while let Some(next) = queue.waiting.front() {
+                bytes += next.payload.len();
+                if !group.is_empty() && bytes > GROUP {
+                    break;
+                }
+                group.extend(queue.waiting.pop_front());
+            }
+            queue.number += 1;
+            let number = queue.number;
+            drop(queue);
+            let frames = group.iter().map(|waiting| (&waiting.count[..], &waiting.payload[..]));
+            let sent = self.send(&self.sender, number, frames);
+            queue = self.queue.lock();
+            queue.led = false;
+            match sent {
+                Ok((end, _)) => {
+                    let mut at =
+                        end - group.iter().map(|waiting| waiting.payload.len() as u64).sum::<u64>();
+                    self.compare(queue.acknowledged, at);
+                    queue.acknowledged = end;
+                    for waiting in &group {
+                        at += waiting.payload.len() as u64;
+                        queue.ended.insert(waiting.ticket, Ok(at));
+                    }
+                }
+                Err(error) => {
+                    for waiting in &group {
+                        queue.ended.insert(waiting.ticket, Err(told(copy(&error))));
+                    }
+                }
+            }
+            self.ended.notify_all();
+        }
+    }
+
+    /// An append starts where the last one ended, or later; if not, what lay between is lost.
+    fn compare(&self, acknowledged: u64, start: u64) {
+        let lost = acknowledged.saturating_sub(start);
+        if lost > 0 {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+            tracing::error!(
+                stream = self.stream,
+                lost,
+                "acknowledged frames are gone: a failover lost bytes of them"
+            );
+        }
+    }
+
+    fn append_call<'f>(
+        &self,
+        sender: &str,
+        number: u64,
+        frames: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> Cmd {
+        let number = number.to_string();
+        let mut args = vec![sender.as_bytes(), number.as_bytes()];
+        args.extend(frames.flat_map(|(count, payload)| [count.as_bytes(), payload]));
+        functions::call("append", &[&self.stream, &self.log], &args)
+    }
+
+    /// Appends frames and waits for what the mode promises; returns the end and the next record's number.
+    fn send<'f>(
+        &self,
+        sender: &str,
+        number: u64,
+        frames: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> Result<(u64, u64), StoreError> {
+        let call = self.append_call(sender, number, frames);
+        let Mode::Replicated(replicas) = self.mode else {
+            return self.appended(&self.link.one(&self.stream, call)?);
+        };
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(replicas).arg(WAIT.as_millis().to_string());
+        let both = [call, wait];
+        let deadline = Instant::now() + self.link.times().patience;
+        loop {
+            // Again, it writes nothing, and WAIT still asks for all that was written before it.
+            let answers = self.link.run_together(&self.stream, &both)?;
+            let [appended, acknowledged] = &answers[..] else {
+                return Err(self.link.odd("an append"));
+            };
+            let have = reply::number(acknowledged).unwrap_or(0);
+            if have >= u64::from(replicas) {
+                return self.appended(appended);
+            }
+            if Instant::now() >= deadline {
+                return Err(StoreError::Unavailable {
+                    what: format!("{self:?}"),
+                    source: format!("{have} of {replicas} replicas have what was appended").into(),
+                });
+            }
+        }
+    }
+
+    fn appended(&self, answer: &Value) -> Result<(u64, u64), StoreError> {
+        match reply::items(answer) {
+            Some([_, end, next]) => reply::number(end).zip(reply::number(next)),
+            _ => None,
+        }
+        .ok_or_else(|| self.link.odd("an append"))
+        .inspect(|(end, next)| {
+            let mut known = self.known.lock();
+            known.end = known.end.max(*end);
+            known.next = known.next.max(*next);
+        })
+    }
+
+    /// Asks where the journal begins and ends.
+    pub(super) fn refresh(&self, patience: Option<Duration>) -> Result<Bounds, StoreError> {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&self.log).arg(&["end", "next", "begin"]);
+        let patience = patience.unwrap_or(self.link.times().patience);
+        let answer = self.link.one_within(&self.log, cmd, patience)?;
+        let Some([end, next, begin]) = reply::items(&answer) else {
+            return Err(self.link.odd("a journal's end"));
+        };
+        let [end, next, begin] = [end, next, begin].map(|value| reply::number(value).unwrap_or(0));
+        let mut known = self.known.lock();
+        // An answer may be overtaken by a later one.
+        known.end = known.end.max(end);
+        known.next = known.next.max(next);
+        known.begin = known.begin.max(begin);
+        Ok(Bounds { end, next, begin })
+    }
+
+    /// Where the journal begins and ends, as Redis says it or, where it does not answer, as was last known.
+    fn bounds(&self) -> Bounds {
+        self.refresh(Some(BRIEFLY)).unwrap_or_else(|_| *self.known.lock())
+    }
+}
+
+/// The error as often as there are appends that it ends.
+fn copy(error: &StoreError) -> StoreError {
+    let cause = || std::error::Error::source(error).map_or_else(String::new, chain);
+    match error {
+        StoreError::Full { what, .. } => {
+            StoreError::Full { what: what.clone(), source: cause().into() }
+        }
+        StoreError::Unavailable { what, .. } => {
+            StoreError::Unavailable { what: what.clone(), source: cause().into() }
+        }
+        other => {
+            StoreError::Unavailable { what: "the journal".to_owned(), source: chain(other).into() }
+        }
+    }
+}
+
+/// The journal's error for a store's.
+fn told(error: StoreError) -> JournalError {
+    match error {
+        StoreError::Full { .. } => {
+            JournalError::Full(io::Error::new(io::ErrorKind::StorageFull, chain(&error)))
+        }
+        other => JournalError::Store(other),
+    }
+}
+
+impl From<StoreError> for JournalError {
+    fn from(error: StoreError) -> Self {
+        told(error)
+    }
+}

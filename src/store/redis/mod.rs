@@ -1,0 +1,37 @@
+//! The shared backend: many processes on one Redis server (7.0 or later) or one Redis Cluster.
+//!
+//! A **lane** is a set of shards that share one hash tag, one stream of events and one checkpoint; every key
+//! of a lane is `throng:{TAG}:…`, so that it lies on one node and fails over as one. What changes a lane is
+//! one Redis Function of `throng.lua`, which compares before it writes: each may be repeated, and a timeout
+//! is never taken for a failure. Nothing here blocks a connection, and no call writes much more than 1 MiB
+//! but the append of a larger frame.
+
+mod blob;
+mod draft;
+mod functions;
+mod journal;
+mod keys;
+mod lane;
+mod lease;
+mod link;
+mod mode;
+mod page;
+mod reader;
+mod reply;
+mod route;
+mod state;
+mod state_change;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use journal::Balance;
+pub use journal::Journal;
+pub use keys::Keys;
+pub use lane::Lane;
+pub use link::Link;
+pub use link::Times;
+pub use mode::Mode;
+pub use mode::UnknownMode;
+pub use state::State;
+pub use store::Store;

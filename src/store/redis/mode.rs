@@ -1,0 +1,131 @@
+//! What an append to a stream waits for, and whether a server is set up to keep that promise.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::link::Link;
+use super::reply;
+use crate::store::StoreError;
+
+/// How durable an append is when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Redis has it in memory, and on its disk about a second later.
+    Everysec,
+    /// It is on the disk of the primary.
+    Always,
+    /// So many replicas have received it.
+    Replicated(u8),
+}
+
+/// The names as they are configured.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everysec => f.write_str("redis-everysec"),
+            Self::Always => f.write_str("redis-always"),
+            Self::Replicated(replicas) => write!(f, "redis-replicated({replicas})"),
+        }
+    }
+}
+
+/// The text is no mode of Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected `redis-everysec`, `redis-always` or `redis-replicated(1)`, with the number of replicas"
+)]
+pub struct UnknownMode;
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+        match text {
+            "redis-everysec" => Ok(Self::Everysec),
+            "redis-always" => Ok(Self::Always),
+            _ => {
+                let number =
+                    text.strip_prefix("redis-replicated(").and_then(|t| t.strip_suffix(')'));
+                let replicas = number.and_then(|number| number.parse().ok()).filter(|n| *n > 0);
+                replicas.map(Self::Replicated).ok_or(UnknownMode)
+            }
+        }
+    }
+}
+
+impl Mode {
+    /// Compares the mode with the configuration of every primary; says what to change, nothing where all is well.
+    pub fn verify(self, link: &Link) -> Result<Vec<String>, StoreError> {
+        let mut cmd = redis::cmd("CONFIG");
+        cmd.arg("GET");
+        cmd.arg(&["appendonly", "appendfsync", "maxmemory-policy", "min-replicas-to-write"]);
+        let mut advice = Vec::new();
+        for (node, answer) in link.everywhere(&cmd)? {
+            let pairs = reply::pairs(answer).ok_or_else(|| link.odd("a configuration"))?;
+            let is = |name: &str| {
+                let found = pairs.iter().find(|(key, _)| key == name.as_bytes());
+                found
+                    .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+                    .unwrap_or_default()
+            };
+            let mut want = |name: &str, fits: &dyn Fn(&str) -> bool, value: &str, why: &str| {
+                let found = is(name);
+                if !fits(&found) {
+                    advice.push(format!(
+                        "{node}: `{name}` is `{found}`; set `{name} {value}`: {why}"
+                    ));
+                }
+            };
+            want("appendonly", &|v| v == "yes", "yes", "without it a restart forgets everything");
+            want(
+                "maxmemory-policy",
+                &|v| v == "noeviction",
+                "noeviction",
+                "any other deletes what counts",
+            );
+            match self {
+                Self::Everysec => {
+                    let fits = |v: &str| v == "everysec" || v == "always";
+                    want(
+                        "appendfsync",
+                        &fits,
+                        "everysec",
+                        "the mode promises the disk within seconds",
+                    );
+                }
+                Self::Always => {
+                    let why = "the mode promises the disk before the answer";
+                    want("appendfsync", &|v| v == "always", "always", why);
+                }
+                Self::Replicated(replicas) => {
+                    let fits = |v: &str| v == "everysec" || v == "always";
+                    want("appendfsync", &fits, "everysec", "a replica keeps what it has received");
+                    let enough = |v: &str| v.parse().is_ok_and(|n: u64| n >= u64::from(replicas));
+                    want(
+                        "min-replicas-to-write",
+                        &enough,
+                        &replicas.to_string(),
+                        "else a primary that is cut off takes what is lost",
+                    );
+                }
+            }
+        }
+        Ok(advice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_read_as_they_are_shown() {
+        for mode in [Mode::Everysec, Mode::Always, Mode::Replicated(2)] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        for wrong in ["redis", "redis-replicated(0)", "redis-replicated(300)", "redis-replicated2"]
+        {
+            assert_eq!(wrong.parse::<Mode>(), Err(UnknownMode));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a whole store has once: its format, how many shards it has, the key of its hashes, and generations.
+
+use super::functions;
+use super::keys::Keys;
+use super::link::Link;
+use super::reply;
+use crate::store::StoreError;
+use crate::store::rows::Row;
+use crate::store::state::CONTENT_VERSION;
+use crate::store::state::Identity;
+use crate::store::state::damaged;
+
+/// A store in Redis, found or made.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(super) link: Link,
+    pub(super) keys: Keys,
+    pub(super) identity: Identity,
+}
+
+impl Store {
+    /// Opens the store below a prefix, or makes it with `shards` shards and a fresh key. A store that was made
+    /// with another number of shards keeps it: see [`Store::identity`].
+    pub fn open(link: Link, keys: Keys, shards: u16) -> Result<Self, StoreError> {
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|error| StoreError::Unavailable {
+            what: "the system's random numbers".to_owned(),
+            source: Box::new(error),
+        })?;
+        let ours = Identity { shards, key };
+        let at = keys.store("meta");
+        let (format, row) = (format(), ours.row());
+        let args: [&[u8]; 2] = [format.as_bytes(), &row];
+        let answer = link.one(&at, functions::call("found", &[&at], &args))?;
+        let found = reply::items(&answer).unwrap_or_default();
+        let [stored, identity] = found else { return Err(link.odd("the store's identity")) };
+        refuse_other(&link, "the store", reply::text(stored).unwrap_or_default(), &format)?;
+        let identity = reply::bytes(identity).unwrap_or_default();
+        let identity = Identity::read((), identity).map_err(damaged)?;
+        Ok(Self { link, keys, identity })
+    }
+
+    /// What was made with the store.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Sets aside `count` numbers of generations and returns the first. A call whose answer was lost may cost
+    /// numbers; none is given twice.
+    pub(super) fn reserve_generations(&self, count: u64) -> Result<u64, StoreError> {
+        let at = self.keys.store("meta");
+        let mut cmd = redis::cmd("HINCRBY");
+        cmd.arg(&at).arg("generation").arg(count);
+        let last = reply::number(&self.link.one(&at, cmd)?);
+        let last = last.ok_or_else(|| self.link.odd("a generation's number"))?;
+        Ok(last.saturating_sub(count) + 1)
+    }
+}
+
+/// The format of the keys here, and of the contents that others write.
+pub(super) fn format() -> String {
+    format!("throng-redis-1.{CONTENT_VERSION}")
+}
+
+/// Refuses what another version wrote, with the way out.
+pub(super) fn refuse_other(
+    link: &Link,
+    what: &str,
+    found: &str,
+    known: &str,
+) -> Result<(), StoreError> {
+    if found == known {
+        return Ok(());
+    }
+    Err(StoreError::Malformed {
+        what: format!("{what} in {link}"),
+        hint: format!(
+            "its format is `{found}` and this program knows `{known}`; start the version of Throng that wrote it, \
+             or start over below another prefix"
+        ),
+        source: None,
+    })
+}

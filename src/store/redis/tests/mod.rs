@@ -1,0 +1,51 @@
+mod journal;
+mod server;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Keys;
+use super::Lane;
+use super::Link;
+use super::State;
+use super::Store;
+use super::Times;
+use server::fresh_keys;
+use server::shared_cluster;
+use server::shared_server;
+
+/// Times for a machine that does more than one thing.
+fn times() -> Times {
+    Times {
+        connect: Duration::from_secs(5),
+        response: Duration::from_secs(10),
+        patience: Duration::from_secs(60),
+    }
+}
+
+/// A link that gives up soon.
+fn impatient(url: &str) -> Link {
+    let patience = Duration::from_millis(600);
+    Link::open(url, Times { patience, response: patience, ..times() }).unwrap()
+}
+
+/// Both topologies, each with a name for messages.
+fn both() -> [(&'static str, Link); 2] {
+    let open = |url: String| Link::open(&url, times()).unwrap();
+    [("server", open(shared_server().url())), ("cluster", open(shared_cluster().url()))]
+}
+
+const TTL: Duration = Duration::from_secs(600);
+
+/// A store of four shards in one lane, opened by an owner.
+fn own(link: &Link, keys: &Keys, owner: &str) -> (Store, Arc<Lane>) {
+    let store = Store::open(link.clone(), keys.clone(), 4).unwrap();
+    let lane = Lane::acquire(&store, "000", &[0, 1, 2, 3], owner, TTL).unwrap();
+    (store, Arc::new(lane.expect("nobody else has it")))
+}
+
+fn state(link: &Link, keys: &Keys, owner: &str) -> State {
+    let (store, lane) = own(link, keys, owner);
+    State::new(store, lane)
+}
