@@ -5,6 +5,7 @@
 //! a crash at any point leaves either nothing sent or a batch that says what may have been sent.
 //! What is sent, when and how is decided in `activate`.
 
+pub(in crate::store) mod codec;
 #[cfg(test)]
 pub(crate) mod conformance;
 

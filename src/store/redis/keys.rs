@@ -31,6 +31,11 @@ impl Keys {
         self.tagged(&safe(tag), name)
     }
 
+    /// A key of a destination's ledger.
+    pub(super) fn destination(&self, destination: &str, name: &str) -> String {
+        self.tagged(&format!("to.{}", safe(destination)), name)
+    }
+
     fn tagged(&self, tag: &str, name: &str) -> String {
         format!("{}:{{{tag}}}:{name}", self.prefix)
     }
@@ -57,6 +62,7 @@ mod tests {
     fn no_name_ends_the_tag_of_its_key() {
         let keys = Keys::default();
         assert_eq!(keys.lane("017", "ev"), "throng:{017}:ev");
-        assert_eq!(keys.lane("a}b:é", "ev"), "throng:{a%7db%3a%c3%a9}:ev");
+        assert_eq!(keys.destination("a}b:é", "out"), "throng:{to.a%7db%3a%c3%a9}:out");
+        assert_ne!(keys.lane("store", "x"), keys.lane("to.store", "x"));
     }
 }

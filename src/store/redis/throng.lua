@@ -139,6 +139,60 @@ local function balance(keys, args)
   return { text(found['entries-added']), released, text(found['length']) }
 end
 
+-- Writes a batch down under the target's next number.
+-- KEYS destination, outbox · ARGV format, the target's field, its row before and after, the batch's field, its
+-- bytes, its delivery, how many deliveries are kept
+local function prepare(keys, args)
+  local destination = keys[1]
+  local format, row, order = unpack(redis.call('HMGET', destination, 'format', args[2], 'order'))
+  if format and format ~= args[1] then return { 'FORMAT', format } end
+  if row == args[4] then return { 'OK' } end
+  if (row or '') ~= args[3] then return { 'CHANGED' } end
+  order = text((tonumber(order or '0')) + 1)
+  redis.call('HSET', destination, 'format', args[1], 'order', order, args[2], args[4], 'd:' .. order, args[7])
+  redis.call('HDEL', destination, 'd:' .. text(order - args[8]))
+  redis.call('HSET', keys[2], args[5], args[6], 'n:' .. args[5], order)
+  return { 'OK' }
+end
+
+-- Changes what is on record of a delivery whose batch is prepared.
+-- KEYS destination, outbox · ARGV the batch's field, the delivery's, the delivery before and after
+local function note(keys, args)
+  if redis.call('HEXISTS', keys[2], 'n:' .. args[1]) == 0 then return 'OK' end
+  local have = redis.call('HGET', keys[1], args[2])
+  if have and have ~= args[4] then
+    if have ~= args[3] then return 'CHANGED' end
+    redis.call('HSET', keys[1], args[2], args[4])
+  end
+  return 'OK'
+end
+
+-- Settles a batch, or a part of a large one: only the last part takes it out of the outbox.
+-- KEYS destination, outbox, held, unsure · ARGV the batch's field, a token of this settling, whether this part
+-- is the first, whether the last, the delivery's field, the delivery before and after, then what becomes of each
+-- member: s(ure), u(nsure) or g(one), and its bytes
+local function settle(keys, args)
+  local destination, out, held, unsure = unpack(keys)
+  local settling, numbered = 's:' .. args[1], 'n:' .. args[1]
+  local order, token = unpack(redis.call('HMGET', out, numbered, settling))
+  if not order then return 'OK' end
+  if args[3] == '0' and token ~= args[2] then return 'CHANGED' end
+  local delivery = args[4] == '1' and redis.call('HGET', destination, args[5])
+  if delivery and delivery ~= args[6] then return 'CHANGED' end
+  for at = 8, #args do
+    local mark, member = string.sub(args[at], 1, 1), string.sub(args[at], 2)
+    if mark == 'g' then redis.call('ZREM', held, member) else redis.call('ZADD', held, 0, member) end
+    if mark == 'u' then redis.call('SADD', unsure, member) else redis.call('SREM', unsure, member) end
+  end
+  if args[4] == '0' then
+    redis.call('HSET', out, settling, args[2])
+  else
+    redis.call('HDEL', out, args[1], numbered, settling)
+    if delivery then redis.call('HSET', destination, args[5], args[7]) end
+  end
+  return 'OK'
+end
+
 -- What frees memory, or holds on to what is there, works when there is none left.
 local function register(name, callback, flags)
   redis.register_function{ function_name = '@LIBRARY@_' .. name, callback = callback, flags = flags or { } }
@@ -151,3 +205,6 @@ register('commit', commit)
 register('append', append)
 register('release', release, { 'allow-oom' })
 register('balance', balance, { 'no-writes' })
+register('prepare', prepare)
+register('note', note)
+register('settle', settle)

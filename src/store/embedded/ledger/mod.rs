@@ -11,8 +11,6 @@
 //! Target numbers are big-endian in `held`, so that a target's identifiers lie together, in order. A target
 //! is never forgotten, or the names of its batches could come again.
 
-mod codec;
-
 use redb::ReadableTable;
 use redb::TableDefinition;
 use redb::WriteTransaction;
@@ -36,7 +34,9 @@ use crate::store::ledger::Held;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
-use codec::{Posted, TargetRow};
+use crate::store::ledger::codec;
+use crate::store::ledger::codec::Posted;
+use crate::store::ledger::codec::TargetRow;
 
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const TARGETS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("targets");

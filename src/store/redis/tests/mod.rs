@@ -1,4 +1,5 @@
 mod journal;
+mod ledger;
 mod server;
 mod state;
 

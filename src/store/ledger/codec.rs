@@ -1,4 +1,4 @@
-//! The bytes of the ledger's rows.
+//! The bytes of the ledger's rows, the same in every backend.
 
 use crate::model::Identifier;
 use crate::model::Malformed;
@@ -12,29 +12,29 @@ use crate::store::ledger::Delivery;
 
 /// What is kept of a target.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TargetRow {
+pub(in crate::store) struct TargetRow {
     /// The target's short name in other tables.
-    pub(super) number: u32,
+    pub(in crate::store) number: u32,
     /// The generation of its last batch.
-    pub(super) generation: u64,
+    pub(in crate::store) generation: u64,
     /// The number of its last batch in that generation.
-    pub(super) seq: u64,
+    pub(in crate::store) seq: u64,
     /// How many rows it has in `held`.
-    pub(super) held: u64,
+    pub(in crate::store) held: u64,
 }
 
 /// A batch in the outbox; target, generation and seq are in its key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Posted {
+pub(in crate::store) struct Posted {
     /// Its place in the history of deliveries.
-    pub(super) order: u64,
-    pub(super) true_for: Millis,
-    pub(super) prepared_at: Millis,
-    pub(super) changes: Changes,
+    pub(in crate::store) order: u64,
+    pub(in crate::store) true_for: Millis,
+    pub(in crate::store) prepared_at: Millis,
+    pub(in crate::store) changes: Changes,
 }
 
 impl TargetRow {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::store) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for number in [u64::from(self.number), self.generation, self.seq, self.held] {
             put_varint(&mut out, number);
@@ -42,7 +42,7 @@ impl TargetRow {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(in crate::store) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let number = u32::try_from(reader.varint()?).map_err(|_| Malformed("a target's number"))?;
         let row = Self {
@@ -57,7 +57,7 @@ impl TargetRow {
 }
 
 impl Posted {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::store) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_varint(&mut out, self.order);
         put_i64(&mut out, self.true_for);
@@ -71,7 +71,7 @@ impl Posted {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(in crate::store) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let order = reader.varint()?;
         let true_for = reader.i64()?;
@@ -88,14 +88,14 @@ impl Posted {
 
 /// The key of an identifier that a target holds. Neither half has a zero byte, so keys sort as
 /// identifiers do.
-pub(super) fn held_key(number: u32, identifier: &Identifier) -> Vec<u8> {
+pub(in crate::store) fn held_key(number: u32, identifier: &Identifier) -> Vec<u8> {
     let namespace = identifier.namespace.as_str().as_bytes();
     let value = identifier.value().as_bytes();
     [&number.to_be_bytes(), namespace, &[0], value].concat()
 }
 
 /// The first key that a target could have, and the first beyond all of its keys.
-pub(super) fn held_range(number: u32) -> ([u8; 4], [u8; 5]) {
+pub(in crate::store) fn held_range(number: u32) -> ([u8; 4], [u8; 5]) {
     let first = number.to_be_bytes();
     // Namespaces are ASCII: no key goes on with this byte.
     let [a, b, c, d] = first;
@@ -103,21 +103,27 @@ pub(super) fn held_range(number: u32) -> ([u8; 4], [u8; 5]) {
 }
 
 /// The identifier of a key.
-pub(super) fn held_identifier(key: &[u8]) -> Result<Identifier, Malformed> {
+pub(in crate::store) fn held_identifier(key: &[u8]) -> Result<Identifier, Malformed> {
     let wrong = Malformed("a held identifier");
     let (_, rest) = key.split_at_checked(4).ok_or(wrong)?;
-    let text = std::str::from_utf8(rest).map_err(|_| wrong)?;
+    identifier(rest)
+}
+
+/// The identifier of a namespace, a zero byte and a value.
+pub(in crate::store) fn identifier(bytes: &[u8]) -> Result<Identifier, Malformed> {
+    let wrong = Malformed("a held identifier");
+    let text = std::str::from_utf8(bytes).map_err(|_| wrong)?;
     let (namespace, value) = text.split_once('\0').ok_or(wrong)?;
     let namespace = Namespace::new(namespace).map_err(|_| wrong)?;
     Identifier::new(namespace, value).map_err(|_| wrong)
 }
 
 /// The bytes of a delivery on record.
-pub(super) fn delivery_bytes(delivery: &Delivery) -> Vec<u8> {
+pub(in crate::store) fn delivery_bytes(delivery: &Delivery) -> Vec<u8> {
     serde_json::to_vec(delivery).expect("a delivery has no map with other keys than texts")
 }
 
 /// A delivery on record.
-pub(super) fn delivery(bytes: &[u8]) -> Result<Delivery, Malformed> {
+pub(in crate::store) fn delivery(bytes: &[u8]) -> Result<Delivery, Malformed> {
     serde_json::from_slice(bytes).map_err(|_| Malformed("a delivery"))
 }
