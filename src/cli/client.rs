@@ -165,13 +165,17 @@ impl Client {
         Failure::OutOfReach(format!("{} is out of reach: {error}", self.base))
     }
 
-    /// A problem document (RFC 9457) as a failure: its `detail`, or what there is.
     fn refused(&self, answer: &mut ureq::http::Response<ureq::Body>) -> Failure {
-        let status = answer.status();
+        let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string().unwrap_or_default();
         let problem: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let detail = problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or(&text);
-        match status.as_u16() {
+        self.problem(status, &problem, &text)
+    }
+
+    /// A problem document (RFC 9457) as a failure: its `detail`, or what there is.
+    pub(super) fn problem(&self, status: u16, problem: &Value, text: &str) -> Failure {
+        let detail = problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or(text);
+        match status {
             401 | 403 => Failure::OutOfReach(format!(
                 "{}: {detail}; give a token with --token, or --data of the server's directory",
                 self.base

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use super::client::{Client, escape};
@@ -60,50 +61,93 @@ impl Level {
 /// Answers a rule: the number alone, or each member's identifiers.
 pub(super) fn run(global: &Global, command: &Eval) -> Result<ExitCode, Failure> {
     let client = Client::find(global)?;
-    let mut body = json!({
+    let body = json!({
         "rule": command.rule,
         "level": command.level.as_str(),
         "at": global.at,
+        "members": command.members,
+        "progress": true,
     });
-    let Some(namespace) = &command.members else {
-        let answer = client.post_json("/api/v1/eval", &body)?;
-        warn(&answer["diagnostics"]);
-        if global.json {
-            let fields = ["count", "level", "true_for", "at", "took_ms"];
-            let shown: serde_json::Map<String, Value> =
-                fields.map(|field| (field.to_owned(), answer[field].clone())).into_iter().collect();
-            print(&Value::Object(shown).to_string())?;
-        } else {
-            print(&answer["count"].to_string())?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    };
-    body["members"] = json!(namespace);
-    let checked = client.post_json("/api/v1/check", &json!({ "rule": command.rule }))?;
-    warn(&checked["diagnostics"]);
-    let mut out = String::new();
+    let mut progress = Progress::new(global);
+    let mut number = Value::Null;
     let mut members = Vec::new();
+    let mut out = String::new();
     client.lines("/api/v1/eval", Some(&body), |line| {
-        let value: String = serde_json::from_str(line)
-            .map_err(|_| Failure::OutOfReach("the server's answer is no list of members".into()))?;
-        if global.json {
-            members.push(value);
-        } else {
-            out.push_str(&value);
-            out.push('\n');
-            if out.len() > 1 << 16 {
-                print(&out)?;
-                out.clear();
+        let line: Value = serde_json::from_str(line)
+            .map_err(|_| Failure::OutOfReach("the server's answer is not JSON".into()))?;
+        match line {
+            Value::String(value) if global.json => members.push(value),
+            Value::String(value) => {
+                out.push_str(&value);
+                out.push('\n');
+                if out.len() > 1 << 16 {
+                    print(&out)?;
+                    out.clear();
+                }
+            }
+            line if line["problem"].is_object() => {
+                progress.end();
+                let status = line["problem"]["status"].as_u64().unwrap_or_default();
+                let status = u16::try_from(status).unwrap_or_default();
+                return Err(client.problem(status, &line["problem"], "no answer"));
+            }
+            line if line["stage"].is_string() => progress.show(&line),
+            line => {
+                progress.end();
+                warn(&line["diagnostics"]);
+                number = line;
             }
         }
         Ok(())
     })?;
-    if global.json {
-        print(&json!(members).to_string())?;
-    } else if !out.is_empty() {
-        print(&out)?;
+    if number.is_null() {
+        return Err(Failure::OutOfReach("the server's answer broke off".into()));
+    }
+    match (command.members.is_some(), global.json) {
+        (true, true) => print(&json!(members).to_string())?,
+        (true, false) if out.is_empty() => {}
+        (true, false) => print(&out)?,
+        (false, true) => {
+            let fields = ["count", "level", "true_for", "at", "took_ms"];
+            let shown: serde_json::Map<String, Value> =
+                fields.map(|field| (field.to_owned(), number[field].clone())).into_iter().collect();
+            print(&Value::Object(shown).to_string())?;
+        }
+        (false, false) => print(&number["count"].to_string())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How far an answer is, on one line of a terminal.
+struct Progress {
+    is_shown: bool,
+    width: usize,
+}
+
+impl Progress {
+    fn new(global: &Global) -> Self {
+        Self { is_shown: !global.json && std::io::stderr().is_terminal(), width: 0 }
+    }
+
+    fn show(&mut self, line: &Value) {
+        if !self.is_shown {
+            return;
+        }
+        let text = match line["stage"].as_str() {
+            Some("reading") => format!("reading the archive: {} %", line["percent"]),
+            Some("evaluating") => "evaluating".to_owned(),
+            _ => "waiting for the fold".to_owned(),
+        };
+        eprint!("\r{text:<width$}", width = self.width);
+        self.width = text.len();
+    }
+
+    fn end(&mut self) {
+        if self.width > 0 {
+            eprint!("\r{:width$}\r", "", width = self.width);
+            self.width = 0;
+        }
+    }
 }
 
 /// Shows how a rule is answered.

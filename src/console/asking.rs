@@ -3,29 +3,28 @@
 use actix_web::web;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 
 use super::problem::Problem;
 use crate::model::Namespace;
 use crate::segment::AskError;
+use crate::segment::Caller;
 
-/// Set when the caller has gone, so that long work stops.
-struct Cancel(Arc<AtomicBool>);
+/// Says so when the caller has gone, so that long work stops.
+pub(super) struct Waiting(pub(super) Arc<Caller>);
 
-impl Drop for Cancel {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.0.leave();
     }
 }
 
 /// Asks, and tells the question when nobody waits for its answer any more.
 pub(super) async fn ask<T: Send + 'static>(
-    question: impl FnOnce(&AtomicBool) -> Result<T, AskError> + Send + 'static,
+    question: impl FnOnce(&Caller) -> Result<T, AskError> + Send + 'static,
 ) -> Result<T, Problem> {
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let _guard = Cancel(cancelled.clone());
-    let asked = web::block(move || question(&cancelled)).await;
+    let caller = Arc::new(Caller::default());
+    let _waiting = Waiting(caller.clone());
+    let asked = web::block(move || question(&caller)).await;
     Ok(asked.map_err(|error| Problem::internal(&error))??)
 }
 

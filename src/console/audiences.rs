@@ -44,7 +44,7 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, Problem> {
     if asked.settle {
         let blocking = services.clone();
-        ask(move |cancelled| blocking.segments.settle(cancelled)).await?;
+        ask(move |caller| blocking.segments.settle(caller)).await?;
     }
     let generation = services.segments.generation();
     let audiences: Vec<Value> = generation.audiences.values().map(|a| summary(a)).collect();
@@ -97,9 +97,26 @@ pub(super) fn members_answer(
     generation: Option<u64>,
     true_for: Millis,
 ) -> HttpResponse {
-    let (send, receive) = mpsc::channel::<Bytes>(8);
+    let (send, receive) = lines();
+    send_members(services, members, namespace, send);
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type("application/x-ndjson")
+        .insert_header(("Throng-True-For", format_rfc3339(true_for)));
+    if let Some(generation) = generation {
+        response.insert_header(("Throng-Generation", generation.to_string()));
+    }
+    response.streaming(receive)
+}
+
+/// Sends the identifiers of members, each once, in no order, from a thread of its own.
+pub(super) fn send_members(
+    services: &web::Data<Services>,
+    members: Arc<Members>,
+    namespace: Namespace,
+    send: mpsc::Sender<Bytes>,
+) {
     let engine = services.engine.clone();
-    // The channel's bound is what holds the reading back where the caller is slow.
     tokio::task::spawn_blocking(move || {
         let mut lines = String::new();
         let mut gone = false;
@@ -115,20 +132,18 @@ pub(super) fn members_answer(
             let _ = send.blocking_send(Bytes::from(lines));
         }
     });
-    let mut response = HttpResponse::Ok();
-    response
-        .content_type("application/x-ndjson")
-        .insert_header(("Throng-True-For", format_rfc3339(true_for)));
-    if let Some(generation) = generation {
-        response.insert_header(("Throng-Generation", generation.to_string()));
-    }
-    response.streaming(Chunks(receive))
 }
 
-/// What a blocking thread sends, as a body.
-struct Chunks(mpsc::Receiver<Bytes>);
+/// A body that is sent line by line; its bound is what holds the sender back where the caller is slow.
+pub(super) fn lines() -> (mpsc::Sender<Bytes>, Lines) {
+    let (send, receive) = mpsc::channel(8);
+    (send, Lines(receive))
+}
 
-impl futures_core::Stream for Chunks {
+/// What is sent, as a body.
+pub(super) struct Lines(mpsc::Receiver<Bytes>);
+
+impl futures_core::Stream for Lines {
     type Item = Result<Bytes, std::convert::Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

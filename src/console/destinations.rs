@@ -60,7 +60,7 @@ pub(super) async fn push(
     asked: web::Query<Push>,
 ) -> Result<HttpResponse, Problem> {
     let settling = services.clone();
-    ask(move |cancelled| settling.segments.settle(cancelled)).await?;
+    ask(move |caller| settling.segments.settle(caller)).await?;
     let dry_run = asked.dry_run;
     let reports = web::block(move || services.pusher.run_once(Some(&name), dry_run))
         .await

@@ -79,6 +79,18 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The problem document.
+    pub(super) fn document(&self) -> Value {
+        let mut body =
+            json!({ "title": self.title, "status": self.status.as_u16(), "detail": self.detail });
+        if let Some((name, value)) = &self.more {
+            body[*name] = value.clone();
+        }
+        body
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.title, self.detail)
@@ -91,11 +103,7 @@ impl ResponseError for Problem {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut body =
-            json!({ "title": self.title, "status": self.status.as_u16(), "detail": self.detail });
-        if let Some((name, value)) = &self.more {
-            body[*name] = value.clone();
-        }
+        let body = self.document();
         let mut response = HttpResponse::build(self.status);
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header(("WWW-Authenticate", "Bearer"));

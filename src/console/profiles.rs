@@ -23,7 +23,7 @@ pub(super) async fn show(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
     let identifier = identifier(&path.0, &path.1)?;
-    let shown = ask(move |cancelled| services.segments.profile(&identifier, cancelled)).await?;
+    let shown = ask(move |caller| services.segments.profile(&identifier, caller)).await?;
     Ok(HttpResponse::Ok().json(shown))
 }
 
@@ -36,10 +36,9 @@ pub(super) async fn why(
     let (namespace, value, segment) = path.into_inner();
     let identifier = identifier(&namespace, &value)?;
     let at = asked.into_inner().at;
-    let shown = ask(move |cancelled| {
-        services.segments.why(&segment, &identifier, at.as_deref(), cancelled)
-    })
-    .await?;
+    let shown =
+        ask(move |caller| services.segments.why(&segment, &identifier, at.as_deref(), caller))
+            .await?;
     Ok(HttpResponse::Ok().json(shown))
 }
 

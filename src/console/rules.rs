@@ -2,17 +2,28 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
+use actix_web::web::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Services;
+use super::asking::Waiting;
 use super::asking::ask;
 use super::asking::namespace;
+use super::audiences::lines;
 use super::audiences::members_answer;
+use super::audiences::send_members;
 use super::problem::Problem;
+use crate::model::Namespace;
 use crate::model::time::format_rfc3339;
 use crate::rules::Level;
+use crate::segment::Answer;
+use crate::segment::Caller;
 use crate::segment::Question;
+use crate::segment::Stage;
 
 /// The body of a question.
 #[derive(Deserialize)]
@@ -26,7 +37,13 @@ pub(super) struct Asked {
     /// A namespace: answer with the members' identifiers.
     #[serde(default)]
     members: Option<String>,
+    /// Answer line by line, and tell meanwhile how far the answer is.
+    #[serde(default)]
+    progress: bool,
 }
+
+/// How often who waits is told how far the answer is.
+const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// `POST /api/v1/check`: what the author of a rule is told.
 pub(super) async fn check(
@@ -39,7 +56,9 @@ pub(super) async fn check(
     Ok(HttpResponse::Ok().json(json!({ "diagnostics": told })))
 }
 
-/// `POST /api/v1/eval`: the number, or with `members` a line of NDJSON for each identifier.
+/// `POST /api/v1/eval`: the number, or with `members` a line of NDJSON for each identifier. With `progress`
+/// lines of NDJSON in any case: objects that tell how far it is, then the number or a problem, then the
+/// identifiers.
 pub(super) async fn eval(
     services: web::Data<Services>,
     asked: web::Json<Asked>,
@@ -48,18 +67,78 @@ pub(super) async fn eval(
     let namespace = asked.members.as_deref().map(namespace).transpose()?;
     let asking = services.clone();
     let question = Question { rule: asked.rule, level: asked.level, at: asked.at };
-    let answer = ask(move |cancelled| asking.segments.eval(&question, cancelled)).await?;
+    if asked.progress {
+        return Ok(eval_by_lines(services, question, namespace));
+    }
+    let answer = ask(move |caller| asking.segments.eval(&question, caller)).await?;
     if let Some(namespace) = namespace {
         return Ok(members_answer(&services, answer.members, namespace, None, answer.true_for));
     }
-    Ok(HttpResponse::Ok().json(json!({
+    Ok(HttpResponse::Ok().json(number(&answer)))
+}
+
+fn number(answer: &Answer) -> Value {
+    json!({
         "count": answer.count,
         "level": answer.level.as_str(),
         "true_for": format_rfc3339(answer.true_for),
         "at": format_rfc3339(answer.at),
         "took_ms": millis(answer.took),
         "diagnostics": answer.told,
-    })))
+    })
+}
+
+/// Answers with lines from the start, so that a long answer shows how far it is.
+fn eval_by_lines(
+    services: web::Data<Services>,
+    question: Question,
+    namespace: Option<Namespace>,
+) -> HttpResponse {
+    let (send, body) = lines();
+    actix_web::rt::spawn(async move {
+        let caller = Arc::new(Caller::default());
+        let waiting = Waiting(caller.clone());
+        let asking = services.clone();
+        let mut asked =
+            std::pin::pin!(web::block(move || asking.segments.eval(&question, &caller)));
+        let mut tick = tokio::time::interval(TELL_EVERY);
+        tick.tick().await;
+        let answered = loop {
+            tokio::select! {
+                answered = &mut asked => break answered,
+                _ = tick.tick() => {
+                    let line = match waiting.0.stage() {
+                        Stage::Waiting => json!({ "stage": "waiting" }),
+                        Stage::Reading(percent) => json!({ "stage": "reading", "percent": percent }),
+                        Stage::Evaluating => json!({ "stage": "evaluating" }),
+                    };
+                    if send.send(line_of(&line)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        let answered = answered
+            .map_err(|error| Problem::internal(&error))
+            .and_then(|answer| answer.map_err(Problem::from));
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(problem) => {
+                let _ = send.send(line_of(&json!({ "problem": problem.document() }))).await;
+                return;
+            }
+        };
+        if send.send(line_of(&number(&answer))).await.is_ok()
+            && let Some(namespace) = namespace
+        {
+            send_members(&services, answer.members, namespace, send);
+        }
+    });
+    HttpResponse::Ok().content_type("application/x-ndjson").streaming(body)
+}
+
+fn line_of(value: &Value) -> Bytes {
+    Bytes::from(format!("{value}\n"))
 }
 
 /// `POST /api/v1/explain`: how a rule is answered.
@@ -69,7 +148,7 @@ pub(super) async fn explain(
 ) -> Result<HttpResponse, Problem> {
     let asked = asked.into_inner();
     let question = Question { rule: asked.rule, level: asked.level, at: asked.at };
-    let explained = ask(move |cancelled| services.segments.explain(&question, cancelled)).await?;
+    let explained = ask(move |caller| services.segments.explain(&question, caller)).await?;
     Ok(HttpResponse::Ok().json(json!({
         "explain": explained.json,
         "text": explained.text,

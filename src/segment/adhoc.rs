@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use super::Caller;
 use super::Segments;
+use super::Stage;
 use super::ask::AskError;
-use super::ask::still_wanted;
 use super::columns::Columns;
 use super::scan::Scan;
 use crate::archive;
@@ -130,20 +130,20 @@ impl Segments {
     pub(super) fn snapshot_with(
         &self,
         specs: &[TraitSpec],
-        cancelled: &AtomicBool,
+        caller: &Caller,
     ) -> Result<(Arc<Snapshot>, TraitSet), AskError> {
-        let pin = self.caught_up(cancelled)?;
+        let pin = self.caught_up(caller)?;
         let (set, missing) = held_by(&pin, specs)?;
         if missing.is_empty() {
             return Ok((pin.snapshot, set));
         }
         let true_for = pin.snapshot.true_for;
         drop(pin);
-        let turn = self.turn(specs, cancelled)?;
+        let turn = self.turn(specs, caller)?;
         let Turn { held, pin, mut set, mut found, new, _under_way } = turn;
-        self.follow(&mut found, &pin, cancelled)?;
+        self.follow(&mut found, &pin, caller)?;
         if !new.is_empty() {
-            found.extend(self.read(held, &pin, new, cancelled)?);
+            found.extend(self.read(held, &pin, new, caller)?);
         }
         self.adhoc.keep(&found);
         let mut snapshot = Snapshot::clone(&pin.snapshot);
@@ -157,7 +157,7 @@ impl Segments {
     }
 
     /// Pins, and takes what the cache has; waits while others read what this question would have to.
-    fn turn(&self, specs: &[TraitSpec], cancelled: &AtomicBool) -> Result<Turn<'_>, AskError> {
+    fn turn(&self, specs: &[TraitSpec], caller: &Caller) -> Result<Turn<'_>, AskError> {
         loop {
             let mut state = self.adhoc.state.lock();
             // Pinned under the lock, so that the cache never knows more than the pin.
@@ -178,7 +178,7 @@ impl Segments {
                 drop((held, pin));
                 self.adhoc.ended.wait_for(&mut state, super::SLICE);
                 drop(state);
-                still_wanted(cancelled)?;
+                caller.still_wanted()?;
                 continue;
             }
             let found = known.into_iter().map(|spec| (spec.clone(), state.kept[spec].clone()));
@@ -199,7 +199,7 @@ impl Segments {
         &self,
         found: &mut [(TraitSpec, Kept)],
         pin: &Pin,
-        cancelled: &AtomicBool,
+        caller: &Caller,
     ) -> Result<(), AskError> {
         // What was asked together stands at the same position, and is read for at once.
         let mut behind: BTreeMap<Position, TraitSet> = BTreeMap::new();
@@ -209,7 +209,7 @@ impl Segments {
         for (position, traits) in behind {
             let mut columns = Columns::new(pin.snapshot.shards.len());
             let mut reader = self.parts.journal.reader(position);
-            self.scan(pin, &traits, cancelled).tail(&mut *reader, &mut columns)?;
+            self.scan(pin, &traits, caller).tail(&mut *reader, &mut columns)?;
             let mut split = columns.split();
             for (_, kept) in found.iter_mut().filter(|(_, kept)| kept.position == position) {
                 if let Some(more) = split.remove(&kept.id) {
@@ -228,14 +228,15 @@ impl Segments {
         held: archive::Pin,
         pin: &Pin,
         new: Vec<(TraitSpec, TraitId)>,
-        cancelled: &AtomicBool,
+        caller: &Caller,
     ) -> Result<Vec<(TraitSpec, Kept)>, AskError> {
         let mut traits = TraitSet::new();
         for (spec, id) in &new {
             insert(&mut traits, *id, spec)?;
         }
         let mut columns = Columns::new(pin.snapshot.shards.len());
-        self.scan(pin, &traits, cancelled).all(held, &mut columns, &mut |_| {})?;
+        self.scan(pin, &traits, caller)
+            .all(held, &mut columns, &mut |share| caller.note(Stage::read(share)))?;
         let mut split = columns.split();
         let made = new.into_iter().map(|(spec, id)| {
             let columns = Arc::new(split.remove(&id).unwrap_or_default());
@@ -245,13 +246,8 @@ impl Segments {
         Ok(made.collect())
     }
 
-    fn scan<'a>(
-        &'a self,
-        pin: &'a Pin,
-        traits: &'a TraitSet,
-        cancelled: &'a AtomicBool,
-    ) -> Scan<'a> {
-        Scan { engine: &self.parts.engine, pin, traits, cancelled }
+    fn scan<'a>(&'a self, pin: &'a Pin, traits: &'a TraitSet, caller: &'a Caller) -> Scan<'a> {
+        Scan { engine: &self.parts.engine, pin, traits, cancelled: caller.gone() }
     }
 }
 

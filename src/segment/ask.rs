@@ -5,12 +5,12 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use super::Caller;
 use super::Segments;
+use super::Stage;
 use super::Told;
 use super::choose::frozen_text;
 use super::scan::ScanError;
@@ -117,11 +117,6 @@ impl From<ScanError> for AskError {
     }
 }
 
-/// Ends a wait where nobody wants the answer any more.
-pub(super) fn still_wanted(cancelled: &AtomicBool) -> Result<(), AskError> {
-    if cancelled.load(Ordering::Relaxed) { Err(AskError::Cancelled) } else { Ok(()) }
-}
-
 /// A snapshot with the columns that a rule asks.
 struct Pinned {
     snapshot: Arc<Snapshot>,
@@ -139,9 +134,9 @@ impl Segments {
     }
 
     /// Answers a rule.
-    pub fn eval(&self, question: &Question, cancelled: &AtomicBool) -> Result<Answer, AskError> {
+    pub fn eval(&self, question: &Question, caller: &Caller) -> Result<Answer, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
-        let pinned = self.pinned(&rule, question.at.as_deref(), cancelled)?;
+        let pinned = self.pinned(&rule, question.at.as_deref(), caller)?;
         let started = Instant::now();
         let asked = plan::Question { rule: &rule, level: question.level };
         let program = Program::compile(&[asked], &pinned.library, &pinned.traits)
@@ -160,13 +155,9 @@ impl Segments {
     }
 
     /// Says how a rule is answered.
-    pub fn explain(
-        &self,
-        question: &Question,
-        cancelled: &AtomicBool,
-    ) -> Result<Explained, AskError> {
+    pub fn explain(&self, question: &Question, caller: &Caller) -> Result<Explained, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
-        let pinned = self.pinned(&rule, question.at.as_deref(), cancelled)?;
+        let pinned = self.pinned(&rule, question.at.as_deref(), caller)?;
         let asked = plan::Question { rule: &rule, level: question.level };
         let program = Program::compile(&[asked], &pinned.library, &pinned.traits)
             .map_err(|(_, error)| AskError::NotYet(error.to_string()))?;
@@ -182,7 +173,7 @@ impl Segments {
         segment: &str,
         identifier: &Identifier,
         at: Option<&str>,
-        cancelled: &AtomicBool,
+        caller: &Caller,
     ) -> Result<Value, AskError> {
         let live = self.live();
         let found = live
@@ -197,7 +188,7 @@ impl Segments {
         let Body::Rule(rule) = &file.body else {
             return Err(AskError::NotYet("look-alike segments are not evaluated yet".into()));
         };
-        let pinned = self.pinned(rule, at, cancelled)?;
+        let pinned = self.pinned(rule, at, caller)?;
         let profile = self.find(identifier)?;
         let membership = plan::why(
             rule,
@@ -221,12 +212,8 @@ impl Segments {
     }
 
     /// What is held of a profile: its identifiers, the segments it is in, whether it may be activated.
-    pub fn profile(
-        &self,
-        identifier: &Identifier,
-        cancelled: &AtomicBool,
-    ) -> Result<Value, AskError> {
-        self.caught_up(cancelled)?;
+    pub fn profile(&self, identifier: &Identifier, caller: &Caller) -> Result<Value, AskError> {
+        self.caught_up(caller)?;
         let (shard, ordinal) = self.find(identifier)?;
         let identifiers: Vec<Value> = self
             .parts
@@ -256,13 +243,13 @@ impl Segments {
     }
 
     /// Waits until everything acknowledged before now is folded, and pins: true for now.
-    pub(super) fn caught_up(&self, cancelled: &AtomicBool) -> Result<Pin, AskError> {
+    pub(super) fn caught_up(&self, caller: &Caller) -> Result<Pin, AskError> {
         let engine = &self.parts.engine;
         // The clock first: what is acknowledged before that time lies before the end noted after it.
         let (now, end) = (self.parts.clock.now(), self.parts.journal.end());
         let until = Instant::now() + super::PATIENCE;
         while !engine.wait_folded(end, super::SLICE) {
-            still_wanted(cancelled)?;
+            caller.still_wanted()?;
             if Instant::now() >= until {
                 return Err(AskError::Behind);
             }
@@ -340,17 +327,13 @@ impl Segments {
     }
 
     /// Pins what has been acknowledged up to now, with the columns that a rule asks.
-    fn pinned(
-        &self,
-        rule: &Rule,
-        at: Option<&str>,
-        cancelled: &AtomicBool,
-    ) -> Result<Pinned, AskError> {
+    fn pinned(&self, rule: &Rule, at: Option<&str>, caller: &Caller) -> Result<Pinned, AskError> {
         let live = self.live();
         let library = live.library();
         let specs = plan::traits_of([rule], &library)
             .map_err(|error| AskError::NotYet(error.to_string()))?;
-        let (snapshot, traits) = self.snapshot_with(&specs, cancelled)?;
+        let (snapshot, traits) = self.snapshot_with(&specs, caller)?;
+        caller.note(Stage::Evaluating);
         let now = instant(at, snapshot.true_for)?;
         Ok(Pinned { snapshot, traits, library, now })
     }

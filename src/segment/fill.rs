@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Parts;
 use super::Segments;
+use super::caller::percent;
 use super::columns::Columns;
 use super::refresh::Compiled;
 use super::scan::Scan;
@@ -127,9 +128,7 @@ fn run(parts: &Parts, fill: &Running, stop: &AtomicBool) -> Result<usize, ScanEr
     let mut columns = Columns::new(usize::from(shards));
     let scan = Scan { engine, pin: &pin, traits: &set, cancelled: stop };
     scan.all(held, &mut columns, &mut |share| {
-        let percent = (share * 100.0).clamp(0.0, 99.0);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 99")]
-        fill.percent.store(percent as u8, Ordering::Relaxed);
+        fill.percent.store(percent(share).min(99), Ordering::Relaxed);
     })?;
     for id in &ids {
         for shard in 0..shards {

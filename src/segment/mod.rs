@@ -6,6 +6,7 @@
 
 mod adhoc;
 mod ask;
+mod caller;
 mod choose;
 mod columns;
 mod edit;
@@ -33,6 +34,8 @@ pub use ask::Answer;
 pub use ask::AskError;
 pub use ask::Explained;
 pub use ask::Question;
+pub use caller::Caller;
+pub use caller::Stage;
 pub use generation::Audience;
 pub use generation::AudienceState;
 pub use generation::Generation;

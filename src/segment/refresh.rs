@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use super::Caller;
 use super::Segments;
 use super::ask::AskError;
-use super::ask::still_wanted;
 use super::generation::Audience;
 use super::generation::AudienceState;
 use super::generation::Generation;
@@ -62,8 +61,8 @@ impl Segments {
     }
 
     /// Waits for a generation that is true for now, and evaluates the files as they are now.
-    pub fn settle(&self, cancelled: &AtomicBool) -> Result<(), AskError> {
-        let pin = self.caught_up(cancelled)?;
+    pub fn settle(&self, caller: &Caller) -> Result<(), AskError> {
+        let pin = self.caught_up(caller)?;
         let until = Instant::now() + super::PATIENCE;
         loop {
             let mut turn = self.turn.lock();
@@ -75,7 +74,7 @@ impl Segments {
                     return Err(AskError::Cancelled);
                 }
                 self.turned.wait_for(&mut turn, super::SLICE);
-                still_wanted(cancelled)?;
+                caller.still_wanted()?;
                 if Instant::now() >= until {
                     return Err(AskError::Behind);
                 }
@@ -91,7 +90,7 @@ impl Segments {
             }
             // A fill is under way; its end shows at a later turn.
             std::thread::sleep(Duration::from_millis(20));
-            still_wanted(cancelled)?;
+            caller.still_wanted()?;
         }
     }
 

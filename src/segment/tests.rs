@@ -1,13 +1,13 @@
 //! Refreshes and questions over a real engine, without a server.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::AskError;
 use super::AudienceState;
+use super::Caller;
 use super::Parts;
 use super::Question;
 use super::Segments;
@@ -188,18 +188,18 @@ fn a_question_waits_for_no_other_and_ends_when_nobody_wants_its_answer() {
     rig.event("1", "order", 0);
     rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     rig.engine.settle(LONG).unwrap();
-    let wanted = AtomicBool::new(false);
+    let wanted = Caller::default();
     let spec = crate::plan::TraitSpec::parse("did purchase").unwrap();
     let scanning = rig.segments.adhoc.scanning(vec![spec]);
     // One that asks something else is answered meanwhile.
     let answer = rig.segments.eval(&question("did order"), &wanted).unwrap();
     assert_eq!(answer.count, 1);
     // One that asks the same waits, until its caller goes.
-    let cancelled = &AtomicBool::new(false);
+    let caller = &Caller::default();
     std::thread::scope(|scope| {
         let segments = &rig.segments;
-        let waiting = scope.spawn(move || segments.eval(&question("did purchase"), cancelled));
-        cancelled.store(true, Ordering::Release);
+        let waiting = scope.spawn(move || segments.eval(&question("did purchase"), caller));
+        caller.leave();
         assert!(matches!(waiting.join().unwrap(), Err(AskError::Cancelled)));
     });
     drop(scanning);
@@ -213,17 +213,18 @@ fn a_question_that_waits_for_the_fold_ends_when_nobody_wants_its_answer() {
     let rig = Rig::new(&[]);
     rig.event("1", "purchase", 0);
     // Nothing folds, so it waits for ever.
-    let cancelled = AtomicBool::new(true);
-    let asked = rig.segments.eval(&question("did purchase"), &cancelled);
+    let caller = Caller::default();
+    caller.leave();
+    let asked = rig.segments.eval(&question("did purchase"), &caller);
     assert!(matches!(asked, Err(AskError::Cancelled)));
-    assert!(matches!(rig.segments.settle(&cancelled), Err(AskError::Cancelled)));
+    assert!(matches!(rig.segments.settle(&caller), Err(AskError::Cancelled)));
 }
 
 #[test]
 fn kept_columns_follow_the_journal() {
     let rig = Rig::new(&[]);
     rig.engine.start(&Workers::new(Metrics::new())).unwrap();
-    let wanted = AtomicBool::new(false);
+    let wanted = Caller::default();
     // Of two traits, each event brings one further; both are kept at once and alone.
     for (round, rule) in
         ["did a", "count b >= 1 or did a", "did a", "did b", "count b >= 1 or did a"]

@@ -1,6 +1,7 @@
 //! Rules, audiences and what their author is told, through the command line of a running server.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 use super::harness::{Server, get};
 
@@ -233,4 +234,30 @@ fn the_private_listener_wants_a_token() {
     assert!(server.ok(&["token", "list"]).contains("scraper"));
     server.ok(&["token", "revoke", "scraper"]);
     assert_eq!(get(&url, &[("Authorization", &bearer)]).status, 401);
+}
+
+#[test]
+fn an_answer_by_lines_ends_in_the_number_or_a_problem_and_then_the_members() {
+    let server = Server::start(&[]);
+    for user in ["1", "2"] {
+        let event = json!({ "site": "t", "event": "view", "ids": { "user_id": user } });
+        assert_eq!(server.post_events(&event).json()["accepted"], 1);
+    }
+    let ask = |body: Value| -> Vec<Value> {
+        let answer = server.api_send("POST", "/api/v1/eval", &body.to_string(), "application/json");
+        assert_eq!(answer.status, 200);
+        let lines = answer.body.lines().map(|line| serde_json::from_str(line).unwrap());
+        // How often it is told how far the answer is, is a matter of the machine.
+        lines.filter(|line: &Value| line["stage"].is_null()).collect()
+    };
+    let lines = ask(json!({ "rule": "did view", "members": "user_id", "progress": true }));
+    assert_eq!(lines[0]["count"], 2);
+    let members: BTreeSet<&str> = lines[1..].iter().map(|line| line.as_str().unwrap()).collect();
+    assert_eq!(members, BTreeSet::from(["1", "2"]));
+    let lines = ask(json!({ "rule": "did", "progress": true }));
+    assert_eq!((lines.len(), &lines[0]["problem"]["status"]), (1, &json!(422)));
+    let wrong = server.throng(&["eval", "did"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("error["));
+    assert_eq!(server.ok(&["eval", "did view", "--members", "cookie"]), "");
 }

@@ -52,7 +52,9 @@ impl Prometheus {
     }
 
     fn ask(&self, path: &str) -> Result<Value, String> {
-        let answer = get(&format!("{}/api/v1/{path}", self.address), &[]).json();
+        let answer = get(&format!("{}/api/v1/{path}", self.address), &[]);
+        // While it starts it says in words that it is not ready.
+        let answer: Value = serde_json::from_str(&answer.body).map_err(|_| answer.body.clone())?;
         if answer["status"] == "success" {
             Ok(answer["data"].clone())
         } else {
