@@ -1,6 +1,7 @@
 mod journal;
 mod ledger;
 mod server;
+mod shipped;
 mod state;
 
 use std::sync::Arc;

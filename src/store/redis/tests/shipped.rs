@@ -1,0 +1,83 @@
+//! What `config/redis` ships: the settings start a server that keeps every mode's promise but `always`, and the
+//! user of the list may do all that the ports do, and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+
+use super::journal::journal;
+use super::ledger::ledger;
+use super::server::Server;
+use super::server::shared_cluster;
+use super::state;
+use super::times;
+use crate::store::conformance;
+use crate::store::journal::Journal as _;
+use crate::store::journal::conformance::batch;
+use crate::store::ledger::Ledger as Port;
+use crate::store::redis::Keys;
+use crate::store::redis::Link;
+use crate::store::redis::Mode;
+
+const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/redis/redis.conf");
+const USERS: &str = include_str!("../../../../config/redis/users.acl");
+
+/// Makes the shipped user, who may use the keys of these tests instead of the product's.
+fn let_in(server: &Server) {
+    let line = USERS.lines().find(|line| line.starts_with("user throng ")).unwrap();
+    let words = line.split_whitespace().skip(2);
+    let words: Vec<&str> =
+        words.map(|word| if word == "~throng:*" { "~acl*:*" } else { word }).collect();
+    assert!(words.contains(&"~acl*:*") && words.contains(&"-@all"));
+    let answer = server.cli(&[&["acl", "setuser", "throng"], &words[..]].concat());
+    assert_eq!(answer.trim(), "OK");
+}
+
+fn as_user(url: &str) -> Link {
+    Link::open(&url.replace("redis://", "redis://throng:change-me@"), times()).unwrap()
+}
+
+fn keys() -> Keys {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    Keys::new(&format!("acl{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn all_ports(link: &Link) {
+    conformance::state(&mut || Box::new(state(link, &keys(), "a")));
+    for contract in crate::store::ledger::conformance::ALL {
+        let keys = keys();
+        contract(&|| Arc::new(ledger(link, &keys)) as Arc<dyn Port>);
+    }
+    let journal = journal(link, &keys());
+    journal.append(&batch([1])).unwrap();
+    assert_eq!(crate::store::journal::conformance::read(&journal), [(0, 1)]);
+}
+
+#[test]
+fn the_shipped_settings_and_user_are_enough() {
+    let server = Server::start(&["--include", SETTINGS]);
+    let_in(&server);
+    let link = as_user(&server.url());
+    assert_eq!(Mode::Everysec.verify(&link).unwrap(), Vec::<String>::new());
+    let advice = Mode::Always.verify(&link).unwrap();
+    assert!(advice[0].contains("appendfsync always"), "{advice:?}");
+    all_ports(&link);
+    // Keys of others, and what reads or deletes everything, are closed.
+    for denied in [
+        &["get", "other:key"][..],
+        &["flushall"],
+        &["keys", "*"],
+        &["config", "set", "save", "1 1"],
+    ] {
+        let login = ["--user", "throng", "--pass", "change-me", "--no-auth-warning"];
+        let answer = server.cli(&[&login[..], denied].concat());
+        assert!(answer.contains("NOPERM"), "{denied:?}: {answer}");
+    }
+}
+
+#[test]
+fn the_shipped_user_is_enough_on_a_cluster() {
+    let cluster = shared_cluster();
+    cluster.nodes.iter().for_each(let_in);
+    all_ports(&as_user(&cluster.url()));
+}
