@@ -332,4 +332,24 @@ impl Lane {
         let contents = (0..).zip(contents.iter().map(|bytes| &bytes[..]));
         self.blobs.write(self.lease, attempt, contents).unwrap();
     }
+
+    /// How many changes were made, as Redis has it.
+    pub(super) fn changes(&self) -> u64 {
+        let mut cmd = redis::cmd("HGET");
+        cmd.arg(&self.key).arg("seq");
+        reply::number(&self.blobs.link.one(&self.key, cmd).unwrap()).unwrap()
+    }
+
+    /// The same lane in the same hands, reached over another link.
+    pub(super) fn through(&self, link: super::Link) -> Self {
+        let lane = Self {
+            blobs: Blobs { link, ..self.blobs.clone() },
+            key: self.key.clone(),
+            lease: self.lease,
+            held: RwLock::default(),
+        };
+        lane.held.write().doubt = true;
+        lane.held.write().attempt = self.held.read().attempt;
+        lane
+    }
 }

@@ -1,5 +1,7 @@
+mod faults;
 mod journal;
 mod ledger;
+mod proxy;
 mod server;
 mod shipped;
 mod state;

@@ -109,6 +109,18 @@ impl Server {
         }
     }
 
+    /// Starts it again on what it has kept.
+    pub(crate) fn restart(&self) {
+        self.kill();
+        until("the server starts again", || self.try_run());
+    }
+
+    /// Stops it without a word, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        kill_process(self.running.lock().as_ref().unwrap().pid, signal).unwrap();
+    }
+
     /// Runs `redis-cli` and returns what it prints.
     pub(crate) fn cli(&self, args: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
