@@ -9,7 +9,7 @@
 //! throng:{to.D}:held:<segment>     sorted set: namespace ‖ 0 ‖ value, all of one score
 //! throng:{to.D}:unsure:<segment>   set: those held that may not be
 //! ```
-//! A large batch is settled some thousand identifiers at a time, and stays in the outbox until the last of them:
+//! A large batch is settled some hundred identifiers at a time, and stays in the outbox until the last of them:
 //! what a crash leaves half done is a batch without verdict, to be settled again.
 
 use parking_lot::Mutex;
@@ -39,8 +39,8 @@ use crate::store::ledger::codec;
 use crate::store::ledger::codec::Posted;
 use crate::store::state::damaged;
 
-/// So many identifiers are settled in one call: two or three milliseconds.
-const AT_ONCE: usize = 1_000;
+/// So many identifiers are settled in one call, which the server does nothing else during.
+const AT_ONCE: usize = 500;
 
 /// The ledger that all nodes share.
 #[derive(Debug)]
