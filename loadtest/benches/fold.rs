@@ -12,7 +12,7 @@ use throng::ingest::{Engine, Options as EngineOptions};
 use throng::metrics::Metrics;
 use throng::model::time::DAY;
 use throng::model::{Identifier, Millis, ShardId};
-use throng::net::Clock;
+use throng::net::{Clock, Workers};
 use throng::plan::{Library, TraitSpec, traits_of};
 use throng::store::embedded::State;
 use throng::store::embedded::journal::{EmbeddedJournal, Options};
@@ -83,7 +83,7 @@ fn fold(criterion: &mut Criterion) {
                 .expect("the store is new");
                 engine.set_traits(&traits).expect("their filters compile");
                 let before = Instant::now();
-                engine.start().expect("threads can be had");
+                engine.start(&Workers::new(Metrics::new())).expect("threads can be had");
                 assert!(engine.wait_folded(journal.end(), Duration::from_secs(60)));
                 engine.stop();
                 total += before.elapsed();
