@@ -243,12 +243,13 @@ async fn serve(
     let console_handle = console_server.handle();
     let mut collect_task = actix_web::rt::spawn(collect_server);
     let mut console_task = actix_web::rt::spawn(console_server);
+    // Before anybody can know that it runs: until then a signal ends it as it ends any process.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     run_file.write(collect, console)?;
     tracing::info!("collecting on http://{collect}, console on http://{console}");
     let _ = ready.send((collect, console));
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
