@@ -13,6 +13,11 @@ mod rows;
 pub mod state;
 
 use std::error::Error;
+use std::io;
+
+/// Watches a copy that is being made: told how many bytes have come since it was last told. An error ends
+/// the copying.
+pub type Watch<'a> = &'a mut dyn FnMut(u64) -> io::Result<()>;
 
 /// Why a store did not do what was asked, sorted by what the caller can do.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,8 @@
 //! with the checkpoint, or nothing. What deltas, images and seen sets say is bytes that `ingest` writes and
 //! reads; their form carries [`CONTENT_VERSION`].
 
+use std::path::Path;
+
 use crate::model::Malformed;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -12,6 +14,7 @@ use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::model::time::Day;
 use crate::store::StoreError;
+use crate::store::Watch;
 use crate::store::journal::EventNo;
 use crate::store::journal::Position;
 
@@ -325,6 +328,19 @@ pub struct Loaded {
     pub archived: ArchivePosition,
 }
 
+/// One snapshot of the state as it was copied for a backup.
+#[derive(Debug, Clone)]
+pub struct CopiedState {
+    /// How many shards it has.
+    pub shards: u16,
+    /// How far the fold was committed in it.
+    pub checkpoint: Checkpoint,
+    /// The files of the archive that count in it.
+    pub manifest: Vec<ManifestRow>,
+    /// Up to where the archive had taken over: it needs the journal from here.
+    pub archived: ArchivePosition,
+}
+
 /// A stored piece of a shard.
 #[derive(Debug)]
 pub enum Piece<'a> {
@@ -411,4 +427,11 @@ pub trait State: Send + Sync {
 
     /// How many bytes the store takes on disk, where that is known.
     fn bytes(&self) -> Option<u64>;
+
+    /// Copies one snapshot into a directory, as a data directory has it, durably, while commits go on.
+    /// `None` of a backend that has its own way of backups.
+    fn copy_to(&self, dir: &Path, watch: Watch<'_>) -> Result<Option<CopiedState>, StoreError> {
+        let _ = (dir, watch);
+        Ok(None)
+    }
 }

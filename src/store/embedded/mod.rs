@@ -3,6 +3,7 @@
 //! The journal is files of its own; small state lies in redb files, one for each port, written by one
 //! transaction a call.
 
+mod copy;
 mod disk;
 mod file;
 pub mod journal;
@@ -21,6 +22,13 @@ pub use state::State;
 use std::io;
 use std::path::Path;
 
+/// The journal's folder in a data directory.
+pub const JOURNAL: &str = "journal";
+/// The ledger's file in a data directory.
+pub const LEDGER: &str = "ledger.redb";
+/// The state's file in a data directory.
+pub const STATE: &str = "state.redb";
+
 /// How many bytes an unprivileged process can still write to the file system that holds `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
@@ -28,6 +36,6 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 }
 
 /// Makes the names in a directory durable: files created, renamed or removed there.
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use redb::ReadableTable;
 
+use super::STATE;
+use super::copy::NewFile;
 use super::file::Access;
 use super::file::Failure;
 use super::file::Layout;
@@ -39,13 +41,16 @@ use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::model::time::Day;
 use crate::store::StoreError;
+use crate::store::Watch;
 use crate::store::journal::EventNo;
 use crate::store::rows::Row;
 use crate::store::state::ArchiveCommit;
 use crate::store::state::CONTENT_VERSION;
 use crate::store::state::Checkpoint;
 use crate::store::state::Commit;
+use crate::store::state::CopiedState;
 use crate::store::state::DeadLetter;
+use crate::store::state::Identity;
 use crate::store::state::Images;
 use crate::store::state::ImportProgress;
 use crate::store::state::Loaded;
@@ -60,8 +65,6 @@ use crate::store::state::TakeBytes;
 use crate::store::state::TakePiece;
 use crate::store::state::TraitRow;
 
-const FILE: &str = "state.redb";
-
 /// The fold's state on the local disk.
 #[derive(Debug)]
 pub struct State {
@@ -73,7 +76,7 @@ impl State {
     ///
     /// A store that was made with another number of shards keeps it: see [`Loaded::identity`].
     pub fn open(directory: &Path, shards: u16) -> Result<Self, StoreError> {
-        let access = Access::on_disk(&directory.join(FILE));
+        let access = Access::on_disk(&directory.join(STATE));
         Self::open_with(directory, shards, access)
     }
 
@@ -89,7 +92,7 @@ impl State {
             start_over: "move the data directory away and start with an empty one",
             cache: 64 << 20,
         };
-        let path = directory.join(FILE);
+        let path = directory.join(STATE);
         Ok(Self { file: RedbFile::open(path, access, layout, |write| make(write, shards))? })
     }
 
@@ -352,5 +355,42 @@ impl Port for State {
 
     fn bytes(&self) -> Option<u64> {
         self.file.bytes()
+    }
+
+    fn copy_to(&self, dir: &Path, watch: Watch<'_>) -> Result<Option<CopiedState>, StoreError> {
+        let mut new = NewFile::create(dir.join(STATE), watch)?;
+        let copied = self.file.read(|read| {
+            new.table(read, DELTAS)?;
+            new.table(read, COLUMNS)?;
+            new.table(read, PROFILES)?;
+            new.table(read, NAMESPACES)?;
+            new.table(read, TRAITS)?;
+            new.table(read, SKIPS)?;
+            new.table(read, DEAD_LETTERS)?;
+            new.table(read, IMPORTS)?;
+            new.table(read, REJECTED)?;
+            new.table(read, SEEN_CHUNKS)?;
+            new.table(read, SEEN_RUNS)?;
+            new.table(read, SEEN_PAGES)?;
+            new.table(read, SCHEMA)?;
+            new.table(read, MANIFEST)?;
+            new.last_table(read, META)?;
+            let meta = read.open_table(META)?;
+            let identity: Identity =
+                Self::meta(&meta, IDENTITY)?.ok_or(Malformed("no identity"))?;
+            let mut manifest = Vec::new();
+            for entry in read.open_table(MANIFEST)?.iter()? {
+                let (key, row) = entry?;
+                manifest.push(ManifestRow::read(key.value(), row.value())?);
+            }
+            Ok(CopiedState {
+                shards: identity.shards,
+                checkpoint: Self::meta(&meta, CHECKPOINT)?.unwrap_or_default(),
+                manifest,
+                archived: Self::meta(&meta, ARCHIVED)?.unwrap_or_default(),
+            })
+        })?;
+        new.finish()?;
+        Ok(Some(copied))
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod conformance;
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::model::Record;
 use crate::model::codec::Reader;
 use crate::model::codec::put_varint;
 use crate::store::StoreError;
+use crate::store::Watch;
 
 /// The most payload that one frame holds; see [`Batch::push`].
 pub const MAX_FRAME: usize = 16 << 20;
@@ -209,6 +211,27 @@ pub trait Journal: Send + Sync {
     /// Gives up what lies before `before`, as far as the backend's units and the readers allow. Calling it
     /// again with the same position is how what a reader held is given up later.
     fn release(&self, before: Position) -> Result<(), JournalError>;
+
+    /// Copies what lies from `from` to `to`, the end of a frame, into a directory, as a data directory has
+    /// it, durably, while appends go on; what the copy holds was checked. The caller keeps a reader at
+    /// `from` or before. `None` of a backend that has its own way of backups.
+    fn copy_to(
+        &self,
+        dir: &Path,
+        from: Position,
+        to: Position,
+        watch: Watch<'_>,
+    ) -> Result<Option<CopiedJournal>, JournalError> {
+        let _ = (dir, from, to, watch);
+        Ok(None)
+    }
+}
+
+/// A stretch of the journal as it was copied for a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopiedJournal {
+    /// The number of the record that would follow its last one.
+    pub next_record: u64,
 }
 
 /// Reads frames in order.

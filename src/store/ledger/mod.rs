@@ -12,11 +12,13 @@ pub(crate) mod conformance;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::path::Path;
 
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::hex;
 use crate::store::StoreError;
+use crate::store::Watch;
 
 /// How many deliveries are remembered for each destination.
 pub const DELIVERIES_KEPT: u64 = 1_000;
@@ -170,6 +172,18 @@ pub trait Ledger: Send + Sync {
 
     /// The last batches of a destination, the latest prepared first, at most `limit` of those kept.
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError>;
+
+    /// How many bytes the ledger takes on disk, where that is known.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Copies one snapshot into a directory, as a data directory has it, durably, while pushes go on.
+    /// Returns `false` of a backend that has its own way of backups.
+    fn copy_to(&self, dir: &Path, watch: Watch<'_>) -> Result<bool, StoreError> {
+        let _ = (dir, watch);
+        Ok(false)
+    }
 }
 
 impl Target {

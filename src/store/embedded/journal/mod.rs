@@ -10,6 +10,7 @@
 //! fails is never tried again, since the system may have dropped the pages: the process stops.
 //! Invariant: a segment is synced whole before the next one is made.
 
+mod copy;
 mod frame;
 mod reader;
 mod recover;
@@ -37,9 +38,11 @@ use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use crate::config::Durability;
+use crate::store::Watch;
 use crate::store::embedded::sync_dir;
 use crate::store::journal::Appended;
 use crate::store::journal::Batch;
+use crate::store::journal::CopiedJournal;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
 use crate::store::journal::JournalReader;
@@ -309,6 +312,16 @@ impl Journal for EmbeddedJournal {
 
     fn release(&self, before: Position) -> Result<(), JournalError> {
         self.shared.release(before.0)
+    }
+
+    fn copy_to(
+        &self,
+        dir: &Path,
+        from: Position,
+        to: Position,
+        watch: Watch<'_>,
+    ) -> Result<Option<CopiedJournal>, JournalError> {
+        self.shared.copy_to(dir, from.0, to.0, watch).map(Some)
     }
 }
 

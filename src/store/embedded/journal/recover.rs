@@ -66,7 +66,7 @@ pub(super) struct Scan {
     records: u64,
     cut: Option<Cut>,
     /// Damage, the segment it is in (by index), and the number of the record after it.
-    damages: Vec<(usize, Damage, u64)>,
+    pub(super) damages: Vec<(usize, Damage, u64)>,
 }
 
 /// The segments' files in a directory, by position. What an interrupted creation left is removed.

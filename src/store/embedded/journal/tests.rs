@@ -185,6 +185,49 @@ fn it_keeps_the_contracts_of_the_port() {
 }
 
 #[test]
+fn a_copy_holds_a_stretch_that_ends_with_a_frame_whatever_is_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let ends: Vec<_> = (0..40).map(|number| append(&journal, number)).collect();
+    assert!(files(dir.path(), "log").len() > 3);
+    for (from, to) in [(0, 40), (0, 1), (13, 29), (39, 40), (40, 40), (20, 20)] {
+        let copy = tempfile::tempdir().unwrap();
+        let at = |index: usize| index.checked_sub(1).map_or(0, |index| ends[index]);
+        let (begin, end) = (Position(at(from)), Position(at(to)));
+        let mut number = 40;
+        let copied = journal.copy_to(copy.path(), begin, end, &mut |_| {
+            append(&journal, number);
+            number += 1;
+            Ok(())
+        });
+        assert_eq!(copied.unwrap().unwrap().next_record, to as u64);
+        let (copied, recovery) = open(&copy.path().join("journal"));
+        assert_eq!((recovery.end, recovery.cut, recovery.skipped), (end, None, Vec::new()));
+        let held = said(&copied);
+        let expected: Vec<_> = (from..to).map(|number| i64::try_from(number).unwrap()).collect();
+        assert!(held.ends_with(&expected), "{from} to {to}: {held:?}");
+        append(&copied, 7);
+        assert_eq!(copied.next_record(), to as u64 + 1);
+    }
+}
+
+#[test]
+fn a_copy_of_what_has_rotted_is_refused_with_the_file_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    for number in 0..40 {
+        append(&journal, number);
+    }
+    flip(&files(dir.path(), "log")[1], FILE_HEADER + 100);
+    let copy = tempfile::tempdir().unwrap();
+    let (from, to) = (journal.begin(), journal.end());
+    let error = journal.copy_to(copy.path(), from, to, &mut |_| Ok(())).unwrap_err();
+    assert!(matches!(error, JournalError::Damaged(_)), "{error}");
+    let file = files(dir.path(), "log").remove(1);
+    assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+}
+
+#[test]
 fn whole_files_are_released_and_the_last_one_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());

@@ -11,6 +11,8 @@
 //! Target numbers are big-endian in `held`, so that a target's identifiers lie together, in order. A target
 //! is never forgotten, or the names of its batches could come again.
 
+mod doubt;
+
 use redb::ReadableTable;
 use redb::TableDefinition;
 use redb::WriteTransaction;
@@ -21,9 +23,13 @@ use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Millis;
 use crate::store::StoreError;
+use crate::store::Watch;
+use crate::store::embedded::LEDGER;
+use crate::store::embedded::copy::NewFile;
 use crate::store::embedded::file::Access;
 use crate::store::embedded::file::Failure;
 use crate::store::embedded::file::Layout;
+use crate::store::embedded::file::META;
 use crate::store::embedded::file::RedbFile;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Changes;
@@ -280,6 +286,24 @@ impl Ledger for EmbeddedLedger {
             }
             Ok(deliveries)
         })
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.file.bytes()
+    }
+
+    fn copy_to(&self, dir: &Path, watch: Watch<'_>) -> Result<bool, StoreError> {
+        let mut new = NewFile::create(dir.join(LEDGER), watch)?;
+        self.file.read(|txn| {
+            new.table(txn, NUMBERS)?;
+            new.table(txn, TARGETS)?;
+            new.table(txn, HELD)?;
+            new.table(txn, OUTBOX)?;
+            new.table(txn, DELIVERIES)?;
+            new.last_table(txn, META)
+        })?;
+        new.finish()?;
+        Ok(true)
     }
 }
 
