@@ -22,6 +22,8 @@ use crate::activate::Pusher;
 use crate::archive;
 use crate::archive::Archiver;
 use crate::archive::Catalog;
+use crate::backup;
+use crate::backup::Backups;
 use crate::collect;
 use crate::config;
 use crate::config::Config;
@@ -122,6 +124,9 @@ async fn serve(
     ready: mpsc::Sender<(SocketAddr, SocketAddr)>,
 ) -> anyhow::Result<()> {
     let data = options.data.as_path();
+    if let Some(why) = backup::unfit(data) {
+        anyhow::bail!(why);
+    }
     let _lock = DataLock::take(data)?;
     let run_file = RunFile::new(data);
     let config = Arc::new(options.config);
@@ -165,7 +170,7 @@ async fn serve(
         },
     )?;
     let (catalog, swept) =
-        Catalog::open(&data.join("archive"), state, loaded.manifest, loaded.archived)?;
+        Catalog::open(&data.join("archive"), state.clone(), loaded.manifest, loaded.archived)?;
     if swept > 0 {
         tracing::info!("{swept} unfinished files of the archive were deleted");
     }
@@ -184,11 +189,11 @@ async fn serve(
             .with_context(|| format!("cannot use {}", data.join("segments").display()))?,
     );
     let ledger: Arc<dyn Ledger> =
-        Arc::new(embedded::ledger::EmbeddedLedger::open(&data.join("ledger.redb"))?);
+        Arc::new(embedded::ledger::EmbeddedLedger::open(&data.join(embedded::LEDGER))?);
     let live = LiveAudiences::new(segments.clone(), engine.clone(), config.activate.min_size);
     let pusher = Arc::new(Pusher::new(
         destinations,
-        ledger,
+        ledger.clone(),
         Arc::new(live),
         clock.clone(),
         Arc::new(metrics.clone()),
@@ -211,6 +216,17 @@ async fn serve(
     let (collect_server, collect) =
         collect::run(&config, journal.clone(), clock.clone(), metrics.clone(), secret)?;
     let draining = Arc::new(AtomicBool::new(false));
+    let small = console::FILES.into_iter().chain([collect::Secret::FILE, segment::COPIES]);
+    let backups = Backups::new(backup::Source {
+        data: data.to_owned(),
+        state,
+        journal: journal.clone(),
+        ledger,
+        catalog: catalog.clone(),
+        clock: clock.clone(),
+        small: small.map(PathBuf::from).collect(),
+        draining: draining.clone(),
+    });
     let services = console::Services {
         config: config.clone(),
         clock: clock.clone(),
@@ -218,6 +234,7 @@ async fn serve(
         journal: journal.clone(),
         engine: engine.clone(),
         catalog: catalog.clone(),
+        backups,
         importer,
         segments: segments.clone(),
         pusher: pusher.clone(),
@@ -305,7 +322,7 @@ fn open_journal(
     let mut options = embedded::journal::Options::new(config.journal.durability);
     options.salvage = salvage;
     options.durable_to = durable_to;
-    let (journal, recovery) = EmbeddedJournal::open(&data.join("journal"), options)?;
+    let (journal, recovery) = EmbeddedJournal::open(&data.join(embedded::JOURNAL), options)?;
     if let Some(cut) = &recovery.cut {
         tracing::info!(
             "the journal's torn tail was cut: {} bytes at {} that nobody was promised",

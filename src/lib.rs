@@ -24,11 +24,12 @@
 //!   was kept.
 //! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile.
 //! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
-//!   archive, ingest, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.
+//!   archive, backup, ingest, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.
 
 pub mod activate;
 pub mod app;
 pub mod archive;
+pub mod backup;
 pub mod bitmap;
 pub mod cli;
 pub mod collect;

@@ -43,6 +43,7 @@ pub use catalog::Pin;
 pub use cut::Cut;
 pub use cut::cut;
 pub use scan::Scan;
+pub use scan::checksum;
 pub use scan::scan;
 
 /// What the archive asks of the fold.

@@ -66,13 +66,17 @@ pub fn scan<'f>(
     Ok(true)
 }
 
+/// The CRC-32C of a file's bytes, which its name holds.
+pub fn checksum(row: &ManifestRow) -> Option<u32> {
+    let (_, crc) = row.file.strip_suffix(".parquet")?.rsplit_once('-')?;
+    u32::from_str_radix(crc, 16).ok()
+}
+
 /// Opens a file whose bytes are those that its name says.
 fn open(path: &Path, row: &ManifestRow) -> Result<File, ArchiveError> {
     let damaged =
         |hint: &str| ArchiveError::Damaged { file: path.to_owned(), hint: hint.to_owned() };
-    let crc = row.file.strip_suffix(".parquet").and_then(|name| name.rsplit_once('-'));
-    let crc = crc.and_then(|(_, crc)| u32::from_str_radix(crc, 16).ok());
-    let crc = crc.ok_or_else(|| damaged("its name holds no checksum"))?;
+    let crc = checksum(row).ok_or_else(|| damaged("its name holds no checksum"))?;
     let mut file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(damaged("it is missing; restore it from a backup"));

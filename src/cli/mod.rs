@@ -2,6 +2,7 @@
 //! command asks a running server.
 
 mod audience;
+mod backup;
 mod check;
 mod client;
 mod completions;
@@ -86,6 +87,10 @@ enum Command {
     /// List, show or drop what could not be folded
     #[command(subcommand)]
     Deadletter(deadletter::Deadletter),
+    /// Copy the data directory of a running server, as of one moment, or check such a copy
+    Backup(backup::Backup),
+    /// Make a data directory of a backup; no server may have it
+    Restore(backup::Restore),
     /// Make, list and revoke tokens of the private listener
     #[command(subcommand)]
     Token(token::Token),
@@ -122,6 +127,8 @@ pub fn main() -> ExitCode {
         Command::Why(command) => eval::why(&global, &command),
         Command::Destination(command) => destination::run(&global, &command),
         Command::Deadletter(command) => deadletter::run(&global, &command),
+        Command::Backup(command) => backup::run(&global, &command),
+        Command::Restore(command) => backup::restore(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Completions(command) => completions::run(&command),
     };

@@ -5,6 +5,7 @@
 
 mod asking;
 mod audiences;
+mod backup;
 mod destinations;
 mod health;
 mod import;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use crate::activate::Pusher;
 use crate::archive::Catalog;
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::ingest::Engine;
 use crate::ingest::Importer;
@@ -61,6 +63,8 @@ pub struct Services {
     pub engine: Arc<Engine>,
     /// The archive's files.
     pub catalog: Arc<Catalog>,
+    /// Backups.
+    pub backups: Backups,
     /// Imports.
     pub importer: Arc<Importer>,
     /// Segments and their audiences.
@@ -75,6 +79,9 @@ pub struct Services {
 
 /// The largest body that is taken: a chunk of an import, or a set of rules.
 const MAX_BODY: usize = 4 << 20;
+
+/// What this module keeps in a data directory.
+pub const FILES: [&str; 2] = [tokens::OPERATOR, tokens::OTHERS];
 
 /// Binds the listener and returns its server, not yet polled, with the address it has.
 pub fn run(services: Services, data: &Path) -> io::Result<(Server, SocketAddr)> {
@@ -139,6 +146,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/dead-letters/{number}", web::get().to(letters::show))
                 .route("/dead-letters/{number}", web::delete().to(letters::drop))
                 .route("/schema", web::get().to(profiles::schema))
+                .route("/backup", web::post().to(backup::take))
                 .route("/tokens", web::get().to(health::tokens))
                 .route("/tokens", web::post().to(health::create_token))
                 .route("/tokens/{name}", web::delete().to(health::revoke_token)),

@@ -16,6 +16,11 @@ use crate::model::hex;
 use crate::model::time::format_rfc3339;
 use crate::store::embedded::write_small_file;
 
+/// The operator's token in the data directory.
+pub(super) const OPERATOR: &str = "token";
+/// The other tokens in the data directory.
+pub(super) const OTHERS: &str = "tokens.json";
+
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,7 +68,7 @@ pub(super) struct Tokens {
 impl Tokens {
     /// Reads the tokens; makes the operator's where there is none.
     pub(super) fn open(data: &Path) -> io::Result<Self> {
-        let path = data.join("token");
+        let path = data.join(OPERATOR);
         let operator = match fs::read_to_string(&path) {
             Ok(text) if is_secret(text.trim()) => text.trim().to_owned(),
             // Nobody was ever given an empty one.
@@ -75,7 +80,7 @@ impl Tokens {
             }
             Err(error) => return Err(error),
         };
-        let file = data.join("tokens.json");
+        let file = data.join(OTHERS);
         let others = match fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),

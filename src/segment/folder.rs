@@ -13,6 +13,9 @@ use crate::rules::MAX_FILE;
 use crate::store::embedded::remove_small_file;
 use crate::store::embedded::write_small_file;
 
+/// The folder of copies in a data directory.
+pub const COPIES: &str = "segments";
+
 /// The files of a folder as they are now: stem → text, or why there is none.
 pub(super) type Files = BTreeMap<String, Result<String, String>>;
 
@@ -26,7 +29,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Names the folder and makes the one for copies.
     pub(super) fn new(path: &Path, data: &Path) -> io::Result<Self> {
-        let copies = data.join("segments");
+        let copies = data.join(COPIES);
         fs::create_dir_all(&copies)?;
         Ok(Self { path: path.to_path_buf(), copies })
     }

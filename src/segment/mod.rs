@@ -36,6 +36,7 @@ pub use ask::Explained;
 pub use ask::Question;
 pub use caller::Caller;
 pub use caller::Stage;
+pub use folder::COPIES;
 pub use generation::Audience;
 pub use generation::AudienceState;
 pub use generation::Generation;

@@ -4,6 +4,7 @@
 
 mod archive;
 mod audiences;
+mod backup;
 mod dashboards;
 mod disk;
 mod harness;

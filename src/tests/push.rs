@@ -27,7 +27,7 @@ fn purchase(server: &Server, user: &str, size: u64) {
 }
 
 /// What the files say the destination holds, in the order they were written.
-fn held(folder: &Path) -> BTreeSet<(String, String)> {
+pub(super) fn held(folder: &Path) -> BTreeSet<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
         .unwrap_or_default();
@@ -53,7 +53,7 @@ fn held(folder: &Path) -> BTreeSet<(String, String)> {
     held
 }
 
-fn push(server: &Server) -> Value {
+pub(super) fn push(server: &Server) -> Value {
     let text = server.ok(&["destination", "push", "files", "--json"]);
     serde_json::from_str::<Value>(&text).unwrap()[0].clone()
 }
