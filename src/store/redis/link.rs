@@ -1,4 +1,4 @@
-//! The way to Redis: routes commands by their key, keeps a few connections to each node, and tries again.
+//! The way to Redis: routes commands by their key, and tries again until they are answered.
 //!
 //! Callers are threads; each borrows a connection for a call. Everything sent here may be sent again: an answer
 //! that did not come says nothing about what was done. Redirections, nodes that cannot answer now, lost
@@ -6,7 +6,6 @@
 //! patience ends. The routing is ours and not the client library's, whose cluster connection repeats calls out
 //! of sight and keeps connections that have timed out.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,83 +14,32 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 use redis::Cmd;
-use redis::Connection;
 use redis::ConnectionAddr;
 use redis::ConnectionInfo;
 use redis::IntoConnectionInfo;
 use redis::RedisError;
-use redis::ServerError;
 use redis::Value;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 
-use super::functions;
+use super::nodes::Nodes;
+use super::nodes::Times;
+use super::nodes::Trouble;
 use super::route;
 use super::route::Address;
-use super::route::Slots;
 use super::route::Topology;
 use crate::store::StoreError;
-
-/// How long is waited for what.
-#[derive(Debug, Clone, Copy)]
-pub struct Times {
-    /// For a connection.
-    pub connect: Duration,
-    /// For an answer. Longer than any call takes, shorter than the patience.
-    pub response: Duration,
-    /// For a call with all its repeats.
-    pub patience: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(2),
-            response: Duration::from_secs(3),
-            patience: Duration::from_secs(30),
-        }
-    }
-}
 
 /// One Redis server, or one Redis Cluster: which of them shows at the first call.
 #[derive(Clone)]
 pub struct Link {
-    shared: Arc<Shared>,
+    nodes: Arc<Nodes>,
 }
 
-struct Shared {
-    seeds: Vec<Address>,
-    /// Whatever is the same for all nodes: TLS, user and password.
-    template: ConnectionInfo,
-    times: Times,
-    topology: RwLock<Option<Topology>>,
-    idle: Mutex<HashMap<Address, Vec<Connection>>>,
-}
-
-/// So many unused connections to a node are kept.
-const IDLE: usize = 8;
 /// A peer that is gone without a word is noticed after this.
 const GONE: Duration = Duration::from_secs(5);
 /// So many redirections are followed at once; after that, each waits like any other trouble.
 const AT_ONCE: u32 = 4;
-
-/// What stands in the way of a call.
-enum Trouble {
-    /// The key lies elsewhere.
-    Moved(Address),
-    /// The key is on its way elsewhere.
-    Ask(Address),
-    /// The node has no library.
-    Missing,
-    /// The node is no primary, or does not answer: who is may have changed.
-    Lost(RedisError),
-    /// It cannot be done now.
-    Wait(RedisError),
-    /// There is no memory.
-    Full(RedisError),
-    /// It cannot be done.
-    Never(RedisError),
-}
 
 /// A call on its way: what is answered, and where what is not is to be asked.
 struct Round<'a> {
@@ -142,24 +90,24 @@ impl Link {
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(GONE);
         let template = template.set_tcp_settings(tcp);
-        let shared =
-            Shared { seeds, template, times, topology: RwLock::default(), idle: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        let nodes =
+            Nodes { seeds, template, times, topology: RwLock::default(), idle: Mutex::default() };
+        Ok(Self { nodes: Arc::new(nodes) })
     }
 
     /// Runs commands whose keys all have the slot of `key`, each until it is answered. Their order may change.
     pub(super) fn run(&self, key: &str, cmds: &[Cmd]) -> Result<Vec<Value>, StoreError> {
-        self.until(key, cmds, false, Instant::now() + self.shared.times.patience)
+        self.until(key, cmds, false, Instant::now() + self.nodes.times.patience)
     }
 
     /// Runs commands one after the other on one connection: all of them again, where one has to be.
     pub(super) fn run_together(&self, key: &str, cmds: &[Cmd]) -> Result<Vec<Value>, StoreError> {
-        self.until(key, cmds, true, Instant::now() + self.shared.times.patience)
+        self.until(key, cmds, true, Instant::now() + self.nodes.times.patience)
     }
 
     /// Runs one command.
     pub(super) fn one(&self, key: &str, cmd: Cmd) -> Result<Value, StoreError> {
-        self.one_within(key, cmd, self.shared.times.patience)
+        self.one_within(key, cmd, self.nodes.times.patience)
     }
 
     /// Runs one command, with more or less patience.
@@ -175,17 +123,17 @@ impl Link {
 
     /// How long is waited for what.
     pub(super) fn times(&self) -> Times {
-        self.shared.times
+        self.nodes.times
     }
 
     /// Runs a command on every primary.
     pub(super) fn everywhere(&self, cmd: &Cmd) -> Result<Vec<(String, Value)>, StoreError> {
-        let deadline = Instant::now() + self.shared.times.patience;
+        let deadline = Instant::now() + self.nodes.times.patience;
         let mut pause = Pause::until(deadline);
         loop {
-            let result = self.primaries().and_then(|nodes| {
-                let ask = |node: Address| match self.exchange(&node, &[cmd], false)?.pop() {
-                    Some(Value::ServerError(error)) => Err(self.judge(&node, error)),
+            let result = self.nodes.primaries().and_then(|nodes| {
+                let ask = |node: Address| match self.nodes.exchange(&node, &[cmd], false)?.pop() {
+                    Some(Value::ServerError(error)) => Err(self.nodes.judge(&node, error)),
                     Some(value) => Ok((format!("{}:{}", node.0, node.1), value)),
                     None => Err(Trouble::Missing),
                 };
@@ -233,7 +181,7 @@ impl Link {
             let asking = asked.is_some();
             let node = match asked {
                 Some(node) => node,
-                None => self.holder(round.slot)?,
+                None => self.nodes.holder(round.slot)?,
             };
             let all: Vec<usize> = (0..round.cmds.len()).collect();
             self.send(round, &node, asking, &all, &mut trouble)?;
@@ -253,7 +201,7 @@ impl Link {
                 .filter(|at| round.answers[*at].is_none() && round.asked[*at].is_none())
                 .collect();
             if !open.is_empty() {
-                let node = self.holder(round.slot)?;
+                let node = self.nodes.holder(round.slot)?;
                 self.send(round, &node, false, &open, &mut trouble)?;
             }
         }
@@ -269,10 +217,10 @@ impl Link {
         trouble: &mut Option<Trouble>,
     ) -> Result<(), Trouble> {
         let cmds: Vec<&Cmd> = which.iter().map(|at| &round.cmds[*at]).collect();
-        let answers = self.exchange(node, &cmds, asking)?;
+        let answers = self.nodes.exchange(node, &cmds, asking)?;
         for (at, answer) in which.iter().zip(answers) {
             let found = match answer {
-                Value::ServerError(error) => self.judge(node, error),
+                Value::ServerError(error) => self.nodes.judge(node, error),
                 answer => {
                     round.answers[*at] = Some(answer);
                     continue;
@@ -285,13 +233,13 @@ impl Link {
                     trouble.get_or_insert(Trouble::Ask(to));
                 }
                 Trouble::Moved(to) => {
-                    if let Some(Topology::Cluster(slots)) = &mut *self.shared.topology.write() {
+                    if let Some(Topology::Cluster(slots)) = &mut *self.nodes.topology.write() {
                         slots.moved(round.slot, &to);
                     }
                     trouble.get_or_insert(Trouble::Moved(to));
                 }
                 Trouble::Missing => {
-                    self.load(node)?;
+                    self.nodes.load(node)?;
                     trouble.get_or_insert(Trouble::Missing);
                 }
                 other => *trouble = Some(other),
@@ -313,11 +261,11 @@ impl Link {
                 if pause.at_once <= AT_ONCE {
                     return Ok(());
                 }
-                self.forget();
+                self.nodes.forget();
                 unavailable(RedisError::from(std::io::Error::other("it sends from node to node")))
             }
             Trouble::Lost(error) => {
-                self.forget();
+                self.nodes.forget();
                 unavailable(error)
             }
             Trouble::Wait(error) => unavailable(error),
@@ -327,173 +275,13 @@ impl Link {
         };
         if pause.wait() { Ok(()) } else { Err(error) }
     }
-
-    /// Sends commands on one connection and takes their answers, errors of the server among them.
-    fn exchange(&self, node: &Address, cmds: &[&Cmd], asking: bool) -> Result<Vec<Value>, Trouble> {
-        let idle = self.shared.idle.lock().get_mut(node).and_then(Vec::pop);
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => self.connect(node)?,
-        };
-        let mut bytes = Vec::new();
-        for cmd in cmds {
-            if asking {
-                redis::cmd("ASKING").write_packed_command(&mut bytes);
-            }
-            cmd.write_packed_command(&mut bytes);
-        }
-        let mut talk = || -> Result<Vec<Value>, RedisError> {
-            connection.send_packed_command(&bytes)?;
-            let mut answers = Vec::with_capacity(cmds.len());
-            for _ in cmds {
-                if asking {
-                    connection.recv_response()?;
-                }
-                answers.push(connection.recv_response()?);
-            }
-            Ok(answers)
-        };
-        match talk() {
-            Ok(answers) => {
-                let mut idle = self.shared.idle.lock();
-                let idle = idle.entry(node.clone()).or_default();
-                if idle.len() < IDLE {
-                    idle.push(connection);
-                }
-                Ok(answers)
-            }
-            Err(error) => {
-                // An answer may still come: it must not be taken for that of the next call. And the others
-                // have most likely met with the same.
-                self.shared.idle.lock().remove(node);
-                Err(Trouble::Lost(error))
-            }
-        }
-    }
-
-    fn connect(&self, node: &Address) -> Result<Connection, Trouble> {
-        let address = match self.shared.template.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host: node.0.clone(),
-                port: node.1,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(node.0.clone(), node.1),
-        };
-        let info = self.shared.template.clone().set_addr(address);
-        let open = || -> Result<Connection, RedisError> {
-            let client = redis::Client::open(info)?;
-            let connection = client.get_connection_with_timeout(self.shared.times.connect)?;
-            connection.set_read_timeout(Some(self.shared.times.response))?;
-            connection.set_write_timeout(Some(self.shared.times.response))?;
-            Ok(connection)
-        };
-        open().map_err(|error| match error.kind() {
-            redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
-                Trouble::Never(error)
-            }
-            _ => Trouble::Lost(error),
-        })
-    }
-
-    fn load(&self, node: &Address) -> Result<(), Trouble> {
-        match self.exchange(node, &[&functions::load()], false)?.pop() {
-            Some(Value::ServerError(error))
-                if !functions::is_there(error.details().unwrap_or_default()) =>
-            {
-                Err(self.judge(node, error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn judge(&self, node: &Address, error: ServerError) -> Trouble {
-        let (code, detail) =
-            (error.code().to_owned(), error.details().unwrap_or_default().to_owned());
-        let to = || detail.split_once(' ').and_then(|(_, to)| route::address(to, node));
-        let error = RedisError::from(error);
-        match &*code {
-            "MOVED" => to().map_or(Trouble::Lost(error), Trouble::Moved),
-            "ASK" => to().map_or(Trouble::Wait(error), Trouble::Ask),
-            "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" => Trouble::Lost(error),
-            "TRYAGAIN" | "LOADING" | "MISCONF" | "NOREPLICAS" | "BUSY" => Trouble::Wait(error),
-            "OOM" => Trouble::Full(error),
-            code if functions::is_missing(code, &detail) => Trouble::Missing,
-            // A slot left while a function ran.
-            "ERR" if detail.contains("non local key") => Trouble::Wait(error),
-            _ => Trouble::Never(error),
-        }
-    }
-
-    fn holder(&self, slot: u16) -> Result<Address, Trouble> {
-        let known = |topology: &Option<Topology>| match topology {
-            Some(Topology::Single(node)) => Some(node.clone()),
-            Some(Topology::Cluster(slots)) => slots.holder(slot).cloned(),
-            None => None,
-        };
-        if let Some(node) = known(&self.shared.topology.read()) {
-            return Ok(node);
-        }
-        self.discover()?;
-        known(&self.shared.topology.read()).ok_or_else(|| {
-            self.forget();
-            Trouble::Wait(RedisError::from(std::io::Error::other("nobody holds the key's slot")))
-        })
-    }
-
-    fn primaries(&self) -> Result<Vec<Address>, Trouble> {
-        self.discover()?;
-        Ok(match &*self.shared.topology.read() {
-            Some(Topology::Single(node)) => vec![node.clone()],
-            Some(Topology::Cluster(slots)) => slots.nodes().to_vec(),
-            None => Vec::new(),
-        })
-    }
-
-    /// Asks one node after the other who holds what.
-    fn discover(&self) -> Result<(), Trouble> {
-        let mut nodes = self.shared.seeds.clone();
-        let known: Vec<Address> = self.shared.idle.lock().keys().cloned().collect();
-        nodes.extend(known);
-        let mut cmd = redis::cmd("CLUSTER");
-        cmd.arg("SLOTS");
-        let mut trouble = None;
-        for node in nodes {
-            match self.exchange(&node, &[&cmd], false).map(|mut answers| answers.pop()) {
-                Ok(Some(Value::ServerError(error))) => {
-                    if error.details().is_some_and(|text| text.contains("cluster support disabled"))
-                    {
-                        *self.shared.topology.write() = Some(Topology::Single(node));
-                        return Ok(());
-                    }
-                    trouble = Some(self.judge(&node, error));
-                }
-                Ok(Some(answer)) => {
-                    if let Some(slots) = Slots::parse(&answer, &node) {
-                        *self.shared.topology.write() = Some(Topology::Cluster(slots));
-                        return Ok(());
-                    }
-                }
-                Ok(None) => {}
-                Err(found) => trouble = Some(found),
-            }
-        }
-        Err(trouble.unwrap_or_else(|| {
-            Trouble::Wait(RedisError::from(std::io::Error::other("no node knows the cluster")))
-        }))
-    }
-
-    fn forget(&self) {
-        *self.shared.topology.write() = None;
-    }
 }
 
 /// The addresses, without user and password.
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Redis at ")?;
-        for (at, (host, port)) in self.shared.seeds.iter().enumerate() {
+        for (at, (host, port)) in self.nodes.seeds.iter().enumerate() {
             write!(f, "{}{host}:{port}", if at == 0 { "" } else { ", " })?;
         }
         Ok(())
