@@ -246,7 +246,10 @@ impl Shard {
                 Op::Profile(_) | Op::Drop(_) | Op::Forget(_) => 0,
             };
             let of_all = matches!(op, Op::Profile(_) | Op::Drop(_) | Op::Forget(_));
-            if !of_all && at >= self.dictionary.len() {
+            let last = if let Op::Forget(profiles) = &op { profiles.max() } else { None };
+            if (!of_all && at >= self.dictionary.len())
+                || last.is_some_and(|last| last >= self.dictionary.len())
+            {
                 return Err(Malformed("an unknown profile"));
             }
             let (block, low) = split(at);
@@ -277,5 +280,21 @@ impl Shard {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::state::Identity;
+
+    #[test]
+    fn a_delta_that_forgets_who_was_never_there_is_damaged() {
+        let keys = Keys::new(Identity { shards: 1, key: [7; 16] });
+        let mut delta = Delta::default();
+        delta.forget(&[3].into_iter().collect());
+        let replayed =
+            Shard::default().replay(&delta.take(), &keys, &Namespaces::default(), |_| true);
+        assert_eq!(replayed, Err(Malformed("an unknown profile")));
     }
 }

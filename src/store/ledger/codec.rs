@@ -7,8 +7,10 @@ use crate::model::Namespace;
 use crate::model::codec::Reader;
 use crate::model::codec::put_i64;
 use crate::model::codec::put_varint;
+use crate::store::ledger::Batch;
 use crate::store::ledger::Changes;
 use crate::store::ledger::Delivery;
+use crate::store::ledger::Target;
 
 /// What is kept of a target.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +33,14 @@ pub(in crate::store) struct Posted {
     pub(in crate::store) true_for: Millis,
     pub(in crate::store) prepared_at: Millis,
     pub(in crate::store) changes: Changes,
+}
+
+impl Posted {
+    /// The batch, with what its key says.
+    pub(in crate::store) fn into_batch(self, target: &Target, generation: u64, seq: u64) -> Batch {
+        let Self { true_for, prepared_at, changes, .. } = self;
+        Batch { target: target.clone(), generation, seq, true_for, prepared_at, changes }
+    }
 }
 
 impl TargetRow {

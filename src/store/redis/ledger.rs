@@ -323,14 +323,7 @@ impl Port for Ledger {
             // Settled since.
             let Some(bytes) = self.get(&keys.outbox, &field)? else { continue };
             let posted = Posted::decode(&bytes).map_err(damaged)?;
-            batches.push(Batch {
-                target: target.clone(),
-                generation,
-                seq,
-                true_for: posted.true_for,
-                prepared_at: posted.prepared_at,
-                changes: posted.changes,
-            });
+            batches.push(posted.into_batch(target, generation, seq));
         }
         Ok(batches)
     }

@@ -235,14 +235,7 @@ impl Ledger for EmbeddedLedger {
                 let (key, bytes) = entry?;
                 let (_, generation, seq) = key.value();
                 let posted = Posted::decode(bytes.value())?;
-                batches.push(Batch {
-                    target: target.clone(),
-                    generation,
-                    seq,
-                    true_for: posted.true_for,
-                    prepared_at: posted.prepared_at,
-                    changes: posted.changes,
-                });
+                batches.push(posted.into_batch(target, generation, seq));
             }
             Ok(batches)
         })
