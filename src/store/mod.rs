@@ -7,6 +7,7 @@
 mod conformance;
 pub mod embedded;
 pub mod journal;
+pub mod lanes;
 pub mod ledger;
 pub mod redis;
 mod rows;

@@ -1,10 +1,12 @@
-//! What a whole store has once: its format, how many shards it has, the key of its hashes, and generations.
+//! What a whole store has once: its format, its shards and lanes, the key of its hashes, and generations.
 
 use super::functions;
 use super::keys::Keys;
 use super::link::Link;
 use super::reply;
+use crate::model::Malformed;
 use crate::store::StoreError;
+use crate::store::lanes::Layout;
 use crate::store::rows::Row;
 use crate::store::state::CONTENT_VERSION;
 use crate::store::state::Identity;
@@ -16,33 +18,45 @@ pub struct Store {
     pub(super) link: Link,
     pub(super) keys: Keys,
     pub(super) identity: Identity,
+    layout: Layout,
 }
 
 impl Store {
-    /// Opens the store below a prefix, or makes it with `shards` shards and a fresh key. A store that was made
-    /// with another number of shards keeps it: see [`Store::identity`].
-    pub fn open(link: Link, keys: Keys, shards: u16) -> Result<Self, StoreError> {
+    /// Opens the store below a prefix, or makes it with `shards` shards in `lanes` lanes and a fresh key. A store
+    /// that was made with other numbers keeps them: see [`Store::layout`].
+    pub fn open(link: Link, keys: Keys, shards: u16, lanes: u16) -> Result<Self, StoreError> {
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| StoreError::Unavailable {
             what: "the system's random numbers".to_owned(),
             source: Box::new(error),
         })?;
-        let ours = Identity { shards, key };
+        let layout = Layout::new(shards, lanes);
+        let ours = Identity { shards: layout.shards(), key };
         let at = keys.store("meta");
-        let (format, row) = (format(), ours.row());
-        let args: [&[u8]; 2] = [format.as_bytes(), &row];
+        let (format, row, lanes) = (format(), ours.row(), layout.lanes().to_string());
+        let args: [&[u8]; 3] = [format.as_bytes(), &row, lanes.as_bytes()];
         let answer = link.one(&at, functions::call("found", &[&at], &args))?;
         let found = reply::items(&answer).unwrap_or_default();
-        let [stored, identity] = found else { return Err(link.odd("the store's identity")) };
+        let [stored, identity, lanes] = found else {
+            return Err(link.odd("the store's identity"));
+        };
         refuse_other(&link, "the store", reply::text(stored).unwrap_or_default(), &format)?;
         let identity = reply::bytes(identity).unwrap_or_default();
         let identity = Identity::read((), identity).map_err(damaged)?;
-        Ok(Self { link, keys, identity })
+        let lanes = reply::number(lanes).and_then(|lanes| u16::try_from(lanes).ok());
+        let lanes = lanes.ok_or_else(|| damaged(Malformed("the number of lanes")))?;
+        let layout = Layout::new(identity.shards, lanes);
+        Ok(Self { link, keys, identity, layout })
     }
 
     /// What was made with the store.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// How its shards lie in lanes.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Sets aside `count` numbers of generations and returns the first. A call whose answer was lost may cost

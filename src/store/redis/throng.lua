@@ -20,14 +20,14 @@ local function each_slice(list, first, last, act)
   end
 end
 
--- KEYS the store's hash · ARGV format, identity
+-- KEYS the store's hash · ARGV format, identity, number of lanes
 local function found(keys, args)
-  local have = redis.call('HMGET', keys[1], 'format', 'identity')
+  local have = redis.call('HMGET', keys[1], 'format', 'identity', 'lanes')
   if not have[1] then
-    redis.call('HSET', keys[1], 'format', args[1], 'identity', args[2])
+    redis.call('HSET', keys[1], 'format', args[1], 'identity', args[2], 'lanes', args[3])
     have = args
   end
-  return { have[1], have[2] }
+  return { have[1], have[2], have[3] }
 end
 
 -- Takes the lease of a lane where it is free, over, or already the caller's.

@@ -14,7 +14,7 @@ use crate::store::redis::Link;
 use crate::store::redis::Store;
 
 pub(super) fn ledger(link: &Link, keys: &Keys) -> Ledger {
-    Ledger::new(Store::open(link.clone(), keys.clone(), 4).unwrap())
+    Ledger::new(Store::open(link.clone(), keys.clone(), 4, 2).unwrap())
 }
 
 #[test]

@@ -44,7 +44,7 @@ const TTL: Duration = Duration::from_secs(600);
 
 /// A store of four shards in one lane, opened by an owner.
 fn own(link: &Link, keys: &Keys, owner: &str) -> (Store, Arc<Lane>) {
-    let store = Store::open(link.clone(), keys.clone(), 4).unwrap();
+    let store = Store::open(link.clone(), keys.clone(), 4, 2).unwrap();
     let lane = Lane::acquire(&store, "000", &[0, 1, 2, 3], owner, TTL).unwrap();
     (store, Arc::new(lane.expect("nobody else has it")))
 }

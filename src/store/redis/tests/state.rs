@@ -79,7 +79,7 @@ fn what_one_owner_kept_the_next_one_has() {
 fn of_two_owners_the_first_is_fenced_and_leaves_nothing() {
     for (name, link) in both() {
         let keys = fresh_keys();
-        let store = Store::open(link.clone(), keys.clone(), 4).unwrap();
+        let store = Store::open(link.clone(), keys.clone(), 4, 2).unwrap();
         let acquire = |owner: &str, ttl| Lane::acquire(&store, "7", &[0], owner, ttl).unwrap();
         let first = acquire("a", super::TTL).unwrap();
         assert!(acquire("b", super::TTL).is_none());
@@ -156,12 +156,13 @@ fn what_is_replaced_or_dropped_is_deleted() {
 }
 
 #[test]
-fn a_store_keeps_its_shards_and_another_format_is_refused_with_the_way_out() {
+fn a_store_keeps_its_shards_and_lanes_and_another_format_is_refused_with_the_way_out() {
     let (_, link) = both().into_iter().next().unwrap();
     let keys = fresh_keys();
-    let store = Store::open(link.clone(), keys.clone(), 4).unwrap();
-    let again = Store::open(link.clone(), keys.clone(), 8).unwrap();
+    let store = Store::open(link.clone(), keys.clone(), 4, 2).unwrap();
+    let again = Store::open(link.clone(), keys.clone(), 8, 3).unwrap();
     assert_eq!(again.identity(), store.identity());
+    assert_eq!((again.layout(), again.layout().lanes()), (store.layout(), 2));
     drop(Lane::acquire(&store, "1", &[0, 1], "a", super::TTL).unwrap());
     let other = Lane::acquire(&store, "1", &[0, 2], "a", super::TTL);
     assert!(matches!(other, Err(StoreError::Malformed { .. })));
@@ -171,7 +172,7 @@ fn a_store_keeps_its_shards_and_another_format_is_refused_with_the_way_out() {
         link.one(&at, cmd).unwrap();
         let refused = match at.ends_with("lane") {
             true => Lane::acquire(&store, "1", &[0, 1], "a", super::TTL).map(drop),
-            false => Store::open(link.clone(), keys.clone(), 4).map(drop),
+            false => Store::open(link.clone(), keys.clone(), 4, 2).map(drop),
         };
         let error = refused.unwrap_err();
         assert!(matches!(error, StoreError::Malformed { .. }), "{error:?}");
