@@ -11,6 +11,7 @@ pub mod lanes;
 pub mod ledger;
 pub mod redis;
 mod rows;
+pub mod shelf;
 pub mod state;
 
 use std::error::Error;
@@ -52,6 +53,14 @@ pub enum StoreError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// It does not keep such a thing. Trying again does not help.
+    #[error("{what} cannot be kept: {hint}")]
+    Refused {
+        /// What it was asked to keep.
+        what: String,
+        /// What it keeps, and the way out.
+        hint: String,
+    },
     /// Another owner has taken over, or a failover took the store back behind what this owner remembers. What is
     /// in memory is to be thrown away, and read anew by whoever acquires it next.
     #[error("{what} is no longer in the hands of this owner: it has to be acquired and read anew")]
@@ -64,7 +73,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Malformed { .. } | Self::Fenced { .. })
+        !matches!(self, Self::Malformed { .. } | Self::Refused { .. } | Self::Fenced { .. })
     }
 }
 

@@ -9,12 +9,14 @@ mod file;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+mod shelf;
 mod small_file;
 mod state;
 mod state_tables;
 #[cfg(test)]
 pub(crate) mod state_tests;
 
+pub use shelf::Shelf;
 pub use small_file::remove_small_file;
 pub use small_file::write_small_file;
 pub use state::State;
@@ -26,6 +28,8 @@ use std::path::Path;
 pub const JOURNAL: &str = "journal";
 /// The ledger's file in a data directory.
 pub const LEDGER: &str = "ledger.redb";
+/// The folder of the shelf in a data directory.
+pub const SHELF: &str = "shelf";
 /// The state's file in a data directory.
 pub const STATE: &str = "state.redb";
 

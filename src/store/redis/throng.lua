@@ -30,6 +30,21 @@ local function found(keys, args)
   return { have[1], have[2], have[3] }
 end
 
+-- Puts a value in the place of another, where that is what stands. Where the new one stands already it is done.
+-- KEYS the shelf · ARGV name, whether a value is expected, the value, whether there is a new one, the new one
+local function swap(keys, args)
+  local have = redis.call('HGET', keys[1], args[1])
+  local expected, new = args[2] == '1' and args[3], args[4] == '1' and args[5]
+  if have == new then return { 'OK' } end
+  if have ~= expected then return { 'OTHER', have } end
+  if new then
+    redis.call('HSET', keys[1], args[1], new)
+  else
+    redis.call('HDEL', keys[1], args[1])
+  end
+  return { 'OK' }
+end
+
 -- Takes the lease of a lane where it is free, over, or already the caller's.
 -- KEYS the lane's hash · ARGV format, identity, owner, token of this acquisition, milliseconds
 local function acquire(keys, args)
@@ -199,6 +214,7 @@ local function register(name, callback, flags)
 end
 
 register('found', found)
+register('swap', swap)
 register('acquire', acquire, { 'allow-oom' })
 register('renew', renew, { 'allow-oom' })
 register('commit', commit)

@@ -3,6 +3,7 @@ mod journal;
 mod ledger;
 mod proxy;
 mod server;
+mod shelf;
 mod shipped;
 mod state;
 
