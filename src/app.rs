@@ -31,11 +31,14 @@ use crate::console;
 use crate::ingest;
 use crate::ingest::Engine;
 use crate::ingest::Importer;
+use crate::ingest::Lane;
+use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::SystemClock;
 use crate::net::Workers;
 use crate::segment;
+use crate::segment::Local;
 use crate::segment::Segments;
 use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
@@ -48,6 +51,9 @@ use crate::store::state::State;
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a start waits for a clock that is behind the last event.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an import's first question waits for the fold.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a server runs on.
 #[derive(Debug, Clone)]
@@ -175,14 +181,24 @@ async fn serve(
         tracing::info!("{swept} unfinished files of the archive were deleted");
     }
     let catalog = Arc::new(catalog);
+    let shards = loaded.identity.shards;
+    let lanes = Arc::new(Lanes::new(shards));
+    lanes.insert(Arc::new(Lane {
+        number: 0,
+        shards: (0..shards).collect(),
+        journal: journal.clone(),
+        engine: engine.clone(),
+        catalog: catalog.clone(),
+    }));
+    let local = Arc::new(Local::new(lanes.clone(), &config, metrics.clone(), workers.clone()));
+    let numbers = state.clone();
     let parts = segment::Parts {
         config: config.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        journal: journal.clone(),
-        engine: engine.clone(),
-        catalog: catalog.clone(),
-        workers: workers.clone(),
+        shards: local.clone(),
+        count: shards,
+        reserve: Box::new(move |count| numbers.reserve_generations(count)),
     };
     let segments = Arc::new(
         Segments::open(parts, &options.segments, data)
@@ -190,7 +206,7 @@ async fn serve(
     );
     let ledger: Arc<dyn Ledger> =
         Arc::new(embedded::ledger::EmbeddedLedger::open(&data.join(embedded::LEDGER))?);
-    let live = LiveAudiences::new(segments.clone(), engine.clone(), config.activate.min_size);
+    let live = LiveAudiences::new(segments.clone(), shards, config.activate.min_size);
     let pusher = Arc::new(Pusher::new(
         destinations,
         ledger.clone(),
@@ -203,9 +219,13 @@ async fn serve(
         .iter()
         .filter_map(|site| Some((site.key.clone(), site.country.clone()?)))
         .collect();
+    let imported = segments.clone();
     let importer = Arc::new(Importer::new(
         journal.clone(),
-        engine.clone(),
+        Box::new(move |name| {
+            imported.caught_up(IMPORT_PATIENCE).ok()?;
+            Some(imported.import(name).ok()?.map_or(0, |progress| progress.taken))
+        }),
         clock.clone(),
         metrics.clone(),
         config.namespace_order(),
@@ -232,8 +252,7 @@ async fn serve(
         clock: clock.clone(),
         metrics: metrics.clone(),
         journal: journal.clone(),
-        engine: engine.clone(),
-        catalog: catalog.clone(),
+        lanes: lanes.clone(),
         backups,
         importer,
         segments: segments.clone(),
@@ -291,11 +310,12 @@ async fn serve(
     let _ = tokio::time::timeout(DRAIN, console_handle.stop(true)).await;
     let stopping = actix_web::rt::task::spawn_blocking(move || {
         segments.stop();
+        local.stop();
         drop(pushing);
         drop(archiver);
         // A panic of it was told when it happened.
         let _ = refresher.join();
-        engine.stop();
+        lanes.stop();
     });
     stopping.await.context("cannot stop")?;
     drop(run_file);

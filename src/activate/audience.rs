@@ -57,10 +57,10 @@ pub trait Audiences: Send + Sync {
     fn audience(&self, segment: &str) -> Result<WholeAudience, NoAudience>;
 
     /// All profiles that there are, by shard.
-    fn everyone(&self) -> Vec<RoaringBitmap>;
+    fn everyone(&self) -> Result<Vec<RoaringBitmap>, StoreError>;
 
     /// The profiles that may go to no destination, as of now, by shard: opted out, or marked as bots.
-    fn ineligible(&self) -> Vec<RoaringBitmap>;
+    fn ineligible(&self) -> Result<Vec<RoaringBitmap>, StoreError>;
 
     /// Gives the identifiers of profiles, in any order, doubled where two profiles share one.
     ///

@@ -8,29 +8,28 @@ use super::audience::Activation;
 use super::audience::Audiences;
 use super::audience::NoAudience;
 use super::audience::WholeAudience;
-use crate::bitmap::Mark;
-use crate::ingest::Engine;
-use crate::ingest::Health;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::ShardId;
+use crate::segment::AskError;
 use crate::segment::Segments;
 use crate::store::StoreError;
 
 /// How long a push waits for the commit of what its audience follows from.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Live segments over the engine.
+/// Live segments and the shards they are evaluated over.
 pub struct LiveAudiences {
     segments: Arc<Segments>,
-    engine: Arc<Engine>,
+    /// How many shards the store has.
+    count: u16,
     min_size: u64,
 }
 
 impl LiveAudiences {
     /// Audiences of these segments; `min_size` is that of the settings.
-    pub fn new(segments: Arc<Segments>, engine: Arc<Engine>, min_size: u64) -> Self {
-        Self { segments, engine, min_size }
+    pub fn new(segments: Arc<Segments>, count: u16, min_size: u64) -> Self {
+        Self { segments, count, min_size }
     }
 }
 
@@ -69,24 +68,22 @@ impl Audiences for LiveAudiences {
         // While an edited rule is being filled, the members are those of the rule before it: nobody
         // comes or leaves by rule, and who opts out still leaves at once.
         let members = audience.members.as_ref().ok_or(NoAudience::NotWhole)?.shards.clone();
-        // The audience was evaluated over what is folded; it may go out once that is committed. Where
-        // commits fail already, each segment would wait in vain, and those who opted out with it.
-        let fails = matches!(self.engine.health(), Health::CommitWaits(_));
-        if !self.engine.commit(if fails { Duration::ZERO } else { PATIENCE }) {
+        // The audience was evaluated over what is folded; it may go out once that is committed.
+        if !self.segments.shards().commit(PATIENCE).unwrap_or(false) {
             return Err(NoAudience::NotCommitted);
         }
         let (generation, true_for) = (audience.generation, audience.true_for);
         Ok(WholeAudience { generation, true_for, members })
     }
 
-    fn everyone(&self) -> Vec<RoaringBitmap> {
-        self.engine.pin().everyone()
+    fn everyone(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
+        let everyone = self.segments.shards().everyone();
+        everyone.and_then(|everyone| everyone.whole(self.count)).map_err(unavailable)
     }
 
-    fn ineligible(&self) -> Vec<RoaringBitmap> {
-        let pin = self.engine.pin();
-        let bots = pin.marked(Mark::Bot);
-        pin.marked(Mark::OptedOut).into_iter().zip(bots).map(|(out, bots)| out | bots).collect()
+    fn ineligible(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
+        let ineligible = self.segments.shards().ineligible();
+        ineligible.and_then(|ineligible| ineligible.whole(self.count)).map_err(unavailable)
     }
 
     fn identifiers(
@@ -95,7 +92,13 @@ impl Audiences for LiveAudiences {
         profiles: &RoaringBitmap,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), StoreError> {
-        self.engine.each_identifier(shard, profiles, each);
-        Ok(())
+        self.segments.shards().identifiers(shard, profiles, each).map_err(unavailable)
+    }
+}
+
+fn unavailable(error: AskError) -> StoreError {
+    match error {
+        AskError::Store(error) => error,
+        error => StoreError::Unavailable { what: "a shard".to_owned(), source: Box::new(error) },
     }
 }

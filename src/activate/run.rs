@@ -107,7 +107,7 @@ impl Run<'_> {
             report.generation = Some(audience.generation);
             report.true_for = Some(audience.true_for);
         }
-        let desired = self.identifiers_of(self.eligible(audience, report), namespaces);
+        let desired = self.identifiers_of(self.eligible(audience, report)?, namespaces);
         report.below_minimum = report.eligible < min_size;
         let may_add = !report.below_minimum;
         if self.dry_run {
@@ -130,11 +130,11 @@ impl Run<'_> {
     /// another profile has stays.
     fn remove_opted_out(&self, stamp: Stamp, report: &mut PushReport) -> Result<(), Halt> {
         let Shared { ledger, audiences, .. } = self.shared;
-        let leaving = audiences.ineligible();
+        let leaving = audiences.ineligible()?;
         if leaving.iter().all(roaring::RoaringBitmap::is_empty) {
             return Ok(());
         }
-        let mut others = audiences.everyone();
+        let mut others = audiences.everyone()?;
         for (others, leaving) in others.iter_mut().zip(&leaving) {
             *others -= leaving;
         }
@@ -185,14 +185,14 @@ impl Run<'_> {
         &self,
         audience: Option<WholeAudience>,
         report: &mut PushReport,
-    ) -> Vec<roaring::RoaringBitmap> {
+    ) -> Result<Vec<roaring::RoaringBitmap>, Halt> {
         let mut members = audience.map(|audience| audience.members).unwrap_or_default();
         report.members = members.iter().map(roaring::RoaringBitmap::len).sum();
-        for (members, ineligible) in members.iter_mut().zip(self.shared.audiences.ineligible()) {
+        for (members, ineligible) in members.iter_mut().zip(self.shared.audiences.ineligible()?) {
             *members -= ineligible;
         }
         report.eligible = members.iter().map(roaring::RoaringBitmap::len).sum();
-        members
+        Ok(members)
     }
 
     /// Finds a verdict for each batch that has none. Without knowing what is desired none is repeated.

@@ -8,6 +8,7 @@ use super::problem::Problem;
 use crate::model::Namespace;
 use crate::segment::AskError;
 use crate::segment::Caller;
+use crate::store::chain;
 
 /// Says so when the caller has gone, so that long work stops.
 pub(super) struct Waiting(pub(super) Arc<Caller>);
@@ -46,8 +47,11 @@ impl From<AskError> for Problem {
                 Self::bad_request(error.to_string())
             }
             AskError::Unknown(_) => Self::not_found(error.to_string()),
-            AskError::Behind | AskError::Cancelled => Self::unavailable(error.to_string()),
-            AskError::Fill(_) => Self::internal(&error),
+            AskError::Behind | AskError::Cancelled | AskError::Missing(_) | AskError::Moving => {
+                Self::unavailable(error.to_string())
+            }
+            AskError::Store(error) if error.is_retryable() => Self::unavailable(chain(&error)),
+            AskError::Fill(_) | AskError::Store(_) => Self::internal(&error),
         }
     }
 }

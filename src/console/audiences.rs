@@ -114,40 +114,54 @@ pub(super) fn send_members(
     services: &web::Data<Services>,
     members: Arc<Members>,
     namespace: Namespace,
-    send: mpsc::Sender<Bytes>,
+    send: mpsc::Sender<Chunk>,
 ) {
-    let engine = services.engine.clone();
+    let segments = services.segments.clone();
     tokio::task::spawn_blocking(move || {
         let mut lines = String::new();
         let mut gone = false;
-        engine.members_of(&members.shards, &namespace, &mut |value: &str| {
+        let told = segments.members_of(&members, &namespace, &mut |value: &str| {
             crate::model::value::write_json_string(value, &mut lines);
             lines.push('\n');
             if lines.len() > 1 << 16 {
-                gone = send.blocking_send(Bytes::from(std::mem::take(&mut lines))).is_err();
+                gone = send.blocking_send(Ok(Bytes::from(std::mem::take(&mut lines)))).is_err();
             }
             !gone
         });
+        if let Err(error) = told {
+            // The body ends without its last chunk, so that nobody takes it for all.
+            tracing::warn!(%error, "members could not be read to the end");
+            let _ = send.blocking_send(Err(Broken));
+            return;
+        }
         if !gone && !lines.is_empty() {
-            let _ = send.blocking_send(Bytes::from(lines));
+            let _ = send.blocking_send(Ok(Bytes::from(lines)));
         }
     });
 }
 
 /// A body that is sent line by line; its bound is what holds the sender back where the caller is slow.
-pub(super) fn lines() -> (mpsc::Sender<Bytes>, Lines) {
+pub(super) fn lines() -> (mpsc::Sender<Chunk>, Lines) {
     let (send, receive) = mpsc::channel(8);
     (send, Lines(receive))
 }
 
+/// Some lines, or that there are more which cannot be had.
+pub(super) type Chunk = Result<Bytes, Broken>;
+
+/// What is sent cannot be sent to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer could not be read to its end")]
+pub(super) struct Broken;
+
 /// What is sent, as a body.
-pub(super) struct Lines(mpsc::Receiver<Bytes>);
+pub(super) struct Lines(mpsc::Receiver<Chunk>);
 
 impl futures_core::Stream for Lines {
-    type Item = Result<Bytes, std::convert::Infallible>;
+    type Item = Chunk;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx).map(|chunk| chunk.map(Ok))
+        self.0.poll_recv(cx)
     }
 }
 

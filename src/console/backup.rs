@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 
 use super::Services;
+use super::audiences::Chunk;
 use super::audiences::lines;
 use super::problem::Problem;
 use crate::backup::BackupError;
@@ -35,7 +36,7 @@ pub(super) async fn take(
 ) -> Result<HttpResponse, Problem> {
     let dir = asked.into_inner().dir;
     let job = web::block(move || {
-        let profiles = services.engine.stats().profiles;
+        let profiles = services.lanes.stats().profiles;
         services.backups.begin(&dir, profiles)
     })
     .await
@@ -69,8 +70,8 @@ pub(super) async fn take(
 }
 
 /// Sends a line; tells whether anybody listens.
-fn line(send: &Sender<Bytes>, value: &Value) -> bool {
-    send.blocking_send(Bytes::from(format!("{value}\n"))).is_ok()
+fn line(send: &Sender<Chunk>, value: &Value) -> bool {
+    send.blocking_send(Ok(Bytes::from(format!("{value}\n")))).is_ok()
 }
 
 fn problem(error: BackupError) -> Problem {

@@ -44,7 +44,7 @@ pub(super) async fn ready(services: web::Data<Services>) -> Result<HttpResponse,
     // After a refused append the journal tries the disk.
     let trouble = web::block(move || {
         let threads = services.workers.trouble();
-        threads.or_else(|| services.engine.trouble()).or_else(|| services.journal.trouble())
+        threads.or_else(|| services.lanes.trouble()).or_else(|| services.journal.trouble())
     })
     .await
     .map_err(|error| Problem::internal(&error))?;
@@ -55,17 +55,11 @@ pub(super) async fn ready(services: web::Data<Services>) -> Result<HttpResponse,
 pub(super) async fn metrics(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     let text = web::block(move || {
         services.segments.measure();
-        services.engine.measure();
-        let files = services.catalog.files();
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = &services.metrics;
-        metrics.archive_files.set(number(files.len() as u64));
-        metrics.archive_bytes.set(number(files.iter().map(|file| file.bytes).sum()));
-        let reached = services.catalog.reached().position;
-        metrics
-            .archive_pending_bytes
-            .set(number(services.journal.end().0.saturating_sub(reached.0)));
-        services.metrics.render()
+        services.lanes.measure(metrics);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        metrics.clock_behind.set(services.clock.behind() as f64 / 1000.0);
+        metrics.render()
     })
     .await
     .map_err(|error| Problem::internal(&error))?;

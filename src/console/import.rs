@@ -33,17 +33,17 @@ pub(super) async fn status(
     let asked = asked.into_inner();
     let (taken, status, rejected) = web::block(move || {
         let taken = services.importer.taken(&asked.name).map_err(problem)?;
+        let segments = &services.segments;
         if asked.settle {
-            let behind = || problem(ImportError::Behind);
-            services.engine.settle(PATIENCE).map_err(|_| behind())?;
+            segments.caught_up(PATIENCE)?;
             // Rejected lines are listed once they are committed.
-            if !services.engine.commit(PATIENCE) {
-                return Err(behind());
+            if !segments.shards().commit(PATIENCE)? {
+                return Err(problem(ImportError::Behind));
             }
         }
-        let status = services.engine.import(&asked.name).unwrap_or_default();
-        let rejected = services.engine.rejected(&asked.name, 0, LISTED);
-        Ok((taken, status, rejected.map_err(|error| Problem::internal(&error))?))
+        let status = segments.import(&asked.name)?.unwrap_or_default();
+        let rejected = segments.shards().rejected(&asked.name, 0, LISTED)?;
+        Ok::<_, Problem>((taken, status, rejected))
     })
     .await
     .map_err(|error| Problem::internal(&error))??;

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::Services;
 use super::problem::Problem;
+use crate::ingest::BadLetterNo;
+use crate::ingest::LetterNo;
 use crate::model::time::format_rfc3339;
-use crate::store::journal::EventNo;
 use crate::store::state::DeadLetter;
 
 #[derive(Deserialize)]
@@ -24,12 +25,12 @@ pub(super) async fn list(
     page: web::Query<Page>,
 ) -> Result<HttpResponse, Problem> {
     let limit = page.limit.unwrap_or(100).clamp(1, 1000);
-    let after = page.after.as_deref().map(event_no).transpose()?;
-    let letters = web::block(move || services.engine.dead_letters(after, limit))
+    let after = page.after.as_deref().map(number_of).transpose()?;
+    let letters = web::block(move || services.segments.shards().dead_letters(after, limit))
         .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(|error| Problem::internal(&error))?;
-    let letters: Vec<Value> = letters.iter().map(described).collect();
+        .map_err(|error| Problem::internal(&error))??;
+    let letters: Vec<Value> =
+        letters.iter().map(|(number, letter)| described(*number, letter)).collect();
     Ok(HttpResponse::Ok().json(json!({ "dead_letters": letters })))
 }
 
@@ -38,13 +39,12 @@ pub(super) async fn show(
     services: web::Data<Services>,
     number: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let event = event_no(&number)?;
-    let letter = web::block(move || services.engine.dead_letter(event))
+    let asked = number_of(&number)?;
+    let letter = web::block(move || services.segments.shards().dead_letter(asked))
         .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(|error| Problem::internal(&error))?
+        .map_err(|error| Problem::internal(&error))??
         .ok_or_else(|| unknown(&number))?;
-    let mut shown = described(&letter);
+    let mut shown = described(asked, &letter);
     let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &letter.bytes);
     shown["base64"] = json!(base64);
     Ok(HttpResponse::Ok().json(shown))
@@ -55,34 +55,27 @@ pub(super) async fn drop(
     services: web::Data<Services>,
     number: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let event = event_no(&number)?;
-    let dropped = web::block(move || services.engine.drop_dead_letters(&[event]))
+    let asked = number_of(&number)?;
+    let dropped = web::block(move || services.segments.shards().drop_dead_letter(asked))
         .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(|error| Problem::internal(&error))?;
-    if dropped == 0 {
+        .map_err(|error| Problem::internal(&error))??;
+    if !dropped {
         return Err(unknown(&number));
     }
     Ok(HttpResponse::NoContent().finish())
 }
 
-fn described(letter: &DeadLetter) -> Value {
+fn described(number: LetterNo, letter: &DeadLetter) -> Value {
     json!({
-        "number": format!("{}.{}", letter.event.record, letter.event.part),
+        "number": number.to_string(),
         "received": format_rfc3339(letter.time),
         "reason": letter.reason,
         "bytes": letter.bytes.len(),
     })
 }
 
-/// Reads `record.part`.
-fn event_no(text: &str) -> Result<EventNo, Problem> {
-    let wrong = || Problem::bad_request("a dead letter's number is of the form 4711.0");
-    let (record, part) = text.split_once('.').ok_or_else(wrong)?;
-    Ok(EventNo {
-        record: record.parse().map_err(|_| wrong())?,
-        part: part.parse().map_err(|_| wrong())?,
-    })
+fn number_of(text: &str) -> Result<LetterNo, Problem> {
+    text.parse().map_err(|error: BadLetterNo| Problem::bad_request(error.to_string()))
 }
 
 fn unknown(number: &str) -> Problem {

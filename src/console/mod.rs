@@ -35,11 +35,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::activate::Pusher;
-use crate::archive::Catalog;
 use crate::backup::Backups;
 use crate::config::Config;
-use crate::ingest::Engine;
 use crate::ingest::Importer;
+use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::Workers;
@@ -59,10 +58,8 @@ pub struct Services {
     pub metrics: Metrics,
     /// The journal.
     pub journal: Arc<dyn Journal>,
-    /// The fold.
-    pub engine: Arc<Engine>,
-    /// The archive's files.
-    pub catalog: Arc<Catalog>,
+    /// The lanes in this process's hands.
+    pub lanes: Arc<Lanes>,
     /// Backups.
     pub backups: Backups,
     /// Imports.

@@ -44,7 +44,7 @@ pub(super) async fn why(
 
 /// `GET /api/v1/schema`
 pub(super) async fn schema(services: web::Data<Services>) -> HttpResponse {
-    let schema = services.engine.schema();
+    let schema = services.segments.shards().schema();
     let events: Vec<Value> = schema
         .events()
         .map(|name| {

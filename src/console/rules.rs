@@ -112,7 +112,7 @@ fn eval_by_lines(
                         Stage::Reading(percent) => json!({ "stage": "reading", "percent": percent }),
                         Stage::Evaluating => json!({ "stage": "evaluating" }),
                     };
-                    if send.send(line_of(&line)).await.is_err() {
+                    if send.send(Ok(line_of(&line))).await.is_err() {
                         return;
                     }
                 }
@@ -124,11 +124,11 @@ fn eval_by_lines(
         let answer = match answered {
             Ok(answer) => answer,
             Err(problem) => {
-                let _ = send.send(line_of(&json!({ "problem": problem.document() }))).await;
+                let _ = send.send(Ok(line_of(&json!({ "problem": problem.document() })))).await;
                 return;
             }
         };
-        if send.send(line_of(&number(&answer))).await.is_ok()
+        if send.send(Ok(line_of(&number(&answer)))).await.is_ok()
             && let Some(namespace) = namespace
         {
             send_members(&services, answer.members, namespace, send);

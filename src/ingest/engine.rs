@@ -48,8 +48,6 @@ pub struct Engine {
     pub(super) shared: Arc<Shared>,
     idle: Mutex<Option<(Fold, Committer)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Numbers of generations that were set aside and not yet given.
-    pub(super) generations: Mutex<std::ops::Range<u64>>,
 }
 
 /// Why memory did not catch up with the journal.
@@ -91,10 +89,6 @@ pub struct Stats {
     pub dedup_bytes: u64,
     /// Traits kept as columns.
     pub traits: u64,
-    /// Everything before it is folded.
-    pub folded: Position,
-    /// Everything before it is committed.
-    pub committed: Position,
     /// How long what was folded last waited since it was received; 0 where all is folded.
     pub lag: Millis,
 }
@@ -108,7 +102,8 @@ impl Engine {
         metrics: Arc<Metrics>,
         options: Options,
     ) -> Result<Arc<Self>, StoreError> {
-        let (mut memory, sizes) = load::load(&*state, options.retention)?;
+        let own = options.shards.as_deref();
+        let (mut memory, sizes) = load::load(&*state, options.retention, own)?;
         memory.pending.namespaces = memory.namespaces.reserve(options.namespaces.iter());
         let committed = memory.checkpoint();
         let progress = Progress { folded: committed.position, committed, ..Progress::default() };
@@ -131,8 +126,7 @@ impl Engine {
         let fold = Fold::new(Arc::clone(&shared))?;
         let committer = Committer::new(Arc::clone(&shared), &sizes);
         let idle = Mutex::new(Some((fold, committer)));
-        let generations = Mutex::new(0..0);
-        Ok(Arc::new(Self { shared, idle, threads: Mutex::default(), generations }))
+        Ok(Arc::new(Self { shared, idle, threads: Mutex::default() }))
     }
 
     /// Starts folding and committing. A second call does nothing.
@@ -291,7 +285,6 @@ impl Engine {
         let blocks: Vec<_> = {
             let memory = self.shared.memory.read();
             stats.counters = memory.counters;
-            stats.folded = memory.position;
             stats.traits = 1 + memory.traits.ids().count() as u64;
             if memory.position < end && memory.received != Millis::MIN {
                 stats.lag = now.saturating_sub(memory.received).max(0);
@@ -307,7 +300,6 @@ impl Engine {
             stats.facts += block.traits().map(|(_, columns)| columns.len() as u64).sum::<u64>();
         }
         let progress = self.shared.progress.lock();
-        stats.committed = progress.committed.position;
         stats.dedup_bytes = progress.seen_memory as u64;
         stats
     }

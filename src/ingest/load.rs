@@ -26,14 +26,17 @@ use crate::store::state::damaged;
 /// The bytes of a shard's deltas and images.
 pub(crate) type Sizes = (u64, u64);
 
-/// Reads what was committed.
+/// Reads what was committed of some shards; of all where `own` is `None`.
 pub(crate) fn load(
     state: &dyn State,
     retention: Millis,
+    own: Option<&[ShardId]>,
 ) -> Result<(Memory, Vec<Sizes>), StoreError> {
     let loaded = state.load()?;
     let keys = Keys::new(loaded.identity);
-    let mut memory = Memory::new(keys, retention, loaded.checkpoint);
+    let all: Vec<ShardId> = (0..keys.shards()).collect();
+    let own = own.unwrap_or(&all);
+    let mut memory = Memory::new(keys, retention, loaded.checkpoint, own);
     memory.namespaces = Namespaces::load(loaded.namespaces).map_err(damaged)?;
     memory.skips = Skips::load(&loaded.skips).map_err(damaged)?;
     memory.schema = Schema::load(&loaded.schema).map_err(damaged)?;
@@ -46,45 +49,38 @@ pub(crate) fn load(
             memory.pending.dropped_traits.insert(row.id);
         }
     }
-    let shards = load_shards(state, &keys, &memory.namespaces, &traits)?;
+    let shards = load_shards(state, own, &keys, &memory.namespaces, &traits)?;
     memory.traits = Arc::new(traits);
-    let mut sizes = Vec::with_capacity(shards.len());
-    for (place, (shard, size)) in memory.shards.iter_mut().zip(shards) {
-        *place = shard;
-        sizes.push(size);
+    let mut sizes = vec![Sizes::default(); memory.shards.len()];
+    for (number, shard, size) in shards {
+        memory.shards[usize::from(number)] = shard;
+        sizes[usize::from(number)] = size;
     }
     Ok((memory, sizes))
 }
 
-/// Reads all shards, some at a time.
+/// Reads shards, some at a time.
 fn load_shards(
     state: &dyn State,
+    own: &[ShardId],
     keys: &Keys,
     namespaces: &Namespaces,
     traits: &Traits,
-) -> Result<Vec<(Shard, Sizes)>, StoreError> {
-    let count = usize::from(keys.shards());
+) -> Result<Vec<(ShardId, Shard, Sizes)>, StoreError> {
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(count));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
+    let done = Mutex::new(Vec::with_capacity(own.len()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(own.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(shard) = u16::try_from(number).ok().filter(|n| *n < keys.shards())
-                    else {
-                        break;
-                    };
-                    let loaded = load_shard(state, shard, keys, namespaces, traits);
-                    done.lock().push((shard, loaded));
+                while let Some(number) = own.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let loaded = load_shard(state, *number, keys, namespaces, traits);
+                    done.lock().push(loaded.map(|(shard, sizes)| (*number, shard, sizes)));
                 }
             });
         }
     });
-    let mut done = done.into_inner();
-    done.sort_by_key(|(shard, _)| *shard);
-    done.into_iter().map(|(_, loaded)| loaded).collect()
+    done.into_inner().into_iter().collect()
 }
 
 fn load_shard(

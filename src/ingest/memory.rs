@@ -43,7 +43,9 @@ use crate::store::state::TraitRow;
 pub(crate) struct Memory {
     pub(crate) keys: Keys,
     pub(crate) retention: Millis,
+    /// All shards of the store; those of others stay empty.
     pub(crate) shards: Vec<Shard>,
+    own: Vec<bool>,
     pub(crate) namespaces: Namespaces,
     /// Everything before it is folded.
     pub(crate) position: Position,
@@ -84,11 +86,17 @@ pub(crate) struct Pending {
 
 impl Memory {
     /// Memory of a store without profiles; the rest is set by who loads it.
-    pub(crate) fn new(keys: Keys, retention: Millis, checkpoint: Checkpoint) -> Self {
+    pub(crate) fn new(
+        keys: Keys,
+        retention: Millis,
+        checkpoint: Checkpoint,
+        own: &[ShardId],
+    ) -> Self {
         Self {
             keys,
             retention,
             shards: (0..keys.shards()).map(|_| Shard::default()).collect(),
+            own: (0..keys.shards()).map(|shard| own.contains(&shard)).collect(),
             namespaces: Namespaces::default(),
             position: checkpoint.position,
             next_record: checkpoint.next_record,
@@ -117,12 +125,13 @@ impl Memory {
         out_of_range: u32,
     ) -> FoldOutcome {
         self.receive(event.received);
-        let Some((shard, ordinal)) = self.profile(event.owner()) else {
-            return self.put_aside(no, NO_ROOM, {
+        let (shard, ordinal) = match self.profile(event.owner()) {
+            Ok(profile) => profile,
+            Err(reason) => {
                 let mut bytes = Vec::new();
                 crate::model::Record::encode_event(&event, &mut bytes);
-                bytes
-            });
+                return self.put_aside(no, reason, bytes);
+            }
         };
         for other in &event.ids[1..] {
             self.other(shard, ordinal, other);
@@ -176,13 +185,16 @@ impl Memory {
     /// event comes; a profile without events is in no answer.
     pub(crate) fn choose(&mut self, no: EventNo, choice: &Choice) {
         self.receive(choice.received);
-        if let Some((shard, ordinal)) = self.profile(&choice.identifier) {
-            let shard = &mut self.shards[usize::from(shard)];
-            shard.mark(ordinal, Mark::OptedOut, choice.opted_out);
-        } else {
-            let mut bytes = Vec::new();
-            crate::model::Record::Choice(choice.clone()).encode(&mut bytes);
-            self.put_aside(no, NO_ROOM, bytes);
+        match self.profile(&choice.identifier) {
+            Ok((shard, ordinal)) => {
+                let shard = &mut self.shards[usize::from(shard)];
+                shard.mark(ordinal, Mark::OptedOut, choice.opted_out);
+            }
+            Err(reason) => {
+                let mut bytes = Vec::new();
+                crate::model::Record::Choice(choice.clone()).encode(&mut bytes);
+                self.put_aside(no, reason, bytes);
+            }
         }
     }
 
@@ -234,18 +246,22 @@ impl Memory {
         self.pending.drop_before = Some(day);
     }
 
-    fn profile(&mut self, owner: &Identifier) -> Option<(ShardId, Ordinal)> {
-        let (number, is_new) = self.namespaces.number(&owner.namespace)?;
+    /// The profile of an identifier, made where there is none; or why it cannot be made.
+    fn profile(&mut self, owner: &Identifier) -> Result<(ShardId, Ordinal), &'static str> {
+        let place = self.keys.place(owner.namespace.as_str(), owner.value());
+        if !self.own[usize::from(place.shard)] {
+            return Err(ELSEWHERE);
+        }
+        let (number, is_new) = self.namespaces.number(&owner.namespace).ok_or(NO_ROOM)?;
         if is_new {
             self.pending.namespaces.push(number);
         }
-        let place = self.keys.place(owner.namespace.as_str(), owner.value());
         self.scratch.clear();
         packed::pack(number, owner.value(), &mut self.scratch);
         let named =
             Named { namespace: &owner.namespace, print: place.print, packed: &self.scratch };
-        let ordinal = self.shards[usize::from(place.shard)].profile(named)?;
-        Some((place.shard, ordinal))
+        let ordinal = self.shards[usize::from(place.shard)].profile(named).ok_or(NO_ROOM)?;
+        Ok((place.shard, ordinal))
     }
 
     fn other(&mut self, shard: ShardId, ordinal: Ordinal, other: &Identifier) {
@@ -336,4 +352,5 @@ impl Memory {
     }
 }
 
+const ELSEWHERE: &str = "it belongs to a shard that is folded elsewhere";
 const NO_ROOM: &str = "there is no room for another namespace, or for another profile in its shard";

@@ -1,13 +1,13 @@
 //! What others read from the engine beside pins: identifiers of many profiles, dead letters, metrics.
 
-use std::collections::HashSet;
-
 use roaring::RoaringBitmap;
 
 use super::engine::Engine;
 use super::engine::Health;
+use super::engine::Stats;
 use super::memory::Memory;
 use super::packed::unpack;
+use crate::metrics::Metrics;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -51,64 +51,44 @@ impl Engine {
         );
     }
 
-    /// Gives the values that profiles hold in a namespace, each once, in no order, until `each` says that it
-    /// wants no more. `profiles` has a bitmap for each shard.
-    pub fn members_of(
+    /// Gives the values that profiles of a shard hold in a namespace, as owners or as others, in no order, until
+    /// `each` says that it wants no more; tells whether it wants more. An owner's value comes once.
+    pub fn values(
         &self,
-        profiles: &[RoaringBitmap],
+        owners: bool,
+        shard: ShardId,
+        profiles: &RoaringBitmap,
         namespace: &Namespace,
         each: &mut dyn FnMut(&str) -> bool,
-    ) {
+    ) -> bool {
         let Some(number) = self.shared.memory.read().namespaces.get(namespace.as_str()) else {
-            return;
+            return true;
         };
-        // An owner is there once; only a value that others hold too can come twice. Kept are keyed hashes
-        // of 128 bits: among billions no two are equal, and nobody can make two.
-        let mut shared: HashSet<[u64; 2]> = HashSet::new();
-        let hash = |value: &str| self.shared.keys.hash(b"member", &[value.as_bytes()]);
         let mut wanted = true;
-        for is_first_pass in [true, false] {
-            for (shard, profiles) in (0..).zip(profiles) {
-                let mut read = |memory: &Memory, ordinals: &[Ordinal]| {
-                    let dictionary = &memory.shards[usize::from(shard)].dictionary;
-                    let mut values: Vec<Box<str>> = Vec::new();
-                    let mut take = |packed: &[u8]| {
-                        if let Ok((of, value)) = unpack(packed)
-                            && of == number
-                        {
-                            values.push(value.into());
-                        }
-                    };
-                    for ordinal in ordinals {
-                        if is_first_pass {
-                            dictionary.others_of(*ordinal).into_iter().for_each(&mut take);
-                        } else {
-                            dictionary.owner(*ordinal).into_iter().for_each(&mut take);
-                        }
-                    }
-                    values
-                };
-                self.in_turns(shard, profiles, &mut read, &mut |values: Vec<Box<str>>| {
-                    for value in values {
-                        let is_new = if is_first_pass {
-                            shared.insert(hash(&value))
-                        } else {
-                            shared.is_empty() || !shared.contains(&hash(&value))
-                        };
-                        if is_new {
-                            wanted = each(&value);
-                        }
-                        if !wanted {
-                            return false;
-                        }
-                    }
-                    true
-                });
-                if !wanted {
-                    return;
+        let mut read = |memory: &Memory, ordinals: &[Ordinal]| {
+            let dictionary = &memory.shards[usize::from(shard)].dictionary;
+            let mut values: Vec<Box<str>> = Vec::new();
+            let mut take = |packed: &[u8]| {
+                if let Ok((of, value)) = unpack(packed)
+                    && of == number
+                {
+                    values.push(value.into());
+                }
+            };
+            for ordinal in ordinals {
+                if owners {
+                    dictionary.owner(*ordinal).into_iter().for_each(&mut take);
+                } else {
+                    dictionary.others_of(*ordinal).into_iter().for_each(&mut take);
                 }
             }
-        }
+            values
+        };
+        self.in_turns(shard, profiles, &mut read, &mut |values: Vec<Box<str>>| {
+            wanted = values.iter().all(|value| each(value));
+            wanted
+        });
+        wanted
     }
 
     /// Reads profiles some at a time, and gives what was read after the memory has been let go.
@@ -148,18 +128,6 @@ impl Engine {
         self.shared.state.drop_dead_letters(events)
     }
 
-    /// The number of a new generation: larger than any before, over restarts too.
-    pub fn next_generation(&self) -> Result<u64, StoreError> {
-        // Numbers are set aside by the thousand, so that most cost no write.
-        let mut numbers = self.generations.lock();
-        if let Some(number) = numbers.next() {
-            return Ok(number);
-        }
-        let first = self.shared.state.reserve_generations(1000)?;
-        *numbers = first..first + 1000;
-        numbers.next().ok_or_else(|| unreachable!("a thousand numbers were set aside"))
-    }
-
     /// What stands in the way of taking events, if anything does.
     pub fn trouble(&self) -> Option<String> {
         match self.health() {
@@ -169,29 +137,48 @@ impl Engine {
         }
     }
 
+    /// How many bytes its store takes, where that is known.
+    pub fn store_bytes(&self) -> Option<u64> {
+        self.shared.state.bytes()
+    }
+}
+
+impl Stats {
+    /// Of two lanes together.
+    pub(super) fn joined(self, other: Self) -> Self {
+        let mut counters = self.counters;
+        counters.counted += other.counters.counted;
+        counters.duplicates += other.counters.duplicates;
+        counters.dead_letters += other.counters.dead_letters;
+        counters.out_of_range += other.counters.out_of_range;
+        counters.facts += other.counters.facts;
+        Self {
+            counters,
+            profiles: self.profiles + other.profiles,
+            facts: self.facts + other.facts,
+            columns_bytes: self.columns_bytes + other.columns_bytes,
+            dictionary_bytes: self.dictionary_bytes + other.dictionary_bytes,
+            dedup_bytes: self.dedup_bytes + other.dedup_bytes,
+            traits: self.traits.max(other.traits),
+            lag: self.lag.max(other.lag),
+        }
+    }
+
     /// Sets the metrics that a scrape asks for.
-    pub fn measure(&self) {
-        let stats = self.stats();
-        let metrics = &self.shared.metrics;
+    pub(super) fn measure(&self, metrics: &Metrics) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         let seconds = |millis: Millis| millis as f64 / 1000.0;
-        metrics.ingest_fold_lag.set(seconds(stats.lag));
-        metrics.clock_behind.set(seconds(self.shared.clock.behind()));
-        metrics.profiles.set(number(stats.profiles));
-        metrics.facts.set(number(stats.facts));
-        metrics.traits.set(number(stats.traits));
+        metrics.ingest_fold_lag.set(seconds(self.lag));
+        metrics.profiles.set(number(self.profiles));
+        metrics.facts.set(number(self.facts));
+        metrics.traits.set(number(self.traits));
         for (part, bytes) in [
-            ("columns", stats.columns_bytes),
-            ("dictionary", stats.dictionary_bytes),
-            ("dedup", stats.dedup_bytes),
+            ("columns", self.columns_bytes),
+            ("dictionary", self.dictionary_bytes),
+            ("dedup", self.dedup_bytes),
         ] {
             metrics.memory_bytes.with_label_values(&[part]).set(number(bytes));
         }
-        if let Some(bytes) = self.shared.state.bytes() {
-            metrics.store_bytes.set(number(bytes));
-        }
-        let journal = self.shared.journal.end().0.saturating_sub(self.shared.journal.begin().0);
-        metrics.journal_bytes.set(number(journal));
     }
 }

@@ -125,6 +125,20 @@ impl Schema {
         self.changed.insert(name.into());
     }
 
+    /// Adds what was seen elsewhere.
+    pub(crate) fn merge(&mut self, other: Self) {
+        if self.seen.is_empty() {
+            *self = Self { changed: BTreeSet::new(), ..other };
+            return;
+        }
+        let seen = Arc::make_mut(&mut self.seen);
+        for (name, paths) in other.seen.iter() {
+            seen.entry(name.clone()).or_default().extend(paths.iter().cloned());
+        }
+        let events = seen.iter().filter(|(name, _)| &***name != ATTRIBUTES);
+        self.paths = events.map(|(_, paths)| paths.len()).sum();
+    }
+
     /// What changed since the last commit.
     pub(crate) fn cut(&mut self) -> Vec<(Box<str>, Vec<u8>)> {
         let changed = std::mem::take(&mut self.changed);

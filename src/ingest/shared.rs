@@ -37,6 +37,8 @@ pub struct Options {
     pub retention: Millis,
     /// Namespaces that have room whatever else visitors name: the listed and the configured ones.
     pub namespaces: Vec<Namespace>,
+    /// The shards that are folded here; all where `None`. Events of others are put aside.
+    pub shards: Option<Vec<ShardId>>,
     /// About how many bytes of memory message ids may take: `[events] dedup_memory`.
     pub dedup_memory: usize,
     /// How long what was folded waits for its commit.
@@ -53,6 +55,7 @@ impl Options {
         Self {
             retention,
             namespaces: Vec::new(),
+            shards: None,
             dedup_memory,
             commit_every: Duration::from_secs(1),
             commit_records: 65_536,

@@ -1,6 +1,9 @@
 //! How a program answers: its graph as a tree, what is shared, and what each part found and cost.
 
 use std::fmt;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use super::compile::Program;
@@ -15,7 +18,7 @@ use crate::rules;
 use crate::rules::Level;
 
 /// A program and one evaluation of it, every part measured by itself.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Explanation {
     /// The rules, in the order in which they were compiled.
     pub rules: Vec<ExplainedRule>,
@@ -51,6 +54,36 @@ pub struct ExplainedPart {
     /// What it took, its own parts left out, in nanoseconds. Clauses that share a scan are counted with
     /// the first.
     pub nanoseconds: u64,
+}
+
+impl Explanation {
+    /// Adds what the same rules found, and cost, among other profiles.
+    pub fn add(&mut self, other: &Self) {
+        // The order of parts may differ: a part is known by what it is of.
+        let ours = self.signatures();
+        let theirs = other.signatures();
+        for (part, signature) in self.parts.iter_mut().zip(&ours) {
+            let same = theirs.iter().position(|other| other == signature);
+            if let Some(same) = same.and_then(|at| other.parts.get(at)) {
+                part.estimated += same.estimated;
+                part.members += same.members;
+                part.nanoseconds += same.nanoseconds;
+            }
+        }
+    }
+
+    /// A hash of each part with all that it is made of.
+    fn signatures(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let mut parts: Vec<u64> = part.parts.iter().map(|id| all[*id]).collect();
+            parts.sort_unstable();
+            let mut hasher = DefaultHasher::new();
+            (&part.what, parts).hash(&mut hasher);
+            all.push(hasher.finish());
+        }
+        all
+    }
 }
 
 impl Program {

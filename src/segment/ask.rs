@@ -10,31 +10,30 @@ use std::time::Instant;
 
 use super::Caller;
 use super::Segments;
-use super::Stage;
 use super::Told;
 use super::choose::frozen_text;
-use super::scan::ScanError;
-use crate::bitmap::Snapshot;
-use crate::ingest::Pin;
+use super::local::ScanError;
+use super::shards::Asked;
+use super::shards::Profile;
 use crate::ingest::Schema;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::NamespaceOrder;
+use crate::model::ShardId;
 use crate::model::time;
 use crate::model::time::format_rfc3339;
 use crate::plan;
-use crate::plan::Library;
 use crate::plan::Members;
-use crate::plan::Program;
 use crate::plan::TooEarly;
-use crate::plan::TraitSet;
 use crate::rules;
 use crate::rules::Body;
 use crate::rules::Diagnostic;
 use crate::rules::Level;
 use crate::rules::Rule;
 use crate::rules::has_errors;
+use crate::store::StoreError;
+use crate::store::state::ImportProgress;
 
 /// A question about a rule.
 #[derive(Debug, Clone)]
@@ -60,7 +59,7 @@ pub struct Answer {
     pub true_for: Millis,
     /// The instant that was asked for.
     pub at: Millis,
-    /// How long it took, waiting for the fold left out.
+    /// How long it took.
     pub took: Duration,
     /// Warnings.
     pub told: Vec<Told>,
@@ -103,9 +102,18 @@ pub enum AskError {
     /// The caller has gone, or the server stops.
     #[error("stopped before the answer was found")]
     Cancelled,
+    /// A shard is in nobody's hands, or is changing hands.
+    #[error("shard {0} is in no worker's hands at the moment; try again in some seconds")]
+    Missing(ShardId),
+    /// The shard of a profile is in nobody's hands, or is changing hands.
+    #[error("the profile's shard is in no worker's hands at the moment; try again in some seconds")]
+    Moving,
     /// The archive or the journal could not be read.
     #[error("the events could not be read")]
     Fill(#[source] ScanError),
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl From<ScanError> for AskError {
@@ -115,14 +123,6 @@ impl From<ScanError> for AskError {
             error => Self::Fill(error),
         }
     }
-}
-
-/// A snapshot with the columns that a rule asks.
-struct Pinned {
-    snapshot: Arc<Snapshot>,
-    traits: TraitSet,
-    library: Library,
-    now: Millis,
 }
 
 impl Segments {
@@ -136,19 +136,19 @@ impl Segments {
     /// Answers a rule.
     pub fn eval(&self, question: &Question, caller: &Caller) -> Result<Answer, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
-        let pinned = self.pinned(&rule, question.at.as_deref(), caller)?;
         let started = Instant::now();
-        let asked = plan::Question { rule: &rule, level: question.level };
-        let program = Program::compile(&[asked], &pinned.library, &pinned.traits)
-            .map_err(|(_, error)| AskError::NotYet(error.to_string()))?;
-        let mut results = program.run(&pinned.snapshot, pinned.now, self.threads())?;
-        let members = results.pop().unwrap_or_default();
+        let library = self.live().library();
+        let true_for = self.appended(caller)?;
+        let now = instant(question.at.as_deref(), true_for)?;
+        let level = question.level;
+        let asked = Asked { rule: &rule, level, library: &library, true_for, now };
+        let members = self.parts.shards.eval(&asked, caller)?.whole(self.parts.count)?;
         Ok(Answer {
             count: members.len(),
             members: Arc::new(members),
-            level: question.level,
-            true_for: pinned.snapshot.true_for,
-            at: pinned.now,
+            level,
+            true_for,
+            at: now,
             took: started.elapsed(),
             told,
         })
@@ -157,13 +157,12 @@ impl Segments {
     /// Says how a rule is answered.
     pub fn explain(&self, question: &Question, caller: &Caller) -> Result<Explained, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
-        let pinned = self.pinned(&rule, question.at.as_deref(), caller)?;
-        let asked = plan::Question { rule: &rule, level: question.level };
-        let program = Program::compile(&[asked], &pinned.library, &pinned.traits)
-            .map_err(|(_, error)| AskError::NotYet(error.to_string()))?;
-        let origin = Instant::now();
-        let clock = || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let explained = program.explain(&pinned.snapshot, pinned.now, &clock)?;
+        let library = self.live().library();
+        let true_for = self.appended(caller)?;
+        let now = instant(question.at.as_deref(), true_for)?;
+        let level = question.level;
+        let asked = Asked { rule: &rule, level, library: &library, true_for, now };
+        let explained = self.parts.shards.explain(&asked, caller)?.whole(self.parts.count)?;
         Ok(Explained { json: json!(explained), text: explained.to_string(), told })
     }
 
@@ -188,37 +187,26 @@ impl Segments {
         let Body::Rule(rule) = &file.body else {
             return Err(AskError::NotYet("look-alike segments are not evaluated yet".into()));
         };
-        let pinned = self.pinned(rule, at, caller)?;
-        let profile = self.find(identifier)?;
-        let membership = plan::why(
-            rule,
-            file.level,
-            &pinned.library,
-            &pinned.traits,
-            &pinned.snapshot,
-            profile,
-            pinned.now,
-        )
-        .map_err(|error| match error {
-            plan::WhyError::TooEarly(error) => AskError::TooEarly(error),
-            plan::WhyError::Rule(error) => AskError::NotYet(error.to_string()),
-        })?;
+        let library = live.library();
+        let true_for = self.appended(caller)?;
+        let now = instant(at, true_for)?;
+        let asked = Asked { rule, level: file.level, library: &library, true_for, now };
+        let membership = self.parts.shards.why(&asked, identifier, caller)?;
+        let membership = membership.ok_or(AskError::Moving)?;
         let mut answer = json!(membership);
         answer["segment"] = json!(segment);
-        answer["at"] = json!(format_rfc3339(pinned.now));
-        answer["true_for"] = json!(format_rfc3339(pinned.snapshot.true_for));
+        answer["at"] = json!(format_rfc3339(now));
+        answer["true_for"] = json!(format_rfc3339(true_for));
         answer["text"] = json!(why_text(segment, &membership));
         Ok(answer)
     }
 
     /// What is held of a profile: its identifiers, the segments it is in, whether it may be activated.
     pub fn profile(&self, identifier: &Identifier, caller: &Caller) -> Result<Value, AskError> {
-        self.caught_up(caller)?;
-        let (shard, ordinal) = self.find(identifier)?;
-        let identifiers: Vec<Value> = self
-            .parts
-            .engine
-            .identifiers(shard, ordinal)
+        let true_for = self.appended(caller)?;
+        let profile = self.parts.shards.profile(identifier, true_for, caller)?;
+        let Profile { shard, ordinal, identifiers } = profile.ok_or(AskError::Moving)?;
+        let identifiers: Vec<Value> = identifiers
             .iter()
             .map(|id| json!({ "namespace": id.namespace.as_str(), "value": id.value() }))
             .collect();
@@ -242,33 +230,21 @@ impl Segments {
         }))
     }
 
-    /// Waits until everything acknowledged before now is folded, and pins: true for now.
-    pub(super) fn caught_up(&self, caller: &Caller) -> Result<Pin, AskError> {
-        let engine = &self.parts.engine;
-        // The clock first: what is acknowledged before that time lies before the end noted after it.
-        let (now, end) = (self.parts.clock.now(), self.parts.journal.end());
-        let until = Instant::now() + super::PATIENCE;
-        while !engine.wait_folded(end, super::SLICE) {
-            caller.still_wanted()?;
-            if Instant::now() >= until {
-                return Err(AskError::Behind);
-            }
-        }
-        let mut pin = engine.pin();
-        if pin.snapshot.true_for < now {
-            Arc::make_mut(&mut pin.snapshot).true_for = now;
-        }
-        Ok(pin)
+    /// Waits until everything acknowledged before now is folded.
+    pub fn caught_up(&self, patience: Duration) -> Result<(), AskError> {
+        let asked = self.appended(&Caller::default())?;
+        let reached = self.parts.shards.reach(asked, patience)?;
+        if reached < asked { Err(AskError::Behind) } else { Ok(()) }
     }
 
-    fn find(&self, identifier: &Identifier) -> Result<(u16, u32), AskError> {
-        self.parts.engine.find(identifier).ok_or_else(|| {
-            AskError::Unknown(format!(
-                "no profile is known under this {}; a profile is found by the identifier that its \
-                 events belong to",
-                identifier.namespace
-            ))
-        })
+    /// How far an import is in the whole store, as far as it is folded.
+    pub fn import(&self, name: &str) -> Result<Option<ImportProgress>, AskError> {
+        self.parts.shards.import(name)?.whole(self.parts.count)
+    }
+
+    /// Waits until everything acknowledged before now is appended to the journals, and tells that time.
+    pub(super) fn appended(&self, _caller: &Caller) -> Result<Millis, AskError> {
+        Ok(self.parts.clock.now())
     }
 
     /// The tree of a rule without errors, and its warnings.
@@ -290,9 +266,9 @@ impl Segments {
         if !has_errors(&diagnostics) {
             let live = self.live();
             let library = live.library();
-            let seen = self.parts.engine.namespaces().into_iter().collect();
+            let seen = self.parts.shards.namespaces();
             let order = self.parts.config.namespace_order();
-            let schema = self.parts.engine.schema();
+            let schema = self.parts.shards.schema();
             let context = self.context(&order, &seen, Some(&schema));
             diagnostics.extend(plan::check_rule(&rule, &library, &context));
             let body = Body::Rule(rule);
@@ -324,18 +300,6 @@ impl Segments {
             schema: schema.map(|s| s as _),
             now: Some(self.parts.clock.now()),
         }
-    }
-
-    /// Pins what has been acknowledged up to now, with the columns that a rule asks.
-    fn pinned(&self, rule: &Rule, at: Option<&str>, caller: &Caller) -> Result<Pinned, AskError> {
-        let live = self.live();
-        let library = live.library();
-        let specs = plan::traits_of([rule], &library)
-            .map_err(|error| AskError::NotYet(error.to_string()))?;
-        let (snapshot, traits) = self.snapshot_with(&specs, caller)?;
-        caller.note(Stage::Evaluating);
-        let now = instant(at, snapshot.true_for)?;
-        Ok(Pinned { snapshot, traits, library, now })
     }
 }
 

@@ -29,7 +29,7 @@ impl Segments {
     }
 
     fn edit(&self, id: &str, text: Option<&str>) -> Result<bool, EditError> {
-        let seen = self.parts.engine.namespaces().into_iter().collect();
+        let seen = self.parts.shards.namespaces();
         let order = self.parts.config.namespace_order();
         let was_there = self.registry.edit(id, text, &self.context(&order, &seen, None))?;
         self.scan_folder();
@@ -45,9 +45,9 @@ impl Segments {
         let live = self.live();
         let others = live.segments.values().map(|segment| &segment.file).filter(|f| f.id != id);
         let set: Vec<&SegmentFile> = others.chain([&file]).collect();
-        let seen = self.parts.engine.namespaces().into_iter().collect();
+        let seen = self.parts.shards.namespaces();
         let order = self.parts.config.namespace_order();
-        let schema = self.parts.engine.schema();
+        let schema = self.parts.shards.schema();
         let context = self.context(&order, &seen, Some(&schema));
         let checked = plan::check(&set, &context).into_iter().filter(|(of, _)| of == id);
         diagnostics.extend(checked.flat_map(|(_, diagnostics)| diagnostics));

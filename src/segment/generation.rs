@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::model::Millis;
 use crate::plan::Members;
 use crate::segment::live::Segment;
-use crate::store::journal::Position;
 
 /// One consistent version of all audiences.
 #[derive(Debug, Clone, Default)]
@@ -16,8 +15,6 @@ pub struct Generation {
     pub number: u64,
     /// T: every event acknowledged before it is in, none with a later event time.
     pub true_for: Millis,
-    /// The position of the journal that it follows from, at least.
-    pub position: Position,
     /// The version of the live segments.
     pub version: u64,
     /// The audiences by segment.

@@ -1,22 +1,23 @@
 //! Segments and their audiences: what the files say, who is in, and answers to questions about any rule.
 //!
 //! A thread of its own scans the folder and evaluates all live rules on a short tick; each result is
-//! published as one [`Generation`]. New traits are filled beside it from the archive. Questions
-//! (`eval`, `explain`, `why`) pin a snapshot of their own and touch nothing that is live.
+//! published as one [`Generation`]. Questions (`eval`, `explain`, `why`) touch nothing that is live.
+//!
+//! What is evaluated lies in shards ([`Shards`]): those of this process ([`Local`]) pin a snapshot for each
+//! question, and fill new traits from the archive beside the fold.
 
-mod adhoc;
 mod ask;
 mod caller;
 mod choose;
-mod columns;
 mod edit;
-mod fill;
 mod folder;
 mod generation;
 mod live;
+mod local;
+mod members;
 mod refresh;
 mod registry;
-mod scan;
+mod shards;
 #[cfg(test)]
 mod tests;
 
@@ -43,18 +44,24 @@ pub use generation::Generation;
 pub use live::Live;
 pub use live::Problem;
 pub use live::Segment;
+pub use local::Local;
+pub use local::ScanError;
+pub use refresh::Compiled;
 pub use registry::EditError;
 pub use registry::Registry;
-pub use scan::ScanError;
+pub use shards::Asked;
+pub use shards::Of;
+pub use shards::Outcome;
+pub use shards::Profile;
+pub use shards::Refreshed;
+pub use shards::Shards;
+pub use shards::Which;
 
-use crate::archive::Catalog;
 use crate::config::Config;
-use crate::ingest::Engine;
 use crate::metrics::Metrics;
 use crate::net::Clock;
-use crate::net::Workers;
 use crate::rules::Diagnostic;
-use crate::store::journal::Journal;
+use crate::store::StoreError;
 
 /// How long a question waits until the fold has come as far as the journal was when it was asked.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -71,25 +78,24 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Metrics,
-    /// The journal.
-    pub journal: Arc<dyn Journal>,
-    /// The fold.
-    pub engine: Arc<Engine>,
-    /// The archive's files.
-    pub catalog: Arc<Catalog>,
-    /// Where threads are started.
-    pub workers: Workers,
+    /// The shards of the store.
+    pub shards: Arc<dyn Shards>,
+    /// How many shards the store has.
+    pub count: u16,
+    /// Sets aside so many numbers of generations, and tells the first.
+    pub reserve: Reserve,
 }
+
+/// Sets aside so many numbers of generations, and tells the first; none is ever given twice.
+pub type Reserve = Box<dyn Fn(u64) -> Result<u64, StoreError> + Send + Sync>;
 
 /// The segments and their audiences.
 pub struct Segments {
-    parts: Arc<Parts>,
+    parts: Parts,
     registry: Registry,
     generation: ArcSwap<Generation>,
-    /// What has been filled and what is being filled.
-    fills: fill::Fills,
-    /// Columns for rules that no segment asks.
-    adhoc: adhoc::Cache,
+    /// Numbers of generations that were set aside and not yet given.
+    numbers: Mutex<std::ops::Range<u64>>,
     /// Asked to refresh, and how many refreshes have ended.
     turn: Mutex<Turn>,
     turned: Condvar,
@@ -135,10 +141,9 @@ impl Segments {
     pub fn open(parts: Parts, folder: &Path, data: &Path) -> io::Result<Self> {
         let segments = Self {
             registry: Registry::open(folder, data)?,
-            parts: Arc::new(parts),
+            parts,
             generation: ArcSwap::default(),
-            fills: fill::Fills::default(),
-            adhoc: adhoc::Cache::default(),
+            numbers: Mutex::new(0..0),
             turn: Mutex::default(),
             turned: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -157,10 +162,20 @@ impl Segments {
         self.generation.load_full()
     }
 
-    fn threads(&self) -> usize {
-        match self.parts.config.segments.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
+    /// The shards that the segments are evaluated over.
+    pub fn shards(&self) -> &Arc<dyn Shards> {
+        &self.parts.shards
+    }
+
+    /// The number of a new generation: larger than any before, over restarts too.
+    fn next_generation(&self) -> Result<u64, StoreError> {
+        // Numbers are set aside by the thousand, so that most cost no write.
+        let mut numbers = self.numbers.lock();
+        if let Some(number) = numbers.next() {
+            return Ok(number);
         }
+        let first = (self.parts.reserve)(1000)?;
+        *numbers = first..first + 1000;
+        numbers.next().ok_or_else(|| unreachable!("a thousand numbers were set aside"))
     }
 }

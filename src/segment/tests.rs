@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::AskError;
 use super::AudienceState;
 use super::Caller;
+use super::Local;
+use super::Outcome;
 use super::Parts;
 use super::Question;
 use super::Segments;
+use super::Shards;
 use super::refresh::Compiled;
 use super::refresh::Last;
 use crate::archive::Catalog;
@@ -18,6 +22,8 @@ use crate::config::Config;
 use crate::config::Durability;
 use crate::ingest;
 use crate::ingest::Engine;
+use crate::ingest::Lane;
+use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::model::Event;
 use crate::model::Identifier;
@@ -49,6 +55,7 @@ struct Rig {
     clock: Arc<TestClock>,
     journal: Arc<dyn Journal>,
     engine: Arc<Engine>,
+    local: Arc<Local>,
     segments: Segments,
 }
 
@@ -78,17 +85,28 @@ impl Rig {
         let archive = dir.path().join("archive");
         let (catalog, _) =
             Catalog::open(&archive, state, loaded.manifest, loaded.archived).unwrap();
-        let parts = Parts {
-            config: Arc::new(Config::default()),
-            clock: clock.clone(),
-            workers: Workers::new(metrics.clone()),
-            metrics,
+        let lanes = Arc::new(Lanes::new(4));
+        lanes.insert(Arc::new(Lane {
+            number: 0,
+            shards: vec![0, 1, 2, 3],
             journal: journal.clone(),
             engine: engine.clone(),
             catalog: Arc::new(catalog),
+        }));
+        let config = Arc::new(Config::default());
+        let workers = Workers::new(metrics.clone());
+        let local = Arc::new(Local::new(lanes, &config, metrics.clone(), workers));
+        let next = AtomicU64::new(1);
+        let parts = Parts {
+            config,
+            clock: clock.clone(),
+            metrics,
+            shards: local.clone(),
+            count: 4,
+            reserve: Box::new(move |count| Ok(next.fetch_add(count, Ordering::Relaxed))),
         };
         let segments = Segments::open(parts, &folder, &dir.path().join("data")).unwrap();
-        Self { _dir: dir, clock, journal, engine, segments }
+        Self { _dir: dir, clock, journal, engine, local, segments }
     }
 
     /// Appends an event of a user, so many milliseconds from now.
@@ -129,9 +147,8 @@ fn an_audience_is_evaluated_with_the_traits_of_its_pin() {
     // The fill ends between the pin and the evaluation.
     let pin = rig.engine.pin();
     rig.engine.mark_whole(pin.traits.unfilled());
-    assert!(rig.segments.evaluate(&compiled, &pin, pin.snapshot.true_for));
-    let state = &rig.segments.generation().audiences["buyers"].state;
-    assert!(matches!(state, AudienceState::Backfilling { .. }), "{state}");
+    let found = rig.local.evaluate(&compiled, &[(vec![0, 1, 2, 3], &pin)], 0).unwrap().found;
+    assert!(matches!(found.segments["buyers"], Outcome::Filling(_)), "{found:?}");
     rig.engine.stop();
 }
 
@@ -142,11 +159,13 @@ fn a_refresh_that_gave_up_is_tried_again() {
     // A trait is missing: it stands for whatever makes an evaluation give up.
     let mut wrong = Compiled::new(rig.segments.live());
     wrong.traits.insert("buyers".into(), Ok(Vec::new()));
-    let mut compiled = Some(wrong);
-    let mut last = Last::default();
-    rig.segments.refresh(&mut compiled, &mut last);
-    assert_eq!(last, Last::default());
+    let mut last = Last { compiled: Some(Arc::new(wrong)), refreshed: None };
+    rig.segments.refresh(&mut last);
     assert_eq!(rig.segments.generation().number, 0);
+    last.compiled = None;
+    while rig.segments.generation().audiences.get("buyers").is_none_or(|a| a.count.is_none()) {
+        rig.segments.refresh(&mut last);
+    }
     rig.engine.stop();
 }
 
@@ -156,20 +175,21 @@ fn a_segment_that_stands_still_keeps_its_members_and_is_not_asked() {
     rig.event("1", "purchase", 0);
     rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     rig.engine.settle(LONG).unwrap();
-    let (mut compiled, mut last) = (None, Last::default());
+    let mut last = Last::default();
     while rig.segments.generation().audiences.get("a").is_none_or(|a| a.count != Some(1)) {
-        rig.segments.refresh(&mut compiled, &mut last);
+        rig.segments.refresh(&mut last);
     }
     // Neither was edited, and a new start knows a shorter retention.
     let mut live = (*rig.segments.live()).clone();
+    live.version += 1;
     for id in ["a", "b"] {
         let (file, _) = crate::rules::SegmentFile::parse(id, &live.segments[id].text);
         let frozen = super::Segment { file, text: String::new(), hidden: false, frozen: true };
         live.segments.insert(id.into(), Arc::new(frozen));
     }
-    let frozen = Compiled::new(Arc::new(live));
-    let pin = rig.engine.pin();
-    assert!(rig.segments.evaluate(&frozen, &pin, pin.snapshot.true_for));
+    let frozen = Arc::new(Compiled::new(Arc::new(live)));
+    let found = rig.local.refresh(&frozen, rig.clock.now()).unwrap();
+    assert!(rig.segments.publish(&frozen, &found.found, rig.clock.now()));
     let audience = rig.segments.generation().audiences["a"].clone();
     assert!(matches!(audience.state, AudienceState::Failing { .. }));
     assert_eq!(audience.count, Some(1));
@@ -190,7 +210,7 @@ fn a_question_waits_for_no_other_and_ends_when_nobody_wants_its_answer() {
     rig.engine.settle(LONG).unwrap();
     let wanted = Caller::default();
     let spec = crate::plan::TraitSpec::parse("did purchase").unwrap();
-    let scanning = rig.segments.adhoc.scanning(vec![spec]);
+    let scanning = rig.local.scanning(vec![spec]);
     // One that asks something else is answered meanwhile.
     let answer = rig.segments.eval(&question("did order"), &wanted).unwrap();
     assert_eq!(answer.count, 1);
@@ -249,17 +269,17 @@ fn an_event_of_the_far_future_costs_no_evaluation_and_one_of_soon_is_seen_in_tim
     rig.event("3", "purchase", 70 * 365 * DAY);
     rig.engine.start(&Workers::new(Metrics::new())).unwrap();
     rig.engine.settle(LONG).unwrap();
-    let (mut compiled, mut last) = (None, Last::default());
+    let mut last = Last::default();
     let count = |segments: &Segments| {
         segments.generation().audiences.get("buyers").and_then(|audience| audience.count)
     };
     while count(&rig.segments) != Some(1) {
-        rig.segments.refresh(&mut compiled, &mut last);
+        rig.segments.refresh(&mut last);
     }
     let number = rig.segments.generation().number;
     let mut at = |ahead: Millis| {
         rig.clock.0.store(1_700_000_040_000 + ahead, Ordering::Relaxed);
-        rig.segments.refresh(&mut compiled, &mut last);
+        rig.segments.refresh(&mut last);
         let generation = rig.segments.generation();
         assert_eq!(generation.true_for, 1_700_000_040_000 + ahead);
         (generation.number == number, count(&rig.segments))

@@ -98,12 +98,12 @@ impl Audiences for Source {
         Ok(WholeAudience { generation: world.generation, true_for: 7, members: by_shard(members) })
     }
 
-    fn everyone(&self) -> Vec<RoaringBitmap> {
-        by_shard(self.0.lock().identifiers.keys())
+    fn everyone(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
+        Ok(by_shard(self.0.lock().identifiers.keys()))
     }
 
-    fn ineligible(&self) -> Vec<RoaringBitmap> {
-        by_shard(&self.0.lock().marked)
+    fn ineligible(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
+        Ok(by_shard(&self.0.lock().marked))
     }
 
     fn identifiers(

@@ -15,7 +15,7 @@ use crate::store::shelf::Shelf as Port;
 use crate::store::shelf::conformance;
 
 fn shelf(link: &Link, keys: &Keys) -> Shelf {
-    Shelf::new(Store::open(link.clone(), keys.clone(), 4).unwrap())
+    Shelf::new(Store::open(link.clone(), keys.clone(), 4, 1).unwrap())
 }
 
 #[test]

@@ -8,16 +8,16 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Parts;
-use super::Segments;
-use super::caller::percent;
+use super::Holding;
+use super::Local;
 use super::columns::Columns;
-use super::refresh::Compiled;
 use super::scan::Scan;
 use super::scan::ScanError;
 use crate::ingest::Traits;
 use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
+use crate::segment::caller::percent;
+use crate::segment::refresh::Compiled;
 
 /// What is being filled.
 #[derive(Debug, Default)]
@@ -39,10 +39,15 @@ impl Fills {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// `None` where all of these traits are whole, else how many percent have been read.
-    pub(super) fn state(&self, specs: &[TraitSpec], traits: &Traits) -> Option<u8> {
-        let is_whole =
-            specs.iter().all(|spec| traits.id(spec).is_some_and(|id| traits.is_whole(id)));
+    /// `None` where all of these traits are whole in all lanes, else how many percent have been read.
+    pub(super) fn state<'a>(
+        &self,
+        specs: &[TraitSpec],
+        mut lanes: impl Iterator<Item = &'a Traits>,
+    ) -> Option<u8> {
+        let is_whole = lanes.all(|traits| {
+            specs.iter().all(|spec| traits.id(spec).is_some_and(|id| traits.is_whole(id)))
+        });
         if is_whole {
             return None;
         }
@@ -51,9 +56,9 @@ impl Fills {
     }
 }
 
-impl Segments {
+impl Local {
     /// Sees to it that the traits of all live segments are folded, and are filled where they are new.
-    pub(super) fn keep_traits(&self, compiled: &Compiled) {
+    pub(super) fn keep_traits(&self, holdings: &[Arc<Holding>], compiled: &Compiled) {
         let mut wanted: BTreeMap<String, &TraitSpec> = BTreeMap::new();
         for specs in compiled.traits.values().flatten() {
             for spec in specs {
@@ -61,13 +66,19 @@ impl Segments {
             }
         }
         let wanted: Vec<TraitSpec> = wanted.into_values().cloned().collect();
-        let before = self.parts.engine.traits();
-        let is_same = before.ids().count() == wanted.len()
-            && wanted.iter().all(|spec| before.id(spec).is_some());
-        if !is_same && let Err(error) = self.parts.engine.set_traits(&wanted) {
-            tracing::error!(%error, "the traits of the live segments cannot be kept");
+        for holding in holdings {
+            let engine = &holding.lane.engine;
+            let before = engine.traits();
+            let is_same = before.ids().count() == wanted.len()
+                && wanted.iter().all(|spec| before.id(spec).is_some());
+            if !is_same && let Err(error) = engine.set_traits(&wanted) {
+                tracing::error!(%error, "the traits of the live segments cannot be kept");
+            }
         }
-        if self.parts.engine.traits().unfilled().next().is_none() {
+        let lacks =
+            |holding: &&Arc<Holding>| holding.lane.engine.traits().unfilled().next().is_some();
+        let lacking: Vec<Arc<Holding>> = holdings.iter().filter(lacks).cloned().collect();
+        if lacking.is_empty() {
             return;
         }
         let mut running = self.fills.running.lock();
@@ -77,11 +88,11 @@ impl Segments {
         let fill = Arc::new(Running { percent: AtomicU8::new(0), is_done: AtomicBool::new(false) });
         *running = Some(fill.clone());
         drop(running);
-        let (parts, stop) = (self.parts.clone(), self.fills.stop.clone());
+        let (workers, stop) = (self.workers.clone(), self.fills.stop.clone());
         let done = Done(fill.clone());
         let spawned = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
             let _done = done;
-            match parts.workers.guard(THREAD, || run(&parts, &fill, &stop)) {
+            match workers.guard(THREAD, || run(&lacking, &fill, &stop)) {
                 Some(Ok(count)) => tracing::info!(traits = count, "{count} new traits are filled"),
                 Some(Err(ScanError::Cancelled)) => {}
                 Some(Err(error)) => {
@@ -111,10 +122,29 @@ impl Drop for Done {
     }
 }
 
-fn run(parts: &Parts, fill: &Running, stop: &AtomicBool) -> Result<usize, ScanError> {
+/// Fills lane after lane; tells how many traits were filled in the one that lacked the most.
+fn run(lacking: &[Arc<Holding>], fill: &Running, stop: &AtomicBool) -> Result<usize, ScanError> {
+    let mut most = 0;
+    for (place, holding) in lacking.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a share for a progress bar")]
+        let mut progress = |share: f32| {
+            let of_all = (place as f32 + share) / lacking.len() as f32;
+            fill.percent.store(percent(of_all).min(99), Ordering::Relaxed);
+        };
+        most = most.max(fill_lane(holding, &mut progress, stop)?);
+    }
+    Ok(most)
+}
+
+fn fill_lane(
+    holding: &Holding,
+    progress: &mut dyn FnMut(f32),
+    stop: &AtomicBool,
+) -> Result<usize, ScanError> {
     // What is not whole starts here: everything before the pin is read, all later is folded as it comes.
-    let engine = &parts.engine;
-    let (held, pin) = parts.catalog.pin(&*parts.journal, |_| engine.restart_fill());
+    let lane = &holding.lane;
+    let engine = &lane.engine;
+    let (held, pin) = lane.catalog.pin(&*lane.journal, |_| engine.restart_fill());
     let mut set = TraitSet::new();
     let mut ids = Vec::new();
     for id in pin.traits.unfilled() {
@@ -124,15 +154,12 @@ fn run(parts: &Parts, fill: &Running, stop: &AtomicBool) -> Result<usize, ScanEr
             ids.push(id);
         }
     }
-    let shards = engine.shards();
-    let mut columns = Columns::new(usize::from(shards));
+    let mut columns = Columns::new(usize::from(engine.shards()));
     let scan = Scan { engine, pin: &pin, traits: &set, cancelled: stop };
-    scan.all(held, &mut columns, &mut |share| {
-        fill.percent.store(percent(share).min(99), Ordering::Relaxed);
-    })?;
+    scan.all(held, &mut columns, progress)?;
     for id in &ids {
-        for shard in 0..shards {
-            engine.absorb(*id, shard, columns.of(*id, shard));
+        for shard in &lane.shards {
+            engine.absorb(*id, *shard, columns.of(*id, *shard));
         }
     }
     let count = ids.len();

@@ -10,31 +10,54 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::Caller;
-use super::Segments;
-use super::Stage;
-use super::ask::AskError;
+use super::Holding;
+use super::Part;
 use super::columns::Columns;
 use super::scan::Scan;
 use crate::archive;
 use crate::bitmap::Snapshot;
 use crate::bitmap::TraitId;
 use crate::ingest::Pin;
+use crate::model::Millis;
 use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
+use crate::segment::AskError;
+use crate::segment::Caller;
+use crate::segment::Stage;
 use crate::store::journal::Position;
 
 /// Traits here have numbers that the registry does not come to.
 const FIRST: u32 = 1 << 31;
-/// Beyond so much memory the cache starts anew.
+/// Beyond so much memory the caches of all lanes together start anew.
 const MOST_BYTES: usize = 256 << 20;
 /// Beyond so many traits as well: a rule asked once is rarely asked again.
 const MOST_TRAITS: usize = 4096;
-/// So many questions read the archive at a time.
+/// So many questions read the archive of a lane at a time.
 const MOST_SCANS: usize = 4;
 
-/// The cache.
+/// The numbers of traits, the same in all lanes of the process.
+#[derive(Default)]
+pub(super) struct Numbers {
+    given: Mutex<(HashMap<TraitSpec, TraitId>, u32)>,
+}
+
+impl Numbers {
+    fn of(&self, spec: &TraitSpec) -> TraitId {
+        let (given, next) = &mut *self.given.lock();
+        if given.len() > 4 * MOST_TRAITS {
+            // What is kept under the numbers of before is found by what it asks.
+            given.clear();
+        }
+        *given.entry(spec.clone()).or_insert_with(|| {
+            *next += 1;
+            TraitId(FIRST + *next)
+        })
+    }
+}
+
+/// The cache of one lane.
 #[derive(Default)]
 pub(super) struct Cache {
     state: Mutex<State>,
@@ -45,7 +68,6 @@ pub(super) struct Cache {
 #[derive(Default)]
 struct State {
     kept: HashMap<TraitSpec, Kept>,
-    next: u32,
     /// What the scans are for that run now.
     under_way: HashSet<TraitSpec>,
     scans: usize,
@@ -92,16 +114,11 @@ impl Cache {
         UnderWay { cache: self, specs }
     }
 
-    #[cfg(test)]
-    pub(super) fn scanning(&self, specs: Vec<TraitSpec>) -> UnderWay<'_> {
-        self.begin(&mut self.state.lock(), specs)
-    }
-
     /// Keeps columns, unless another question has brought them further.
-    fn keep(&self, made: &[(TraitSpec, Kept)]) {
+    fn keep(&self, made: &[(TraitSpec, Kept)], most_bytes: usize) {
         let mut state = self.state.lock();
         let bytes: usize = state.kept.values().map(|kept| kept.bytes).sum();
-        if bytes > MOST_BYTES || state.kept.len() > MOST_TRAITS {
+        if bytes > most_bytes || state.kept.len() > MOST_TRAITS {
             state.kept.clear();
         }
         for (spec, own) in made {
@@ -125,44 +142,68 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-impl Segments {
-    /// Pins everything acknowledged up to now with the columns of some traits, and the set that names them.
+impl Holding {
+    /// Waits until everything acknowledged up to now is folded, and pins it with the columns of some traits and
+    /// the set that names them. The caller knows that everything acknowledged before `true_for` was appended.
     pub(super) fn snapshot_with(
         &self,
         specs: &[TraitSpec],
-        caller: &Caller,
-    ) -> Result<(Arc<Snapshot>, TraitSet), AskError> {
-        let pin = self.caught_up(caller)?;
-        let (set, missing) = held_by(&pin, specs)?;
-        if missing.is_empty() {
-            return Ok((pin.snapshot, set));
-        }
-        let true_for = pin.snapshot.true_for;
-        drop(pin);
-        let turn = self.turn(specs, caller)?;
-        let Turn { held, pin, mut set, mut found, new, _under_way } = turn;
-        self.follow(&mut found, &pin, caller)?;
-        if !new.is_empty() {
-            found.extend(self.read(held, &pin, new, caller)?);
-        }
-        self.adhoc.keep(&found);
-        let mut snapshot = Snapshot::clone(&pin.snapshot);
-        // Everything acknowledged before the first pin is in the second.
+        true_for: Millis,
+        numbers: &Numbers,
+        part: &Part<'_>,
+    ) -> Result<(Snapshot, TraitSet), AskError> {
+        let caller = part.caller;
+        self.caught_up(caller)?;
+        let pin = self.lane.engine.pin();
+        let (mut set, missing) = held_by(&pin, specs)?;
+        let mut snapshot = if missing.is_empty() {
+            Arc::unwrap_or_clone(pin.snapshot)
+        } else {
+            drop(pin);
+            let turn = self.turn(specs, numbers, caller)?;
+            let Turn { held, pin, set: known, mut found, new, _under_way } = turn;
+            set = known;
+            self.follow(&mut found, &pin, caller)?;
+            if !new.is_empty() {
+                found.extend(self.read(held, &pin, new, part)?);
+            }
+            self.cache.keep(&found, MOST_BYTES / part.of);
+            let mut snapshot = Snapshot::clone(&pin.snapshot);
+            for (spec, kept) in &found {
+                insert(&mut set, kept.id, spec)?;
+                kept.columns.apply(&mut snapshot);
+            }
+            snapshot
+        };
         snapshot.true_for = snapshot.true_for.max(true_for);
-        for (spec, kept) in &found {
-            insert(&mut set, kept.id, spec)?;
-            kept.columns.apply(&mut snapshot);
+        Ok((snapshot, set))
+    }
+
+    /// Waits until everything appended before now is folded.
+    pub(super) fn caught_up(&self, caller: &Caller) -> Result<(), AskError> {
+        let end = self.lane.journal.end();
+        let until = Instant::now() + crate::segment::PATIENCE;
+        while !self.lane.engine.wait_folded(end, crate::segment::SLICE) {
+            caller.still_wanted()?;
+            if Instant::now() >= until {
+                return Err(AskError::Behind);
+            }
         }
-        Ok((Arc::new(snapshot), set))
+        Ok(())
     }
 
     /// Pins, and takes what the cache has; waits while others read what this question would have to.
-    fn turn(&self, specs: &[TraitSpec], caller: &Caller) -> Result<Turn<'_>, AskError> {
+    fn turn(
+        &self,
+        specs: &[TraitSpec],
+        numbers: &Numbers,
+        caller: &Caller,
+    ) -> Result<Turn<'_>, AskError> {
+        let lane = &*self.lane;
         loop {
-            let mut state = self.adhoc.state.lock();
+            let mut state = self.cache.state.lock();
             // Pinned under the lock, so that the cache never knows more than the pin.
-            let (held, pin) =
-                self.parts.catalog.pin(&*self.parts.journal, |_| self.parts.engine.pin());
+            let (held, pin) = lane.catalog.pin(&*lane.journal, |_| lane.engine.pin());
             let (set, missing) = held_by(&pin, specs)?;
             // Before the archive's end the fold has forgotten which events were not counted.
             state.kept.retain(|_, kept| kept.position >= held.reached.position);
@@ -176,20 +217,15 @@ impl Segments {
             }
             if Cache::is_busy(&state, &names) {
                 drop((held, pin));
-                self.adhoc.ended.wait_for(&mut state, super::SLICE);
+                self.cache.ended.wait_for(&mut state, crate::segment::SLICE);
                 drop(state);
                 caller.still_wanted()?;
                 continue;
             }
             let found = known.into_iter().map(|spec| (spec.clone(), state.kept[spec].clone()));
             let found = found.collect();
-            let new = names.iter().map(|spec| {
-                let id = TraitId(FIRST + state.next);
-                state.next += 1;
-                (spec.clone(), id)
-            });
-            let new: Vec<(TraitSpec, TraitId)> = new.collect();
-            let under_way = (!names.is_empty()).then(|| self.adhoc.begin(&mut state, names));
+            let new = names.iter().map(|spec| (spec.clone(), numbers.of(spec))).collect();
+            let under_way = (!names.is_empty()).then(|| self.cache.begin(&mut state, names));
             return Ok(Turn { held, pin, set, found, new, _under_way: under_way });
         }
     }
@@ -208,7 +244,7 @@ impl Segments {
         }
         for (position, traits) in behind {
             let mut columns = Columns::new(pin.snapshot.shards.len());
-            let mut reader = self.parts.journal.reader(position);
+            let mut reader = self.lane.journal.reader(position);
             self.scan(pin, &traits, caller).tail(&mut *reader, &mut columns)?;
             let mut split = columns.split();
             for (_, kept) in found.iter_mut().filter(|(_, kept)| kept.position == position) {
@@ -228,15 +264,16 @@ impl Segments {
         held: archive::Pin,
         pin: &Pin,
         new: Vec<(TraitSpec, TraitId)>,
-        caller: &Caller,
+        part: &Part<'_>,
     ) -> Result<Vec<(TraitSpec, Kept)>, AskError> {
+        let caller = part.caller;
         let mut traits = TraitSet::new();
         for (spec, id) in &new {
             insert(&mut traits, *id, spec)?;
         }
         let mut columns = Columns::new(pin.snapshot.shards.len());
         self.scan(pin, &traits, caller)
-            .all(held, &mut columns, &mut |share| caller.note(Stage::read(share)))?;
+            .all(held, &mut columns, &mut |share| caller.note(Stage::read(part.of_all(share))))?;
         let mut split = columns.split();
         let made = new.into_iter().map(|(spec, id)| {
             let columns = Arc::new(split.remove(&id).unwrap_or_default());
@@ -247,8 +284,22 @@ impl Segments {
     }
 
     fn scan<'a>(&'a self, pin: &'a Pin, traits: &'a TraitSet, caller: &'a Caller) -> Scan<'a> {
-        Scan { engine: &self.parts.engine, pin, traits, cancelled: caller.gone() }
+        Scan { engine: &self.lane.engine, pin, traits, cancelled: caller.gone() }
     }
+}
+
+/// Says that a scan runs for some traits, until what is returned is dropped.
+#[cfg(test)]
+pub(super) fn scanning(holding: Arc<Holding>, specs: Vec<TraitSpec>) -> impl Drop {
+    struct Scanning(Arc<Holding>, Vec<TraitSpec>);
+    impl Drop for Scanning {
+        fn drop(&mut self) {
+            drop(UnderWay { cache: &self.0.cache, specs: std::mem::take(&mut self.1) });
+        }
+    }
+    let cache = &holding.cache;
+    std::mem::forget(cache.begin(&mut cache.state.lock(), specs.clone()));
+    Scanning(holding, specs)
 }
 
 /// The traits that the pin has columns of, under their ids, and those that it lacks.

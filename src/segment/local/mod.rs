@@ -1,0 +1,163 @@
+//! The shards of this process: rules evaluated over the lanes that it holds.
+//!
+//! Each lane has numbers of its own for traits. Those of equal numbers are evaluated together, as one snapshot,
+//! which is nearly always all of them; the others beside them.
+
+mod adhoc;
+mod columns;
+mod evaluate;
+mod fill;
+mod reads;
+mod scan;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::AskError;
+use super::Caller;
+use crate::bitmap::Snapshot;
+use crate::config::Config;
+use crate::ingest::Lane;
+use crate::ingest::Lanes;
+use crate::metrics::Metrics;
+use crate::model::Millis;
+use crate::model::ShardId;
+use crate::net::Workers;
+use crate::plan::TraitSet;
+use crate::plan::TraitSpec;
+
+pub use scan::ScanError;
+
+/// The shards of this process.
+pub struct Local {
+    lanes: Arc<Lanes>,
+    threads: usize,
+    metrics: Metrics,
+    workers: Workers,
+    holdings: Mutex<BTreeMap<u16, Arc<Holding>>>,
+    numbers: adhoc::Numbers,
+    fills: fill::Fills,
+    /// The last refresh and what it followed from.
+    kept: Mutex<Option<evaluate::Kept>>,
+}
+
+/// A lane, and the columns that are kept beside it.
+struct Holding {
+    lane: Arc<Lane>,
+    cache: adhoc::Cache,
+}
+
+/// What a rule is evaluated over: the columns of some lanes whose traits have the same numbers.
+struct Ground {
+    snapshot: Snapshot,
+    /// The traits that are asked, with their numbers.
+    traits: TraitSet,
+    shards: Vec<ShardId>,
+}
+
+impl Local {
+    /// The shards of these lanes, and of those that come and go.
+    pub fn new(lanes: Arc<Lanes>, config: &Config, metrics: Metrics, workers: Workers) -> Self {
+        let threads = match config.segments.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        Self {
+            lanes,
+            threads,
+            metrics,
+            workers,
+            holdings: Mutex::default(),
+            numbers: adhoc::Numbers::default(),
+            fills: fill::Fills::default(),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Stops what runs beside the calls.
+    pub fn stop(&self) {
+        self.fills.stop();
+    }
+
+    /// The lanes that are held now.
+    fn holdings(&self) -> Vec<Arc<Holding>> {
+        let held = self.lanes.held();
+        let mut holdings = self.holdings.lock();
+        holdings.retain(|number, holding| {
+            held.get(number).is_some_and(|lane| Arc::ptr_eq(lane, &holding.lane))
+        });
+        for (number, lane) in held.iter() {
+            holdings.entry(*number).or_insert_with(|| {
+                Arc::new(Holding { lane: lane.clone(), cache: adhoc::Cache::default() })
+            });
+        }
+        holdings.values().cloned().collect()
+    }
+
+    /// Waits until everything acknowledged up to now is folded, and pins it with the columns of some traits.
+    fn grounds(
+        &self,
+        specs: &[TraitSpec],
+        true_for: Millis,
+        caller: &Caller,
+    ) -> Result<Vec<Ground>, AskError> {
+        let mut grounds = Vec::new();
+        let holdings = self.holdings();
+        for (place, holding) in holdings.iter().enumerate() {
+            let part = Part { place, of: holdings.len(), caller };
+            let (snapshot, traits) =
+                holding.snapshot_with(specs, true_for, &self.numbers, &part)?;
+            let shards = holding.lane.shards.clone();
+            join(&mut grounds, Ground { snapshot, traits, shards });
+        }
+        Ok(grounds)
+    }
+}
+
+#[cfg(test)]
+impl Local {
+    /// Says that a scan for these traits runs in the first lane.
+    pub(super) fn scanning(&self, specs: Vec<TraitSpec>) -> impl Drop {
+        let holding = self.holdings().swap_remove(0);
+        adhoc::scanning(holding, specs)
+    }
+}
+
+/// One lane of several that a question is asked of.
+struct Part<'a> {
+    place: usize,
+    of: usize,
+    caller: &'a Caller,
+}
+
+impl Part<'_> {
+    /// The share of the whole, from that of this part.
+    #[expect(clippy::cast_precision_loss, reason = "a share for a progress bar")]
+    fn of_all(&self, share: f32) -> f32 {
+        (self.place as f32 + share) / self.of as f32
+    }
+}
+
+/// Adds a ground, to one whose traits have the same numbers where there is one.
+fn join(grounds: &mut Vec<Ground>, mut next: Ground) {
+    let equal = |ground: &&mut Ground| ground.traits.iter().eq(next.traits.iter());
+    let Some(ground) = grounds.iter_mut().find(equal) else {
+        grounds.push(next);
+        return;
+    };
+    for shard in next.shards {
+        let at = usize::from(shard);
+        ground.snapshot.shards[at] = std::mem::take(&mut next.snapshot.shards[at]);
+        ground.shards.push(shard);
+    }
+    ground.snapshot.true_for = ground.snapshot.true_for.min(next.snapshot.true_for);
+}
+
+/// The shards that grounds are of, in order.
+fn shards_of(grounds: &[Ground]) -> Vec<ShardId> {
+    let mut shards: Vec<ShardId> = grounds.iter().flat_map(|g| g.shards.iter().copied()).collect();
+    shards.sort_unstable();
+    shards
+}

@@ -1,0 +1,221 @@
+//! What else is asked of the shards of this process: profiles, identifiers, imports, dead letters.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roaring::RoaringBitmap;
+
+use super::Local;
+use crate::archive::Folded;
+use crate::bitmap::Mark;
+use crate::ingest::Lane;
+use crate::ingest::LetterNo;
+use crate::ingest::Pin;
+use crate::ingest::Schema;
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::model::Namespace;
+use crate::model::RejectedLine;
+use crate::model::ShardId;
+use crate::plan;
+use crate::plan::Explanation;
+use crate::plan::Members;
+use crate::plan::Membership;
+use crate::segment::AskError;
+use crate::segment::Asked;
+use crate::segment::Caller;
+use crate::segment::Of;
+use crate::segment::Profile;
+use crate::segment::Refreshed;
+use crate::segment::Shards;
+use crate::segment::Which;
+use crate::segment::refresh::Compiled;
+use crate::store::state::DeadLetter;
+use crate::store::state::ImportProgress;
+
+impl Local {
+    /// The lane that an identifier belongs to, where it is held.
+    fn lane_of(&self, identifier: &Identifier) -> Option<Arc<Lane>> {
+        let held = self.lanes.held();
+        let shard = held.values().next()?.engine.shard_of(identifier);
+        self.lanes.of_shard(shard)
+    }
+
+    /// A bitmap for each shard of the store, made from a pin of each lane.
+    fn of_pins(&self, of: impl Fn(&Pin) -> Vec<RoaringBitmap>) -> Of<Vec<RoaringBitmap>> {
+        let count = usize::from(self.lanes.shards());
+        let mut all = Of { shards: Vec::new(), found: vec![RoaringBitmap::new(); count] };
+        for lane in self.lanes.held().values() {
+            let mut found = of(&lane.engine.pin());
+            for shard in &lane.shards {
+                let at = usize::from(*shard);
+                all.found[at] = std::mem::take(&mut found[at]);
+            }
+            all.shards.extend(&lane.shards);
+        }
+        all.shards.sort_unstable();
+        all
+    }
+}
+
+impl Shards for Local {
+    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Millis, AskError> {
+        Ok(self.reached(wanted, wait))
+    }
+
+    fn refresh(
+        &self,
+        compiled: &Arc<Compiled>,
+        at: Millis,
+    ) -> Result<Arc<Of<Refreshed>>, AskError> {
+        self.refreshed(compiled, at)
+    }
+
+    fn eval(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Members>, AskError> {
+        self.members(asked, caller)
+    }
+
+    fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError> {
+        self.explained(asked, caller)
+    }
+
+    fn why(
+        &self,
+        asked: &Asked<'_>,
+        identifier: &Identifier,
+        caller: &Caller,
+    ) -> Result<Option<Membership>, AskError> {
+        let Some(lane) = self.lane_of(identifier) else { return Ok(None) };
+        let grounds = self.grounds_of(asked, caller)?;
+        let (shard, ordinal) = lane.engine.find(identifier).ok_or_else(|| unknown(identifier))?;
+        // Where the lane was lost meanwhile nobody here can tell.
+        let Some(ground) = grounds.iter().find(|ground| ground.shards.contains(&shard)) else {
+            return Ok(None);
+        };
+        plan::why(
+            asked.rule,
+            asked.level,
+            asked.library,
+            &ground.traits,
+            &ground.snapshot,
+            (shard, ordinal),
+            asked.now,
+        )
+        .map(Some)
+        .map_err(|error| match error {
+            plan::WhyError::TooEarly(error) => AskError::TooEarly(error),
+            plan::WhyError::Rule(error) => AskError::NotYet(error.to_string()),
+        })
+    }
+
+    fn profile(
+        &self,
+        identifier: &Identifier,
+        _true_for: Millis,
+        caller: &Caller,
+    ) -> Result<Option<Profile>, AskError> {
+        let Some(lane) = self.lane_of(identifier) else { return Ok(None) };
+        let holdings = self.holdings();
+        let Some(holding) = holdings.iter().find(|h| Arc::ptr_eq(&h.lane, &lane)) else {
+            return Ok(None);
+        };
+        holding.caught_up(caller)?;
+        let (shard, ordinal) = lane.engine.find(identifier).ok_or_else(|| unknown(identifier))?;
+        let identifiers = lane.engine.identifiers(shard, ordinal);
+        Ok(Some(Profile { shard, ordinal, identifiers }))
+    }
+
+    fn values(
+        &self,
+        which: Which,
+        profiles: &[RoaringBitmap],
+        namespace: &Namespace,
+        each: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), AskError> {
+        for (shard, profiles) in (0..).zip(profiles).filter(|(_, profiles)| !profiles.is_empty()) {
+            let lane = self.lanes.of_shard(shard).ok_or(AskError::Missing(shard))?;
+            if !lane.engine.values(which == Which::Owner, shard, profiles, namespace, each) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn identifiers(
+        &self,
+        shard: ShardId,
+        profiles: &RoaringBitmap,
+        each: &mut dyn FnMut(&Identifier),
+    ) -> Result<(), AskError> {
+        let lane = self.lanes.of_shard(shard).ok_or(AskError::Missing(shard))?;
+        lane.engine.each_identifier(shard, profiles, each);
+        Ok(())
+    }
+
+    fn everyone(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
+        Ok(self.of_pins(Pin::everyone))
+    }
+
+    fn ineligible(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
+        Ok(self.of_pins(|pin| {
+            let bots = pin.marked(Mark::Bot);
+            let out = pin.marked(Mark::OptedOut);
+            out.into_iter().zip(bots).map(|(out, bots)| out | bots).collect()
+        }))
+    }
+
+    fn commit(&self, timeout: Duration) -> Result<bool, AskError> {
+        // Where commits fail already there is no use in waiting for one.
+        let fails = matches!(self.lanes.health(), crate::ingest::Health::CommitWaits(_));
+        Ok(self.lanes.commit(if fails { Duration::ZERO } else { timeout }))
+    }
+
+    fn namespaces(&self) -> BTreeSet<Namespace> {
+        self.lanes.namespaces()
+    }
+
+    fn schema(&self) -> Schema {
+        self.lanes.schema()
+    }
+
+    fn import(&self, name: &str) -> Result<Of<Option<ImportProgress>>, AskError> {
+        let held = self.lanes.held();
+        let mut shards: Vec<ShardId> =
+            held.values().flat_map(|lane| lane.shards.iter().copied()).collect();
+        shards.sort_unstable();
+        Ok(Of { shards, found: self.lanes.import(name) })
+    }
+
+    fn rejected(
+        &self,
+        name: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RejectedLine>, AskError> {
+        Ok(self.lanes.rejected(name, after, limit)?)
+    }
+
+    fn dead_letters(
+        &self,
+        after: Option<LetterNo>,
+        limit: usize,
+    ) -> Result<Vec<(LetterNo, DeadLetter)>, AskError> {
+        Ok(self.lanes.dead_letters(after, limit)?)
+    }
+
+    fn dead_letter(&self, number: LetterNo) -> Result<Option<DeadLetter>, AskError> {
+        Ok(self.lanes.dead_letter(number)?)
+    }
+
+    fn drop_dead_letter(&self, number: LetterNo) -> Result<bool, AskError> {
+        Ok(self.lanes.drop_dead_letter(number)?)
+    }
+}
+
+fn unknown(identifier: &Identifier) -> AskError {
+    AskError::Unknown(format!(
+        "no profile is known under this {}; a profile is found by the identifier that its events belong to",
+        identifier.namespace
+    ))
+}

@@ -1,0 +1,196 @@
+//! Shards, wherever they are held: what segments, pushes and the console ask of them.
+//!
+//! [`Local`](super::Local) answers for those of this process. Every answer says which shards it is of, because
+//! one that is not there must never read as one without members.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roaring::RoaringBitmap;
+
+use super::AskError;
+use super::Caller;
+use super::refresh::Compiled;
+use crate::ingest::LetterNo;
+use crate::ingest::Schema;
+use crate::model::Identifier;
+use crate::model::Millis;
+use crate::model::Namespace;
+use crate::model::Ordinal;
+use crate::model::RejectedLine;
+use crate::model::ShardId;
+use crate::plan::Explanation;
+use crate::plan::Library;
+use crate::plan::Members;
+use crate::plan::Membership;
+use crate::rules::Level;
+use crate::rules::Rule;
+use crate::store::state::DeadLetter;
+use crate::store::state::ImportProgress;
+
+/// A rule that is asked at an instant.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// A rule without errors.
+    pub rule: &'a Rule,
+    /// What one member is.
+    pub level: Level,
+    /// The segments that the rule may name.
+    pub library: &'a Library,
+    /// Everything acknowledged before it is to be in the answer.
+    pub true_for: Millis,
+    /// The instant.
+    pub now: Millis,
+}
+
+/// An answer that is of some shards.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Of<T> {
+    /// The shards it is of, in order.
+    pub shards: Vec<ShardId>,
+    /// What was found in them.
+    pub found: T,
+}
+
+/// The audiences of some shards.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Refreshed {
+    /// What became of each segment that has a rule and is not frozen.
+    pub segments: BTreeMap<String, Outcome>,
+}
+
+/// What became of a segment in a refresh.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Its members.
+    Members(Arc<Members>),
+    /// Its traits are being filled; so many percent have been read.
+    Filling(u8),
+    /// It cannot be evaluated, and why.
+    Failing(String),
+}
+
+/// A profile, found by the identifier that owns it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its ordinal there.
+    pub ordinal: Ordinal,
+    /// Its identifiers, the owner first.
+    pub identifiers: Vec<Identifier>,
+}
+
+/// Which identifiers of a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The one that its events belong to. No two profiles share it.
+    Owner,
+    /// The further ones, which other profiles may have too.
+    Others,
+}
+
+/// Shards, and all that can be asked of them. Calls block.
+///
+/// What is asked of an identifier is answered with `None` where its shard is not held here.
+pub trait Shards: Send + Sync {
+    /// Waits until everything acknowledged before `wanted` is folded, at most for `wait`; tells what time is
+    /// reached: `wanted`, or an earlier one.
+    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Millis, AskError>;
+
+    /// The audiences at `at`, a time that was reached. Gives the same answer, not only an equal one, where
+    /// nothing has changed since it was last asked.
+    fn refresh(&self, compiled: &Arc<Compiled>, at: Millis)
+    -> Result<Arc<Of<Refreshed>>, AskError>;
+
+    /// The members of a rule.
+    fn eval(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Members>, AskError>;
+
+    /// How a rule is answered.
+    fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError>;
+
+    /// Why the profile of an identifier is a member, or not; an error where there is no such profile.
+    fn why(
+        &self,
+        asked: &Asked<'_>,
+        identifier: &Identifier,
+        caller: &Caller,
+    ) -> Result<Option<Membership>, AskError>;
+
+    /// The profile of an identifier, where there is one among everything acknowledged before a time.
+    fn profile(
+        &self,
+        identifier: &Identifier,
+        true_for: Millis,
+        caller: &Caller,
+    ) -> Result<Option<Profile>, AskError>;
+
+    /// Gives the values that profiles hold in a namespace, until `each` says that it wants no more; among
+    /// [`Which::Others`] a value comes as often as it is held. `profiles` has a bitmap for each shard.
+    fn values(
+        &self,
+        which: Which,
+        profiles: &[RoaringBitmap],
+        namespace: &Namespace,
+        each: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), AskError>;
+
+    /// Gives all identifiers of profiles of a shard, the owner of each and then its others.
+    fn identifiers(
+        &self,
+        shard: ShardId,
+        profiles: &RoaringBitmap,
+        each: &mut dyn FnMut(&Identifier),
+    ) -> Result<(), AskError>;
+
+    /// All profiles, a bitmap for each shard of the store.
+    fn everyone(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError>;
+
+    /// The profiles that may go to no destination: opted out, or marked as bots.
+    fn ineligible(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError>;
+
+    /// Asks for a commit of all that is folded, and waits for it; tells whether it is kept.
+    fn commit(&self, timeout: Duration) -> Result<bool, AskError>;
+
+    /// The namespaces seen so far.
+    fn namespaces(&self) -> BTreeSet<Namespace>;
+
+    /// What was seen of events and properties.
+    fn schema(&self) -> Schema;
+
+    /// How far an import is, as far as it is folded.
+    fn import(&self, name: &str) -> Result<Of<Option<ImportProgress>>, AskError>;
+
+    /// Rejected lines of an import after a line, in order, at most `limit`, as far as they are committed.
+    fn rejected(&self, name: &str, after: u64, limit: usize)
+    -> Result<Vec<RejectedLine>, AskError>;
+
+    /// Dead letters after the given one, at most `limit`, as far as they are committed.
+    fn dead_letters(
+        &self,
+        after: Option<LetterNo>,
+        limit: usize,
+    ) -> Result<Vec<(LetterNo, DeadLetter)>, AskError>;
+
+    /// One dead letter.
+    fn dead_letter(&self, number: LetterNo) -> Result<Option<DeadLetter>, AskError>;
+
+    /// Deletes a dead letter; tells whether there was one.
+    fn drop_dead_letter(&self, number: LetterNo) -> Result<bool, AskError>;
+}
+
+impl<T> Of<T> {
+    /// What was found, where it is of all shards of a store.
+    pub fn whole(self, shards: u16) -> Result<T, AskError> {
+        self.is_whole(shards)?;
+        Ok(self.found)
+    }
+
+    /// Whether it is of all shards of a store.
+    pub fn is_whole(&self, shards: u16) -> Result<(), AskError> {
+        let missing = (0..shards).find(|shard| self.shards.binary_search(shard).is_err());
+        missing.map_or(Ok(()), |shard| Err(AskError::Missing(shard)))
+    }
+}
