@@ -4,6 +4,7 @@
 //! earlier. `config/throng.toml` states every default, and a test holds the two together.
 
 mod address;
+mod cluster;
 mod destinations;
 mod places;
 mod read;
@@ -13,6 +14,7 @@ mod units;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
+pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{Destination, DestinationKind, FileFormat, read_destinations};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
@@ -39,6 +41,8 @@ pub struct Config {
     pub console: Console,
     /// Where state is kept.
     pub store: Store,
+    /// How nodes of one store reach each other.
+    pub cluster: Cluster,
     /// The journal.
     pub journal: Journal,
     /// What is kept of events.
@@ -103,6 +107,11 @@ pub struct Store {
     /// Shards of a new store, 1 to 4096; an existing one keeps its number. Default 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<u16>,
+    /// Lanes of a new store on Redis, 1 to as many as there are shards: each has a stream and an owner, so that no
+    /// more nodes can share the work. An existing store keeps its number. Default 16, or the shards where they
+    /// are fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<u16>,
 }
 
 /// Which store.
@@ -197,6 +206,7 @@ impl Default for Config {
             collect: Collect::default(),
             console: Console::default(),
             store: Store::default(),
+            cluster: Cluster::default(),
             journal: Journal::default(),
             events: Events::default(),
             identity: Identity::default(),
@@ -231,7 +241,12 @@ impl Default for Console {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { backend: Backend::Embedded, url: "redis://127.0.0.1:6379".into(), shards: None }
+        Self {
+            backend: Backend::Embedded,
+            url: "redis://127.0.0.1:6379".into(),
+            shards: None,
+            lanes: None,
+        }
     }
 }
 
@@ -274,6 +289,11 @@ impl Config {
         })
     }
 
+    /// The number of lanes of a new store on Redis.
+    pub fn lanes(&self) -> u16 {
+        self.store.lanes.unwrap_or_else(|| self.shards().min(16))
+    }
+
     /// The order of namespaces, with the configured ones.
     pub fn namespace_order(&self) -> NamespaceOrder {
         NamespaceOrder::new(
@@ -289,6 +309,10 @@ impl Config {
         }
         if !(1..=4096).contains(&self.shards()) {
             problems.push("store.shards: expected 1 to 4096".to_owned());
+        }
+        let shards = self.shards();
+        if self.store.lanes.is_some_and(|lanes| !(1..=shards).contains(&lanes)) {
+            problems.push(format!("store.lanes: expected 1 to {shards}, the number of shards"));
         }
         let mut within = |path: &str, fits: bool, expected: &str| {
             if !fits {

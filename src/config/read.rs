@@ -156,7 +156,8 @@ fn is_good(
 fn siblings(known: &Table, key: &str) -> Vec<String> {
     let optional: &[&str] = match key {
         "collect" => &["country_header"],
-        "store" => &["shards"],
+        "store" => &["shards", "lanes"],
+        "cluster" => &["address", "secret"],
         "site" => &["country", "cookie_domain", "trusted"],
         _ => &[],
     };

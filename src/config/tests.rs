@@ -46,6 +46,34 @@ fn later_sources_go_over_earlier_ones() {
 }
 
 #[test]
+fn a_cluster_s_settings_read_and_a_secret_in_the_place_of_its_source_is_not_shown() {
+    let text = "[store]\nshards = 8\nlanes = 4\n[cluster]\naddress = \"[fd00::7]:8081\"\n\
+                secret = \"file:/run/secrets/peers\"\n";
+    let config = read_text(text, &[], &[]).unwrap();
+    assert_eq!((config.lanes(), Config::default().lanes()), (4, 16));
+    assert_eq!(config.cluster.address.as_deref(), Some("[fd00::7]:8081"));
+    assert_eq!(config.cluster.secret, Some(SecretSource::File("/run/secrets/peers".into())));
+    let variable = [("THRONG_CLUSTER__SECRET", "env:PEERS")];
+    let config = read_text("", &["store.shards=3"], &variable).unwrap();
+    assert_eq!(config.cluster.secret, Some(SecretSource::Env("PEERS".into())));
+    assert_eq!(config.lanes(), 3);
+    let error = read_text(
+        "[cluster]\nadress = \"a\"\naddress = \"0.0.0.0:1\"\nsecret = \"s3cret\"\n",
+        &[],
+        &[("THRONG_CLUSTER__SECRET", "123456789")],
+    )
+    .unwrap_err();
+    for part in [
+        ":2: cluster.adress: unknown key; did you mean `address`?",
+        ":3: cluster.address: expected a host and a port that others reach",
+        "THRONG_CLUSTER__SECRET: cluster.secret: expected where the secret is",
+    ] {
+        assert!(error.contains(part), "{part:?} is not in:\n{error}");
+    }
+    assert!(!error.contains("s3cret") && !error.contains("123456789"), "{error}");
+}
+
+#[test]
 fn all_problems_are_told_at_once_each_with_its_place() {
     let text = "[colect]\nlisten = 1\n[collect]\nlisten = \"nowhere\"\nworkers = -1\ntrusted_proxies = [\"x\"]\n\
                 [journal]\ndurabilty = \"disk\"\n[events]\nretention = \"1y\"\n\
@@ -89,6 +117,8 @@ fn numbers_have_bounds() {
         ("collect.workers=1025", "collect.workers: expected 0 to 1024"),
         ("collect.rate_per_address=0", "collect.rate_per_address: expected 1 or more"),
         ("collect.burst_per_address=0", "collect.burst_per_address: expected 1 or more"),
+        ("store.lanes=0", "store.lanes: expected 1 to 16, the number of shards"),
+        ("store.lanes=17", "store.lanes: expected 1 to 16, the number of shards"),
         ("store.shards=4097", "store.shards: expected 1 to 4096"),
     ] {
         let error = read(None, &Overrides { set: vec![set.into()], ..Overrides::default() });
