@@ -175,8 +175,13 @@ async fn serve(
             ..ingest::Options::new(config.events.retention.0, dedup_memory)
         },
     )?;
-    let (catalog, swept) =
-        Catalog::open(&data.join("archive"), state.clone(), loaded.manifest, loaded.archived)?;
+    let (catalog, swept) = Catalog::open(
+        &data.join("archive"),
+        &(0..loaded.identity.shards).collect::<Vec<_>>(),
+        state.clone(),
+        loaded.manifest,
+        loaded.archived,
+    )?;
     if swept > 0 {
         tracing::info!("{swept} unfinished files of the archive were deleted");
     }

@@ -24,7 +24,7 @@
 //!   was kept.
 //! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile.
 //! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
-//!   archive, backup, ingest, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.
+//!   archive, backup, ingest, cluster, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.
 
 pub mod activate;
 pub mod app;
@@ -32,6 +32,7 @@ pub mod archive;
 pub mod backup;
 pub mod bitmap;
 pub mod cli;
+pub mod cluster;
 pub mod collect;
 pub mod config;
 pub mod console;

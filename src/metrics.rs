@@ -122,6 +122,10 @@ metrics! {
     archive_rows: counter "throng_archive_rows_total" [];
     /// Bytes of the archive's files (service).
     archive_bytes: gauge "throng_archive_bytes" [];
+    /// Lanes that this process took.
+    lanes_taken: counter "throng_lanes_taken_total" [];
+    /// Lanes that another took over, or whose store turned out to be behind.
+    lanes_lost: counter "throng_lanes_lost_total" [];
     /// Files of the archive (service).
     archive_files: gauge "throng_archive_files" [];
     /// Journal bytes that the archive has not passed (service).

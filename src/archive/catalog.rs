@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;
 
+use crate::model::ShardId;
 use crate::model::time::Day;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalReader;
@@ -87,15 +88,17 @@ impl Inner {
 }
 
 impl Catalog {
-    /// Takes over a loaded manifest; sweeps what does not count. Returns how many files were swept.
+    /// Takes over a loaded manifest of some shards; sweeps what of them does not count. Returns how many files
+    /// were swept. Other shards may lie in the same directory.
     pub fn open(
         dir: &Path,
+        shards: &[ShardId],
         state: Arc<dyn State>,
         files: Vec<ManifestRow>,
         reached: ArchivePosition,
     ) -> Result<(Self, usize), ArchiveError> {
         std::fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
-        let swept = sweep(dir, &files)?;
+        let swept = sweep(dir, shards, &files)?;
         let inner = Inner {
             files: Arc::new(files),
             reached,
@@ -261,12 +264,17 @@ impl Catalog {
     }
 }
 
-/// Deletes the archive's files that no row of the manifest names, and folders left empty.
-fn sweep(dir: &Path, manifest: &[ManifestRow]) -> Result<usize, ArchiveError> {
+/// Deletes the files of some shards that no row of the manifest names, and folders left empty.
+fn sweep(dir: &Path, shards: &[ShardId], manifest: &[ManifestRow]) -> Result<usize, ArchiveError> {
     let counted: BTreeSet<&str> = manifest.iter().map(|row| &*row.file).collect();
     let mut swept = 0;
     for day in folders(dir, "day=")? {
         for shard in folders(&day, "shard=")? {
+            let name = shard.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = name.strip_prefix("shard=").and_then(|number| number.parse().ok());
+            if !number.is_some_and(|number: ShardId| shards.contains(&number)) {
+                continue;
+            }
             let entries = std::fs::read_dir(&shard).map_err(|e| failed("read", &shard, e))?;
             for entry in entries {
                 let path = entry.map_err(|source| failed("read", &shard, source))?.path();

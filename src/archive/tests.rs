@@ -177,7 +177,8 @@ impl House {
     fn catalog(dir: &tempfile::TempDir, state: &Arc<State>) -> (Catalog, usize) {
         let loaded = state.load().unwrap();
         let archive = dir.path().join("archive");
-        Catalog::open(&archive, state.clone(), loaded.manifest, loaded.archived).unwrap()
+        Catalog::open(&archive, &[0, 1, 2, 3], state.clone(), loaded.manifest, loaded.archived)
+            .unwrap()
     }
 
     fn restart(&mut self) -> usize {

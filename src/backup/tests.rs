@@ -67,7 +67,8 @@ fn store(data: &Path) -> Store {
     let loaded = state.load().unwrap();
     let archive = data.join(ARCHIVE);
     let (catalog, _) =
-        Catalog::open(&archive, state.clone(), loaded.manifest, loaded.archived).unwrap();
+        Catalog::open(&archive, &[0, 1, 2, 3], state.clone(), loaded.manifest, loaded.archived)
+            .unwrap();
     fs::write(data.join("secret"), "s").unwrap();
     let draining = Arc::new(AtomicBool::new(false));
     let source = Source {

@@ -47,11 +47,15 @@ impl From<AskError> for Problem {
                 Self::bad_request(error.to_string())
             }
             AskError::Unknown(_) => Self::not_found(error.to_string()),
-            AskError::Behind | AskError::Cancelled | AskError::Missing(_) | AskError::Moving => {
-                Self::unavailable(error.to_string())
-            }
+            AskError::Behind
+            | AskError::Cancelled
+            | AskError::Missing(_)
+            | AskError::Moving
+            | AskError::Away(_) => Self::unavailable(error.to_string()),
             AskError::Store(error) if error.is_retryable() => Self::unavailable(chain(&error)),
-            AskError::Fill(_) | AskError::Store(_) => Self::internal(&error),
+            AskError::Fill(_) | AskError::Store(_) | AskError::Elsewhere(_) => {
+                Self::internal(&error)
+            }
         }
     }
 }

@@ -37,6 +37,17 @@ pub(crate) enum CommitError {
     Journal(#[from] JournalError),
 }
 
+impl CommitError {
+    /// Whether no try will succeed: the lane is in other hands.
+    fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Fenced { .. })
+                | Self::Journal(JournalError::Store(StoreError::Fenced { .. }))
+        )
+    }
+}
+
 /// Keeps commits, and knows how much of each shard lies in deltas and how much in images.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
@@ -59,6 +70,12 @@ impl Committer {
             let mut wait = FIRST_WAIT;
             while let Err(error) = self.commit(&mut work) {
                 self.shared.metrics.store_errors.with_label_values(&["commit"]).inc();
+                if error.is_lost() {
+                    tracing::warn!(error = %chain(&error), "what was folded here is another's to fold");
+                    self.shared.lost.store(true, Ordering::Release);
+                    self.shared.changed.notify_all();
+                    return;
+                }
                 tracing::error!(error = %chain(&error), "a commit failed and is tried again");
                 self.shared.progress.lock().store_trouble = Some(chain(&error));
                 self.shared.changed.notify_all();
@@ -72,6 +89,11 @@ impl Committer {
             if let Some((shard, view)) = work.compact.take()
                 && let Err(error) = self.compact(shard, &view, &work)
             {
+                if matches!(error, StoreError::Fenced { .. }) {
+                    self.shared.lost.store(true, Ordering::Release);
+                    self.shared.changed.notify_all();
+                    return;
+                }
                 self.shared.metrics.store_errors.with_label_values(&["compact"]).inc();
                 tracing::warn!(shard, error = %chain(&error), "compaction failed and is tried later");
             }

@@ -122,6 +122,7 @@ impl Engine {
             asked: AtomicBool::new(false),
             held: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         });
         let fold = Fold::new(Arc::clone(&shared))?;
         let committer = Committer::new(Arc::clone(&shared), &sizes);
@@ -211,6 +212,12 @@ impl Engine {
     /// What is committed: the archive and deliveries go no further.
     pub fn committed(&self) -> Checkpoint {
         self.shared.progress.lock().committed
+    }
+
+    /// Whether another has taken over, or the store turned out to be behind what is known here. What is in
+    /// memory is to be thrown away, and opened anew by whoever takes the lane next.
+    pub fn is_lost(&self) -> bool {
+        self.shared.lost.load(Ordering::Acquire)
     }
 
     /// How the engine is.

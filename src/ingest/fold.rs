@@ -46,6 +46,21 @@ pub(crate) enum FoldError {
     Journal(#[from] JournalError),
 }
 
+impl FoldError {
+    /// Whether no try will succeed, but opening anew may: the journal is in other hands, or does not hold what
+    /// comes next, as where a failover has lost the end of what was folded.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Journal(JournalError::Store(error)) => {
+                matches!(error, StoreError::Fenced { .. })
+            }
+            Self::Journal(error) => {
+                matches!(error, JournalError::OutOfRange { .. } | JournalError::Damaged(_))
+            }
+        }
+    }
+}
+
 /// The fold, one frame at a time.
 pub(crate) struct Fold {
     shared: Arc<Shared>,

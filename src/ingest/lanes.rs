@@ -216,7 +216,7 @@ impl Lanes {
     pub fn import(&self, name: &str) -> Option<ImportProgress> {
         let held = self.held();
         let each = held.values().map(|lane| lane.engine.import(name).unwrap_or_default());
-        each.reduce(joined).filter(|progress| !progress.import.is_empty())
+        each.reduce(ImportProgress::joined).filter(|progress| !progress.import.is_empty())
     }
 
     /// Rejected lines of an import after a line, in order, at most `limit`, as far as they are committed.
@@ -301,17 +301,6 @@ impl Lanes {
         if let Some(bytes) = store {
             metrics.store_bytes.set(number(bytes));
         }
-    }
-}
-
-/// The progress of an import in two lanes: each was given every line, and counted its own events.
-fn joined(a: ImportProgress, b: ImportProgress) -> ImportProgress {
-    ImportProgress {
-        import: if a.import.is_empty() { b.import } else { a.import },
-        taken: a.taken.min(b.taken),
-        counted: a.counted + b.counted,
-        duplicates: a.duplicates + b.duplicates,
-        rejected: a.rejected + b.rejected,
     }
 }
 

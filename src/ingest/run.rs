@@ -20,7 +20,8 @@ const PENDING_BYTES: usize = 64 << 20;
 
 /// The fold thread.
 pub(crate) fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
-    let stopping = || shared.stopping.load(Ordering::Acquire);
+    let lost = || shared.lost.load(Ordering::Acquire);
+    let stopping = || shared.stopping.load(Ordering::Acquire) || lost();
     let mut cut = Instant::now();
     let mut cpu = CpuTime::default();
     while !stopping() {
@@ -44,6 +45,11 @@ pub(crate) fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
                 let asked = shared.asked.load(Ordering::Acquire);
                 let rest = if asked && dirty && !committing { Duration::ZERO } else { REST };
                 shared.journal.wait(end, rest);
+            }
+            Err(error) if shared.options.reopens && error.is_lost() => {
+                tracing::warn!(error = %chain(&error), "the journal is behind what was folded");
+                shared.lost.store(true, Ordering::Release);
+                shared.changed.notify_all();
             }
             Err(error) => {
                 tracing::error!(error = %chain(&error), "folding failed and is tried again");
@@ -74,8 +80,8 @@ pub(crate) fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
         shared.metrics.ingest_fold_cpu.add(cpu.lap());
         cut = Instant::now();
     }
-    shared.wait(LAST_COMMIT, |progress| !progress.committing);
-    if shared.memory.read().is_dirty() && !shared.progress.lock().committing {
+    shared.wait(LAST_COMMIT, |progress| !progress.committing || lost());
+    if !lost() && shared.memory.read().is_dirty() && !shared.progress.lock().committing {
         commit(&mut fold, shared, commits);
     }
 }
@@ -89,7 +95,7 @@ fn commit(fold: &mut Fold, shared: &Shared, commits: &SyncSender<Work>) {
     progress.committing = true;
     progress.seen_memory = fold.seen_memory();
     drop(progress);
-    if commits.send(fold.cut()).is_err() {
+    if commits.send(fold.cut()).is_err() && !shared.lost.load(Ordering::Acquire) {
         tracing::error!("the committing thread is gone");
     }
 }

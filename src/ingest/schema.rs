@@ -125,6 +125,18 @@ impl Schema {
         self.changed.insert(name.into());
     }
 
+    /// All of it as rows, for [`Schema::of_rows`].
+    pub fn rows(&self) -> Vec<(Box<str>, Vec<u8>)> {
+        let mut all = self.clone();
+        all.changed = all.seen.keys().cloned().collect();
+        all.cut()
+    }
+
+    /// What rows say.
+    pub fn of_rows(rows: &[(Box<str>, Vec<u8>)]) -> Result<Self, Malformed> {
+        Self::load(rows)
+    }
+
     /// Adds what was seen elsewhere.
     pub(crate) fn merge(&mut self, other: Self) {
         if self.seen.is_empty() {

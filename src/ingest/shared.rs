@@ -39,6 +39,8 @@ pub struct Options {
     pub namespaces: Vec<Namespace>,
     /// The shards that are folded here; all where `None`. Events of others are put aside.
     pub shards: Option<Vec<ShardId>>,
+    /// Whether an engine that is lost is opened anew; where it is not, it waits for someone to mend the journal.
+    pub reopens: bool,
     /// About how many bytes of memory message ids may take: `[events] dedup_memory`.
     pub dedup_memory: usize,
     /// How long what was folded waits for its commit.
@@ -56,6 +58,7 @@ impl Options {
             retention,
             namespaces: Vec::new(),
             shards: None,
+            reopens: false,
             dedup_memory,
             commit_every: Duration::from_secs(1),
             commit_records: 65_536,
@@ -85,6 +88,8 @@ pub(crate) struct Shared {
     /// The fold is held back.
     pub(crate) held: AtomicBool,
     pub(crate) stopping: AtomicBool,
+    /// Another has taken over, or the store is behind what is known here: nothing is committed any more.
+    pub(crate) lost: AtomicBool,
 }
 
 /// How far things are.

@@ -18,7 +18,7 @@ use crate::rules;
 use crate::rules::Level;
 
 /// A program and one evaluation of it, every part measured by itself.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Explanation {
     /// The rules, in the order in which they were compiled.
     pub rules: Vec<ExplainedRule>,
@@ -27,7 +27,7 @@ pub struct Explanation {
 }
 
 /// A rule of the program.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ExplainedRule {
     /// What one member is.
     pub level: Level,
@@ -36,14 +36,14 @@ pub struct ExplainedRule {
 }
 
 /// A part of the program, evaluated once for each block however often it is read.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ExplainedPart {
     /// Its number.
     pub id: usize,
     /// `and`, `or`, `not`, or the clause.
     pub what: String,
     /// Its own parts, in the order in which they are asked.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<usize>,
     /// How many parts and rules read it.
     pub read_by: usize,

@@ -41,22 +41,22 @@ use crate::rules::ast::RuleKind;
 use crate::rules::ast::Selector;
 
 /// Whether a part of a rule is true of a profile, and why.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Why {
     /// The part, as the printer writes it.
     pub clause: String,
     /// Whether it is true.
     pub holds: bool,
     /// What was found: a count, a sum, a value, times.
-    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub found: Map<String, Json>,
     /// The parts it is made of; of `segment X`, its rule.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Why>,
 }
 
 /// Whether one profile is a member.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Membership {
     /// Whether it is.
     pub member: bool,

@@ -111,6 +111,12 @@ pub enum AskError {
     /// The archive or the journal could not be read.
     #[error("the events could not be read")]
     Fill(#[source] ScanError),
+    /// Another node cannot answer now.
+    #[error("{0}")]
+    Away(String),
+    /// Something went wrong on another node.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -84,7 +84,8 @@ impl Rig {
         let loaded = state.load().unwrap();
         let archive = dir.path().join("archive");
         let (catalog, _) =
-            Catalog::open(&archive, state, loaded.manifest, loaded.archived).unwrap();
+            Catalog::open(&archive, &[0, 1, 2, 3], state, loaded.manifest, loaded.archived)
+                .unwrap();
         let lanes = Arc::new(Lanes::new(4));
         lanes.insert(Arc::new(Lane {
             number: 0,

@@ -1,6 +1,12 @@
-//! Lanes: which shards share a stream, a checkpoint and an owner.
+//! Lanes: which shards share a stream, a checkpoint and an owner, and how an owner takes them.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::ShardId;
+use crate::store::StoreError;
+use crate::store::journal::Journal;
+use crate::store::state::State;
 
 /// How the shards of a store lie in its lanes: each lane has a run of them, and all have as many but for one.
 /// Both numbers are fixed when the store is made.
@@ -50,6 +56,40 @@ impl Layout {
         let width = (self.lanes - 1).to_string().len().max(2);
         format!("{lane:0width$}")
     }
+}
+
+/// A store whose lanes are taken by one owner at a time.
+pub trait LaneStore: Send + Sync {
+    /// How its shards lie in lanes.
+    fn layout(&self) -> Layout;
+
+    /// Takes a lane for `ttl`; `None` while another owner has it. An owner of the same name gives way at once.
+    ///
+    /// What is written through the ports fails with [`StoreError::Fenced`] once another has taken the lane, and
+    /// changes nothing.
+    fn take(&self, lane: u16, owner: &str, ttl: Duration) -> Result<Option<Taken>, StoreError>;
+}
+
+/// A lane that was taken.
+pub struct Taken {
+    /// What is kept of its fold.
+    pub state: Arc<dyn State>,
+    /// Its journal.
+    pub journal: Arc<dyn Journal>,
+    /// The hold on it.
+    pub hold: Box<dyn Hold>,
+}
+
+/// The hold on a lane.
+pub trait Hold: Send + Sync {
+    /// How often the lane was taken, this time included.
+    fn epoch(&self) -> u64;
+
+    /// Holds on for `ttl` from now on.
+    fn renew(&self, ttl: Duration) -> Result<(), StoreError>;
+
+    /// Lets go, so that another need not wait.
+    fn release(&self) -> Result<(), StoreError>;
 }
 
 #[cfg(test)]

@@ -210,6 +210,19 @@ pub struct ImportProgress {
     pub rejected: u64,
 }
 
+impl ImportProgress {
+    /// Of two lanes together: each was given every line, and counted its own events.
+    pub fn joined(self, other: Self) -> Self {
+        Self {
+            import: if self.import.is_empty() { other.import } else { self.import },
+            taken: self.taken.min(other.taken),
+            counted: self.counted + other.counted,
+            duplicates: self.duplicates + other.duplicates,
+            rejected: self.rejected + other.rejected,
+        }
+    }
+}
+
 /// Which set of message ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SeenSet {

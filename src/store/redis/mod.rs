@@ -25,6 +25,7 @@ mod shelf;
 mod state;
 mod state_change;
 mod store;
+mod taken;
 #[cfg(test)]
 mod tests;
 
