@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod journal;
 pub mod lanes;
 pub mod ledger;
+pub mod nodes;
 pub mod redis;
 mod rows;
 pub mod shelf;

@@ -9,6 +9,7 @@ mod file;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+mod registry;
 mod shelf;
 mod small_file;
 mod state;
@@ -16,6 +17,7 @@ mod state_tables;
 #[cfg(test)]
 pub(crate) mod state_tests;
 
+pub use registry::Registry;
 pub use shelf::Shelf;
 pub use small_file::remove_small_file;
 pub use small_file::write_small_file;

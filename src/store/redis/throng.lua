@@ -45,6 +45,58 @@ local function swap(keys, args)
   return { 'OK' }
 end
 
+-- Notes what a node tells, when, and how far its clock is ahead. Where there is no room for a new one, those give
+-- way that hold nothing back and were not heard for long.
+-- KEYS the nodes · ARGV id, its clock, its mark or -, the node, how many nodes there may be, milliseconds
+local function beat(keys, args)
+  local time = now()
+  if redis.call('HEXISTS', keys[1], args[1]) == 0 and #redis.call('HKEYS', keys[1]) >= tonumber(args[5]) then
+    local all, left = redis.call('HGETALL', keys[1]), 0
+    for at = 1, #all, 2 do
+      local heard = string.match(all[at + 1], '^(%d+) %-?%d+ %- ')
+      if heard and tonumber(heard) + args[6] <= time then
+        redis.call('HDEL', keys[1], all[at])
+      else
+        left = left + 1
+      end
+    end
+    if left >= tonumber(args[5]) then return 'CROWDED' end
+  end
+  redis.call('HSET', keys[1], args[1],
+    text(time) .. ' ' .. text(args[2] - time) .. ' ' .. args[3] .. ' ' .. args[4])
+  return 'OK'
+end
+
+-- KEYS the nodes
+local function nodes(keys, args)
+  return { text(now()), redis.call('HGETALL', keys[1]) }
+end
+
+-- Takes the lead where it is free, over, or already the caller's; a term begins where it was over.
+-- KEYS the lead · ARGV id, milliseconds
+local function lead(keys, args)
+  local id, term, ends = unpack(redis.call('HMGET', keys[1], 'id', 'term', 'until'))
+  local time = now()
+  local held = ends and tonumber(ends) > time
+  if held and id ~= args[1] then return false end
+  if not held then term = text(math.max(tonumber(term or '0') + 1, time)) end
+  redis.call('HSET', keys[1], 'id', args[1], 'term', term, 'until', text(time + args[2]))
+  return term
+end
+
+-- KEYS the lead
+local function leader(keys, args)
+  local id, term, ends = unpack(redis.call('HMGET', keys[1], 'id', 'term', 'until'))
+  if not ends or tonumber(ends) <= now() then return false end
+  return { id, term }
+end
+
+-- KEYS the lead · ARGV id
+local function resign(keys, args)
+  if redis.call('HGET', keys[1], 'id') == args[1] then redis.call('HSET', keys[1], 'until', '0') end
+  return 'OK'
+end
+
 -- Takes the lease of a lane where it is free, over, or already the caller's.
 -- KEYS the lane's hash · ARGV format, identity, owner, token of this acquisition, milliseconds
 local function acquire(keys, args)
@@ -215,6 +267,11 @@ end
 
 register('found', found)
 register('swap', swap)
+register('beat', beat, { 'allow-oom' })
+register('nodes', nodes, { 'no-writes' })
+register('lead', lead, { 'allow-oom' })
+register('leader', leader, { 'no-writes' })
+register('resign', resign, { 'allow-oom' })
 register('acquire', acquire, { 'allow-oom' })
 register('renew', renew, { 'allow-oom' })
 register('commit', commit)

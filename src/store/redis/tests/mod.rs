@@ -2,6 +2,7 @@ mod faults;
 mod journal;
 mod ledger;
 mod proxy;
+mod registry;
 mod server;
 mod shelf;
 mod shipped;
