@@ -18,7 +18,7 @@ const OWNERS: [(&str, &[&str]); 6] = [
     ("actix_web", &["collect", "console", "app"]),
     ("prometheus", &["metrics"]),
     ("parquet", &["archive"]),
-    ("ureq", &["cli"]),
+    ("ureq", &["cli", "net"]),
 ];
 /// Pure modules: time is an argument, and nothing is read, written or logged.
 const PURE: [&str; 4] = ["model", "bitmap", "rules", "plan"];
