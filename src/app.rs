@@ -203,6 +203,8 @@ async fn serve(
         metrics: metrics.clone(),
         shards: local.clone(),
         count: shards,
+        watermark: Arc::new(segment::Alone(clock.clone())),
+        shelf: None,
         reserve: Box::new(move |count| numbers.reserve_generations(count)),
     };
     let segments = Arc::new(
@@ -258,7 +260,9 @@ async fn serve(
         metrics: metrics.clone(),
         journal: journal.clone(),
         lanes: lanes.clone(),
-        backups,
+        backups: Some(backups),
+        shelf: None,
+        peering: None,
         importer,
         segments: segments.clone(),
         pusher: pusher.clone(),

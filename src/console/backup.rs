@@ -36,12 +36,16 @@ pub(super) async fn take(
 ) -> Result<HttpResponse, Problem> {
     let dir = asked.into_inner().dir;
     let job = web::block(move || {
+        let Some(backups) = &services.backups else {
+            return Err(Problem::conflict(
+                "the state of this store lies in Redis: back up its append-only files, and the archive",
+            ));
+        };
         let profiles = services.lanes.stats().profiles;
-        services.backups.begin(&dir, profiles)
+        backups.begin(&dir, profiles).map_err(problem)
     })
     .await
-    .map_err(|error| Problem::internal(&error))?
-    .map_err(problem)?;
+    .map_err(|error| Problem::internal(&error))??;
     let (send, lines) = lines();
     tokio::task::spawn_blocking(move || {
         let mut told = None::<Instant>;

@@ -77,8 +77,13 @@ pub(super) async fn create_token(
     tokens: web::Data<Tokens>,
     asked: web::Json<NewToken>,
 ) -> Result<HttpResponse, Problem> {
-    let secret = tokens.create(&asked.name, asked.scope, services.clock.now()).map_err(problem)?;
-    Ok(HttpResponse::Ok().json(json!({ "name": asked.name, "token": secret })))
+    let name = asked.name.clone();
+    let now = services.clock.now();
+    let secret = web::block(move || tokens.create(&asked.name, asked.scope, now))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    Ok(HttpResponse::Ok().json(json!({ "name": name, "token": secret })))
 }
 
 /// `DELETE /api/v1/tokens/{name}`
@@ -86,7 +91,10 @@ pub(super) async fn revoke_token(
     tokens: web::Data<Tokens>,
     name: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    tokens.revoke(&name).map_err(problem)?;
+    web::block(move || tokens.revoke(&name))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
     Ok(HttpResponse::NoContent().finish())
 }
 

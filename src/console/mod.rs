@@ -10,6 +10,7 @@ mod destinations;
 mod health;
 mod import;
 mod letters;
+mod peers;
 mod problem;
 mod profiles;
 mod rules;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::activate::Pusher;
@@ -44,6 +46,10 @@ use crate::net::Clock;
 use crate::net::Workers;
 use crate::segment::Segments;
 use crate::store::journal::Journal;
+use crate::store::shelf::Shelf;
+pub use peers::Leader;
+pub use peers::Peering;
+
 use problem::Problem;
 use tokens::Scope;
 use tokens::Tokens;
@@ -60,14 +66,18 @@ pub struct Services {
     pub journal: Arc<dyn Journal>,
     /// The lanes in this process's hands.
     pub lanes: Arc<Lanes>,
-    /// Backups.
-    pub backups: Backups,
+    /// Backups, of a store that is this process's alone.
+    pub backups: Option<Backups>,
+    /// The shelf of a store that others share.
+    pub shelf: Option<Arc<dyn Shelf>>,
     /// Imports.
     pub importer: Arc<Importer>,
     /// Segments and their audiences.
     pub segments: Arc<Segments>,
     /// Pushes to destinations.
     pub pusher: Arc<Pusher>,
+    /// What this node is to others that share its store.
+    pub peering: Option<Peering>,
     /// The threads, for the probes.
     pub workers: Workers,
     /// Set when the process is about to stop: it is not ready then.
@@ -77,14 +87,28 @@ pub struct Services {
 /// The largest body that is taken: a chunk of an import, or a set of rules.
 const MAX_BODY: usize = 4 << 20;
 
+/// How often a node looks for tokens that others have made or revoked.
+const LOOK_FOR_TOKENS: Duration = Duration::from_secs(1);
+
 /// What this module keeps in a data directory.
 pub const FILES: [&str; 2] = [tokens::OPERATOR, tokens::OTHERS];
 
 /// Binds the listener and returns its server, not yet polled, with the address it has.
 pub fn run(services: Services, data: &Path) -> io::Result<(Server, SocketAddr)> {
     let listen = services.config.console.listen;
+    let tokens = web::Data::new(Tokens::open(data, services.shelf.clone())?);
+    if tokens.are_shared() {
+        let (tokens, draining) = (tokens.clone(), services.draining.clone());
+        services.workers.spawn("tokens", move || {
+            while !draining.load(Ordering::Acquire) {
+                if let Err(error) = tokens.reload() {
+                    tracing::debug!(%error, "the tokens cannot be read now");
+                }
+                std::thread::sleep(LOOK_FOR_TOKENS);
+            }
+        })?;
+    }
     let services = web::Data::new(services);
-    let tokens = web::Data::new(Tokens::open(data)?);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(services.clone())
@@ -119,6 +143,11 @@ fn routes(service: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(health::ready))
         .route("/metrics", web::get().to(health::metrics))
         .service(
+            web::resource("/internal/v1/{what}")
+                .app_data(web::PayloadConfig::new(peers::MAX_QUESTION))
+                .route(web::post().to(peers::answer)),
+        )
+        .service(
             web::scope("/api/v1")
                 .route("/segments", web::get().to(segments::list))
                 .route("/segments/{id}", web::get().to(segments::show))
@@ -152,13 +181,18 @@ fn routes(service: &mut web::ServiceConfig) {
 
 /// Lets a request in that needs no token, or has one whose scope reaches so far, and counts the answer.
 async fn guard(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let services = request.app_data::<web::Data<Services>>();
-    let metrics = services.expect("set for the whole listener").metrics.clone();
-    let answer = match allow(&request) {
-        Ok(()) => next.call(request).await,
+    let services = services.expect("set for the whole listener").clone();
+    let metrics = services.metrics.clone();
+    let answer = match allow(&request, &services) {
+        Ok(Way::Here) => next.call(request).await.map(ServiceResponse::map_into_left_body),
+        Ok(Way::To(leader)) => match peers::pass_on(&mut request, services, leader).await {
+            Ok(response) => Ok(request.into_response(response).map_into_right_body()),
+            Err(problem) => Err(problem.into()),
+        },
         Err(refused) => Err(refused.into()),
     };
     let status = match &answer {
@@ -175,8 +209,15 @@ async fn guard(
     answer
 }
 
-/// Whether a request needs no token, or has one whose scope reaches so far.
-fn allow(request: &ServiceRequest) -> Result<(), Problem> {
+/// Who answers a request.
+enum Way {
+    Here,
+    /// The node that leads, at this address.
+    To(String),
+}
+
+/// Who answers a request that needs no token, or has one whose scope reaches so far.
+fn allow(request: &ServiceRequest, services: &Services) -> Result<Way, Problem> {
     let path = request.path();
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
     let is_probe = is_read && matches!(path, "/livez" | "/readyz");
@@ -184,20 +225,40 @@ fn allow(request: &ServiceRequest) -> Result<(), Problem> {
     // The socket's own address: a header could claim any.
     let is_local = request.peer_addr().is_some_and(|peer| peer.ip().is_loopback());
     if is_probe || (is_metrics && is_local) {
-        return Ok(());
+        return Ok(Way::Here);
     }
     let tokens = request.app_data::<web::Data<Tokens>>().expect("set for the whole listener");
-    let scope = request
+    let token = request
         .headers()
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "))
-        .and_then(|token| tokens.scope(token.trim()));
-    match scope {
-        None => Err(Problem::unauthorized()),
+        .map(str::trim);
+    let peering = services.peering.as_ref();
+    let is_peer = token.zip(peering).is_some_and(|(token, peering)| peering.secret.is(token));
+    if path.starts_with(peers::INTERNAL) {
+        return if is_peer { Ok(Way::Here) } else { Err(Problem::unauthorized()) };
+    }
+    match token.and_then(|token| tokens.scope(token)) {
+        None if !is_peer => return Err(Problem::unauthorized()),
         Some(Scope::Metrics) if !is_metrics => {
-            Err(Problem::forbidden("this token reads /metrics and nothing else"))
+            return Err(Problem::forbidden("this token reads /metrics and nothing else"));
         }
-        Some(_) => Ok(()),
+        _ => {}
+    }
+    // Tokens and nodes are known to every node.
+    let of_all = ["/api/v1/tokens", "/api/v1/nodes"];
+    let Some(peering) = peering.filter(|_| path.starts_with("/api/")) else {
+        return Ok(Way::Here);
+    };
+    if of_all.iter().any(|prefix| path.starts_with(prefix)) {
+        return Ok(Way::Here);
+    }
+    match (peering.leader)() {
+        Leader::Here => Ok(Way::Here),
+        Leader::At(address) if !is_peer => Ok(Way::To(address)),
+        Leader::At(_) | Leader::Unknown => {
+            Err(Problem::unavailable("no node leads at the moment; try again in some seconds"))
+        }
     }
 }

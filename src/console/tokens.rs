@@ -1,7 +1,8 @@
 //! Tokens of the private listener: made here, shown once, kept as SHA-256 of their secret.
 //!
 //! The operator's token stands in clear in `<data>/token` (mode 0600), so that commands on the same
-//! machine find it; the others are in `<data>/tokens.json` as hashes.
+//! machine find it; the others are in `<data>/tokens.json` as hashes, or on the shelf of a store that several
+//! nodes share, where each node looks for them now and then.
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -9,12 +10,16 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use crate::model::Millis;
 use crate::model::hex;
 use crate::model::time::format_rfc3339;
+use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::embedded::write_small_file;
+use crate::store::shelf::Shelf;
 
 /// The operator's token in the data directory.
 pub(super) const OPERATOR: &str = "token";
@@ -57,17 +62,54 @@ pub(super) enum TokenError {
     Io(#[from] io::Error),
 }
 
-/// The tokens of one data directory.
-#[derive(Debug)]
+/// The tokens of one node.
 pub(super) struct Tokens {
-    file: PathBuf,
+    kept: Kept,
     operator: Vec<u8>,
     others: RwLock<Vec<Token>>,
 }
 
+/// Where the tokens are kept, but for the operator's.
+enum Kept {
+    File(PathBuf),
+    Shelf(Arc<dyn Shelf>),
+}
+
+/// The name of the tokens on the shelf.
+const SHELVED: &str = "tokens";
+
+impl Kept {
+    fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::File(file) => match fs::read(file) {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+            Self::Shelf(shelf) => shelf.get(SHELVED).map_err(unavailable),
+        }
+    }
+
+    /// Puts `new` in the place of what was read; tells whether it stands.
+    fn swap(&self, read: Option<&[u8]>, new: &[u8]) -> io::Result<bool> {
+        match self {
+            Self::File(file) => write_small_file(file, new, 0o600).map(|()| true),
+            Self::Shelf(shelf) => shelf.swap(SHELVED, read, Some(new)).map_err(unavailable),
+        }
+    }
+}
+
+fn unavailable(error: StoreError) -> io::Error {
+    io::Error::other(chain(&error))
+}
+
+fn parse(text: Option<&[u8]>) -> io::Result<Vec<Token>> {
+    Ok(text.map(serde_json::from_slice).transpose()?.unwrap_or_default())
+}
+
 impl Tokens {
-    /// Reads the tokens; makes the operator's where there is none.
-    pub(super) fn open(data: &Path) -> io::Result<Self> {
+    /// Reads the tokens; makes the operator's where there is none. The others are on the shelf where one is given.
+    pub(super) fn open(data: &Path, shelf: Option<Arc<dyn Shelf>>) -> io::Result<Self> {
         let path = data.join(OPERATOR);
         let operator = match fs::read_to_string(&path) {
             Ok(text) if is_secret(text.trim()) => text.trim().to_owned(),
@@ -80,13 +122,26 @@ impl Tokens {
             }
             Err(error) => return Err(error),
         };
-        let file = data.join(OTHERS);
-        let others = match fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
+        let operator = hash(&operator);
+        let Some(shelf) = shelf else {
+            let kept = Kept::File(data.join(OTHERS));
+            let others = RwLock::new(parse(kept.read()?.as_deref())?);
+            return Ok(Self { kept, operator, others });
         };
-        Ok(Self { file, operator: hash(&operator), others: RwLock::new(others) })
+        // Read when the store answers: a node starts without it.
+        Ok(Self { kept: Kept::Shelf(shelf), operator, others: RwLock::default() })
+    }
+
+    /// Whether other nodes may change them.
+    pub(super) fn are_shared(&self) -> bool {
+        matches!(self.kept, Kept::Shelf(_))
+    }
+
+    /// Takes what other nodes have changed.
+    pub(super) fn reload(&self) -> io::Result<()> {
+        let others = parse(self.kept.read()?.as_deref())?;
+        *self.others.write() = others;
+        Ok(())
     }
 
     /// What the bearer of a token may do; `None` of an unknown one.
@@ -112,20 +167,18 @@ impl Tokens {
             return Err(TokenError::Name);
         }
         let secret = secret()?;
-        let mut others = self.others.write();
-        if others.iter().any(|token| token.name == name) {
-            return Err(TokenError::Taken(name.to_owned()));
-        }
-        let token = Token {
-            name: name.to_owned(),
-            scope,
-            created: format_rfc3339(now),
-            sha256: hash(&secret),
-        };
-        let mut changed = others.clone();
-        changed.push(token);
-        self.save(&changed)?;
-        *others = changed;
+        self.change(|tokens| {
+            if tokens.iter().any(|token| token.name == name) {
+                return Err(TokenError::Taken(name.to_owned()));
+            }
+            tokens.push(Token {
+                name: name.to_owned(),
+                scope,
+                created: format_rfc3339(now),
+                sha256: hash(&secret),
+            });
+            Ok(())
+        })?;
         Ok(secret)
     }
 
@@ -137,19 +190,32 @@ impl Tokens {
 
     /// Makes a token worthless.
     pub(super) fn revoke(&self, name: &str) -> Result<(), TokenError> {
-        let mut others = self.others.write();
-        let mut changed = others.clone();
-        changed.retain(|token| token.name != name);
-        if changed.len() == others.len() {
-            return Err(TokenError::Unknown(name.to_owned()));
-        }
-        self.save(&changed)?;
-        *others = changed;
-        Ok(())
+        self.change(|tokens| {
+            let before = tokens.len();
+            tokens.retain(|token| token.name != name);
+            if tokens.len() == before {
+                return Err(TokenError::Unknown(name.to_owned()));
+            }
+            Ok(())
+        })
     }
 
-    fn save(&self, tokens: &[Token]) -> io::Result<()> {
-        write_small_file(&self.file, &serde_json::to_vec_pretty(tokens)?, 0o600)
+    /// Changes what is kept, which others may change at the same time.
+    fn change(
+        &self,
+        change: impl Fn(&mut Vec<Token>) -> Result<(), TokenError>,
+    ) -> Result<(), TokenError> {
+        let mut others = self.others.write();
+        loop {
+            let read = self.kept.read()?;
+            let mut tokens = parse(read.as_deref())?;
+            change(&mut tokens)?;
+            let text = serde_json::to_vec_pretty(&tokens).map_err(io::Error::from)?;
+            if self.kept.swap(read.as_deref(), &text)? {
+                *others = tokens;
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -195,7 +261,7 @@ mod tests {
     #[test]
     fn a_token_opens_until_it_is_revoked() {
         let data = tempfile::tempdir().unwrap();
-        let tokens = Tokens::open(data.path()).unwrap();
+        let tokens = Tokens::open(data.path(), None).unwrap();
         let operator = fs::read_to_string(data.path().join("token")).unwrap();
         assert_eq!(tokens.scope(operator.trim()), Some(Scope::Operator));
         let secret = tokens.create("prometheus", Scope::Metrics, 0).unwrap();
@@ -203,28 +269,45 @@ mod tests {
             tokens.create("prometheus", Scope::Metrics, 0),
             Err(TokenError::Taken(_))
         ));
-        let again = Tokens::open(data.path()).unwrap();
+        let again = Tokens::open(data.path(), None).unwrap();
         assert_eq!(again.scope(&secret), Some(Scope::Metrics));
         assert_eq!(again.scope(operator.trim()), Some(Scope::Operator));
         assert_eq!(again.scope("thr_"), None);
         again.revoke("prometheus").unwrap();
-        assert_eq!(Tokens::open(data.path()).unwrap().scope(&secret), None);
+        assert_eq!(Tokens::open(data.path(), None).unwrap().scope(&secret), None);
+    }
+
+    #[test]
+    fn a_token_that_another_node_made_opens_after_a_look() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let shelf = || -> Option<Arc<dyn Shelf>> {
+            Some(Arc::new(crate::store::embedded::Shelf::open(one.path()).unwrap()))
+        };
+        let here = Tokens::open(one.path(), shelf()).unwrap();
+        let there = Tokens::open(two.path(), shelf()).unwrap();
+        let secret = here.create("prometheus", Scope::Metrics, 0).unwrap();
+        assert_eq!(there.scope(&secret), None);
+        there.reload().unwrap();
+        assert_eq!(there.scope(&secret), Some(Scope::Metrics));
+        there.revoke("prometheus").unwrap();
+        here.reload().unwrap();
+        assert_eq!(here.scope(&secret), None);
     }
 
     #[test]
     fn what_is_no_whole_token_opens_nothing_and_is_told() {
         let data = tempfile::tempdir().unwrap();
         let file = data.path().join("token");
-        drop(Tokens::open(data.path()).unwrap());
+        drop(Tokens::open(data.path(), None).unwrap());
         let whole = fs::read_to_string(&file).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let upper = whole.to_uppercase();
         for wrong in ["x", "thr_", &whole[..40], &upper, &format!("{}0", whole.trim())] {
             fs::write(&file, wrong).unwrap();
-            let error = Tokens::open(data.path()).unwrap_err().to_string();
+            let error = Tokens::open(data.path(), None).err().unwrap().to_string();
             assert!(error.contains("remove it"), "{error}");
         }
         fs::write(&file, whole.trim()).unwrap();
-        assert!(Tokens::open(data.path()).is_ok());
+        assert!(Tokens::open(data.path(), None).is_ok());
     }
 }

@@ -7,5 +7,5 @@ pub mod workers;
 
 pub use clock::{Clock, SystemClock};
 pub use peer_secret::{BadSecret, PeerSecret};
-pub use peers::{PeerError, Peers};
+pub use peers::{Call, Limits, PeerError, Peers};
 pub use workers::Workers;

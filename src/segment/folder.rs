@@ -2,16 +2,23 @@
 //!
 //! A copy of every version that was taken stands in `<data>/segments`, so that a file which is wrong
 //! when the server starts still has its last good version, and a typo removes nobody anywhere.
+//!
+//! Where several processes share a store, any of them may come to evaluate the segments. Then the copies
+//! stand on the store's shelf, and so do the segments that were written through the API: they are beside the
+//! files, which are deployed to every such node and changed there.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::rules::MAX_FILE;
+use crate::store::chain;
 use crate::store::embedded::remove_small_file;
 use crate::store::embedded::write_small_file;
+use crate::store::shelf::Shelf;
 
 /// The folder of copies in a data directory.
 pub const COPIES: &str = "segments";
@@ -20,18 +27,33 @@ pub const COPIES: &str = "segments";
 pub(super) type Files = BTreeMap<String, Result<String, String>>;
 
 /// The folder, and the copies of what was taken from it.
-#[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    copies: PathBuf,
+    copies: Copies,
 }
+
+enum Copies {
+    Folder(PathBuf),
+    /// Of a store that others share.
+    Shelf(Arc<dyn Shelf>),
+}
+
+/// What the names on the shelf of good versions begin with.
+const GOOD: &str = "segment.good/";
+/// And those of segments that were written through the API.
+const MADE: &str = "segment.made/";
 
 impl Folder {
     /// Names the folder and makes the one for copies.
     pub(super) fn new(path: &Path, data: &Path) -> io::Result<Self> {
         let copies = data.join(COPIES);
         fs::create_dir_all(&copies)?;
-        Ok(Self { path: path.to_path_buf(), copies })
+        Ok(Self { path: path.to_path_buf(), copies: Copies::Folder(copies) })
+    }
+
+    /// Names the folder of a node that shares its store with others.
+    pub(super) fn shared(path: &Path, shelf: Arc<dyn Shelf>) -> Self {
+        Self { path: path.to_path_buf(), copies: Copies::Shelf(shelf) }
     }
 
     /// Where the files are.
@@ -46,16 +68,35 @@ impl Folder {
 
     /// Reads every `*.toml`. A folder that is not there is an error: nobody deleted its files.
     pub(super) fn read(&self) -> io::Result<Files> {
-        read_folder(&self.path)
+        let Copies::Shelf(shelf) = &self.copies else { return read_folder(&self.path) };
+        let made = on_shelf(&**shelf, MADE)?;
+        let mut files = match read_folder(&self.path) {
+            // Nothing of what is good came from a file.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && on_shelf(&**shelf, GOOD)?.keys().all(|id| made.contains_key(id)) =>
+            {
+                Files::new()
+            }
+            files => files?,
+        };
+        for (id, text) in made {
+            files.entry(id).or_insert(Ok(text));
+        }
+        Ok(files)
     }
 
     /// The last good versions.
     pub(super) fn read_copies(&self) -> io::Result<BTreeMap<String, String>> {
-        let mut copies = BTreeMap::new();
-        for (id, text) in read_folder(&self.copies)? {
+        let copies = match &self.copies {
+            Copies::Folder(copies) => copies,
+            Copies::Shelf(shelf) => return on_shelf(&**shelf, GOOD),
+        };
+        let mut good = BTreeMap::new();
+        for (id, text) in read_folder(copies)? {
             match text {
                 Ok(text) => {
-                    copies.insert(id, text);
+                    good.insert(id, text);
                 }
                 Err(error) => tracing::warn!(
                     segment = id,
@@ -64,28 +105,87 @@ impl Folder {
                 ),
             }
         }
-        Ok(copies)
+        Ok(good)
     }
 
     /// Keeps the good version of a file.
     pub(super) fn keep(&self, id: &str, text: &str) -> io::Result<()> {
-        write_small_file(&self.copies.join(format!("{id}.toml")), text.as_bytes(), 0o644)
+        match &self.copies {
+            Copies::Folder(copies) => {
+                write_small_file(&copies.join(format!("{id}.toml")), text.as_bytes(), 0o644)
+            }
+            Copies::Shelf(shelf) => put(&**shelf, &format!("{GOOD}{id}"), Some(text)),
+        }
     }
 
     /// Forgets a segment whose file has gone.
     pub(super) fn forget(&self, id: &str) -> io::Result<()> {
-        remove_small_file(&self.copies.join(format!("{id}.toml"))).map(|_| ())
+        match &self.copies {
+            Copies::Folder(copies) => {
+                remove_small_file(&copies.join(format!("{id}.toml"))).map(|_| ())
+            }
+            Copies::Shelf(shelf) => put(&**shelf, &format!("{GOOD}{id}"), None),
+        }
     }
 
     /// Writes a segment's file, and makes the folder where it is missing.
     pub(super) fn write(&self, id: &str, text: &str) -> io::Result<()> {
+        if let Copies::Shelf(shelf) = &self.copies {
+            self.is_nobodys(id)?;
+            return put(&**shelf, &format!("{MADE}{id}"), Some(text));
+        }
         fs::create_dir_all(&self.path)?;
         write_small_file(&self.file(id), text.as_bytes(), 0o644)
     }
 
     /// Removes a segment's file.
     pub(super) fn remove(&self, id: &str) -> io::Result<()> {
+        if let Copies::Shelf(shelf) = &self.copies {
+            self.is_nobodys(id)?;
+            return put(&**shelf, &format!("{MADE}{id}"), None);
+        }
         remove_small_file(&self.file(id)).map(|_| ())
+    }
+
+    /// Refuses what a file says, which other nodes have too.
+    fn is_nobodys(&self, id: &str) -> io::Result<()> {
+        let file = self.file(id);
+        match file.exists() {
+            false => Ok(()),
+            true => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} says what it is: change that file on every node", file.display()),
+            )),
+        }
+    }
+}
+
+fn on_shelf(shelf: &dyn Shelf, prefix: &str) -> io::Result<BTreeMap<String, String>> {
+    let names = shelf.names(prefix).map_err(|error| io::Error::other(chain(&error)))?;
+    let mut found = BTreeMap::new();
+    for name in names {
+        let text = shelf.get(&name).map_err(|error| io::Error::other(chain(&error)))?;
+        if let Some(text) = text.and_then(|text| String::from_utf8(text).ok()) {
+            found.insert(name[prefix.len()..].to_owned(), text);
+        }
+    }
+    Ok(found)
+}
+
+/// Puts a text on the shelf, or takes it away, whatever stood there.
+fn put(shelf: &dyn Shelf, name: &str, text: Option<&str>) -> io::Result<()> {
+    let put = || loop {
+        let stands = shelf.get(name)?;
+        if shelf.swap(name, stands.as_deref(), text.map(str::as_bytes))? {
+            return Ok(());
+        }
+    };
+    put().map_err(|error: crate::store::StoreError| io::Error::other(chain(&error)))
+}
+
+impl std::fmt::Debug for Folder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Folder").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -132,6 +232,30 @@ mod tests {
         files.forget("buyers").unwrap();
         files.forget("buyers").unwrap();
         assert!(files.read_copies().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_shared_store_has_what_the_api_made_beside_the_files() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let shelf = || Arc::new(crate::store::embedded::Shelf::open(data.path()).unwrap());
+        let here = Folder::shared(folder.path(), shelf());
+        fs::write(here.file("a"), "of the file").unwrap();
+        here.write("b", "made").unwrap();
+        let error = here.write("a", "made").unwrap_err();
+        assert!(error.to_string().contains("a.toml"), "{error}");
+        let read = here.read().unwrap();
+        assert_eq!((&read["a"], &read["b"]), (&Ok("of the file".into()), &Ok("made".into())));
+        // Another node has no folder: what came from files is not deleted by that.
+        let other = Folder::shared(&folder.path().join("none"), shelf());
+        here.keep("b", "made").unwrap();
+        assert_eq!(other.read().unwrap().len(), 1);
+        here.keep("a", "of the file").unwrap();
+        assert_eq!(other.read().unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(other.read_copies().unwrap().len(), 2);
+        here.forget("a").unwrap();
+        here.remove("b").unwrap();
+        assert!(other.read_copies().unwrap().contains_key("b"));
+        assert_eq!(here.read().unwrap().len(), 1);
     }
 
     #[test]

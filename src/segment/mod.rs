@@ -66,14 +66,15 @@ pub use shards::Profile;
 pub use shards::Refreshed;
 pub use shards::Shards;
 pub use shards::Which;
-pub use wire::ErrorHead;
 pub use wire::Message;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::model::Millis;
 use crate::net::Clock;
 use crate::rules::Diagnostic;
 use crate::store::StoreError;
+use crate::store::shelf::Shelf;
 
 /// How long a question waits until the fold has come as far as the journal was when it was asked.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -94,8 +95,44 @@ pub struct Parts {
     pub shards: Arc<dyn Shards>,
     /// How many shards the store has.
     pub count: u16,
+    /// How far what was acknowledged is appended.
+    pub watermark: Arc<dyn Watermark>,
+    /// The shelf of a store that others share.
+    pub shelf: Option<Arc<dyn Shelf>>,
     /// Sets aside so many numbers of generations, and tells the first.
     pub reserve: Reserve,
+}
+
+/// How far what was acknowledged is appended to the journals, and whether this process is the one that publishes
+/// audiences by it.
+pub trait Watermark: Send + Sync {
+    /// T: everything acknowledged before it is appended. `None` until it is known.
+    fn t(&self) -> Option<Millis>;
+
+    /// Waits until everything acknowledged before now is appended, and tells that time. Asks `still_wanted` now
+    /// and then, and passes its error on.
+    fn appended(&self, still_wanted: &dyn Fn() -> Result<(), AskError>)
+    -> Result<Millis, AskError>;
+
+    /// Whether this process publishes. Of all that share a store one does.
+    fn leads(&self) -> bool;
+}
+
+/// The watermark of one process that has the store for itself.
+pub struct Alone(pub Arc<dyn Clock>);
+
+impl Watermark for Alone {
+    fn t(&self) -> Option<Millis> {
+        Some(self.0.now())
+    }
+
+    fn appended(&self, _: &dyn Fn() -> Result<(), AskError>) -> Result<Millis, AskError> {
+        Ok(self.0.now())
+    }
+
+    fn leads(&self) -> bool {
+        true
+    }
 }
 
 /// Sets aside so many numbers of generations, and tells the first; none is ever given twice.
@@ -151,8 +188,12 @@ impl Segments {
     /// Opens the folder of segment files and takes those that are right; nothing is evaluated before
     /// [`Segments::run`].
     pub fn open(parts: Parts, folder: &Path, data: &Path) -> io::Result<Self> {
+        let registry = match &parts.shelf {
+            Some(shelf) => Registry::shared(folder, shelf.clone()),
+            None => Registry::open(folder, data)?,
+        };
         let segments = Self {
-            registry: Registry::open(folder, data)?,
+            registry,
             parts,
             generation: ArcSwap::default(),
             numbers: Mutex::new(0..0),
@@ -160,13 +201,20 @@ impl Segments {
             turned: Condvar::new(),
             stop: AtomicBool::new(false),
         };
-        segments.scan_folder();
+        if segments.parts.watermark.leads() {
+            segments.scan_folder();
+        }
         Ok(segments)
     }
 
     /// The live segments.
     pub fn live(&self) -> Arc<Live> {
         self.registry.live()
+    }
+
+    /// Whether this process publishes the audiences.
+    pub fn leads(&self) -> bool {
+        self.parts.watermark.leads()
     }
 
     /// The newest generation.

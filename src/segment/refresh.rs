@@ -28,6 +28,7 @@ impl Segments {
     /// Runs until [`Segments::stop`]; blocks.
     pub fn run(&self) {
         let mut last = Last::default();
+        let mut led = self.leads();
         loop {
             let asked = {
                 let mut turn = self.turn.lock();
@@ -41,11 +42,37 @@ impl Segments {
                 self.turned.notify_all();
                 return;
             }
-            self.scan_folder();
-            self.refresh(&mut last);
+            if self.leads() {
+                let begun = led || self.begin(&mut last);
+                if begun {
+                    self.scan_folder();
+                    self.refresh(&mut last);
+                }
+                led = begun;
+            } else if led {
+                tracing::info!("another node publishes the audiences from now on");
+                self.generation.store(Arc::default());
+                led = false;
+            }
             let mut turn = self.turn.lock();
             turn.done = turn.done.max(asked);
             self.turned.notify_all();
+        }
+    }
+
+    /// Begins to publish, from what others have left; tells whether that could be read.
+    fn begin(&self, last: &mut Last) -> bool {
+        *last = Last::default();
+        self.generation.store(Arc::default());
+        match self.registry.reopen() {
+            Ok(()) => {
+                tracing::info!("this node publishes the audiences from now on");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the segments cannot be read yet");
+                false
+            }
         }
     }
 
@@ -107,7 +134,13 @@ impl Segments {
         }
         let Some(compiled) = &last.compiled else { return };
         let shards = &self.parts.shards;
-        let refreshed = shards.reach(self.parts.clock.now(), WAIT).and_then(|at| {
+        // Not known before every node was heard once.
+        let Some(t) = self.parts.watermark.t() else { return };
+        let refreshed = shards.reach(t, WAIT).and_then(|at| {
+            if at < self.generation().true_for {
+                // A shard that changed hands is not as far yet; the audiences of before stay.
+                return Err(AskError::Behind);
+            }
             let refreshed = shards.refresh(compiled, at)?;
             refreshed.is_whole(self.parts.count)?;
             Ok((at, refreshed))
@@ -115,8 +148,16 @@ impl Segments {
         let (at, refreshed) = match refreshed {
             Ok(refreshed) => refreshed,
             Err(error) => {
-                tracing::error!(%error, "the live rules cannot be evaluated; audiences stay as they are");
-                last.refreshed = None;
+                // A shard that changes hands is told by the metrics of it.
+                let passes = matches!(
+                    error,
+                    AskError::Behind | AskError::Missing(_) | AskError::Moving | AskError::Away(_)
+                );
+                if passes {
+                    tracing::debug!(%error, "audiences stay as they are for now");
+                } else {
+                    tracing::error!(%error, "the live rules cannot be evaluated; audiences stay as they are");
+                }
                 return;
             }
         };

@@ -19,6 +19,7 @@ use super::folder::Folder;
 use super::live::Live;
 use super::live::Problem;
 use crate::plan;
+use crate::store::shelf::Shelf;
 
 /// What was seen and what stands, under one lock.
 #[derive(Debug, Default)]
@@ -47,6 +48,20 @@ impl Registry {
         let folder = Folder::new(folder, data)?;
         let seen = Seen { good: folder.read_copies()?, ..Seen::default() };
         Ok(Self { folder, seen: Mutex::new(seen), live: RwLock::default() })
+    }
+
+    /// Opens the folder of a node that shares its store with others: see [`Registry::reopen`].
+    pub fn shared(folder: &Path, shelf: Arc<dyn Shelf>) -> Self {
+        let folder = Folder::shared(folder, shelf);
+        Self { folder, seen: Mutex::default(), live: RwLock::default() }
+    }
+
+    /// Begins anew, with the good versions that stand now: others may have changed them meanwhile.
+    pub fn reopen(&self) -> io::Result<()> {
+        let mut seen = self.seen.lock();
+        *seen = Seen { good: self.folder.read_copies()?, ..Seen::default() };
+        *self.live.write() = Arc::default();
+        Ok(())
     }
 
     /// The live segments.

@@ -79,7 +79,7 @@ impl Remote {
     }
 
     fn ask(&self, what: &str, message: &Message, patience: Duration) -> Result<Message, AskError> {
-        Ok(Message::decode(&self.peer.ask(what, message.encode(), patience)?)?)
+        Message::answered(&self.peer.ask(what, message.encode(), patience)?)
     }
 
     fn head<T: DeserializeOwned>(

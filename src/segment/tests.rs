@@ -104,6 +104,8 @@ impl Rig {
             metrics,
             shards: local.clone(),
             count: 4,
+            watermark: Arc::new(super::Alone(clock.clone())),
+            shelf: None,
             reserve: Box::new(move |count| Ok(next.fetch_add(count, Ordering::Relaxed))),
         };
         let segments = Segments::open(parts, &folder, &dir.path().join("data")).unwrap();

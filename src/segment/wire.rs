@@ -66,6 +66,26 @@ impl Message {
         out
     }
 
+    /// An answer as bytes, or why there is none.
+    pub fn answer(answer: &Result<Self, AskError>) -> Vec<u8> {
+        match answer {
+            Ok(answer) => [&[0], &answer.encode()[..]].concat(),
+            Err(error) => {
+                let head = Self::of(&ErrorHead::from(error));
+                [&[1], &head.encode()[..]].concat()
+            }
+        }
+    }
+
+    /// Reads bytes of [`Message::answer`].
+    pub(super) fn answered(bytes: &[u8]) -> Result<Self, AskError> {
+        match bytes.split_first() {
+            Some((0, rest)) => Ok(Self::decode(rest)?),
+            Some((1, rest)) => Err(Self::decode(rest)?.read::<ErrorHead>()?.into()),
+            _ => Err(Malformed("an answer").into()),
+        }
+    }
+
     /// Reads bytes of [`Message::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
@@ -220,7 +240,7 @@ pub(super) struct RefreshAsked {
 
 /// Why there is no answer, on its way.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ErrorHead {
+pub(super) struct ErrorHead {
     kind: Kind,
     text: String,
 }

@@ -71,6 +71,30 @@ pub enum PeerError {
     },
 }
 
+/// A call that is passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path with its query.
+    pub path: &'a str,
+    /// The body's content type.
+    pub kind: Option<&'a str>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// The answer of a call that was passed on.
+#[derive(Debug)]
+pub struct Relayed {
+    /// The status.
+    pub status: u16,
+    /// The headers that are text.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Answer,
+}
+
 /// An answer that is read as it comes. An error of reading holds a [`PeerError`].
 pub struct Answer {
     peer: String,
@@ -128,6 +152,41 @@ impl Peers {
         let request = request.config().timeout_global(Some(limits.timeout)).build();
         let request = request.header("Authorization", self.secret.bearer()).content_type(kind);
         answer(address, request.send(body), limits)
+    }
+}
+
+impl Peers {
+    /// Passes a call on as it is, and gives the answer as it comes, whatever its status.
+    pub fn relay(
+        &self,
+        address: &str,
+        call: &Call<'_>,
+        limits: Limits,
+    ) -> Result<Relayed, PeerError> {
+        let mut request = ureq::http::Request::builder()
+            .method(call.method)
+            .uri(url(address, call.path))
+            .header("Authorization", self.secret.bearer());
+        if let Some(kind) = call.kind {
+            request = request.header("Content-Type", kind);
+        }
+        let request = request.body(call.body).map_err(|error| PeerError::Malformed {
+            peer: address.to_owned(),
+            hint: format!("the call cannot be passed on: {error}"),
+        })?;
+        let request = self.agent.configure_request(request);
+        let request =
+            request.timeout_global(Some(limits.timeout)).allow_non_standard_methods(true).build();
+        let answer = self.agent.run(request).map_err(|error| failed(address, error))?;
+        let status = answer.status().as_u16();
+        let headers = answer.headers().iter();
+        let headers = headers
+            .filter_map(|(name, value)| {
+                Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+            })
+            .collect();
+        let body = answer.into_body().into_with_config().limit(limits.bytes).reader();
+        Ok(Relayed { status, headers, body: Answer { peer: address.to_owned(), body } })
     }
 }
 

@@ -25,6 +25,7 @@ use crate::rules::Body;
 use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
+use crate::segment::Live;
 use crate::segment::Of;
 use crate::segment::Outcome;
 use crate::segment::Refreshed;
@@ -39,9 +40,8 @@ pub(super) struct Kept {
 }
 
 /// What a refresh follows from: where nothing of it has changed, neither has any audience.
-#[derive(Debug, PartialEq)]
 struct From {
-    version: u64,
+    live: Arc<Live>,
     /// Of each lane, what is folded and how many of its traits are whole.
     lanes: Vec<(u16, Position, usize)>,
     minute: Millis,
@@ -57,7 +57,8 @@ impl From {
     fn follows(&self, before: &Self, pins: &[Pin]) -> bool {
         let (from, to) = (before.now.min(self.now), before.now.max(self.now));
         let mut blocks = pins.iter().flat_map(|pin| pin.snapshot.shards.iter().flatten());
-        (self.version, &self.lanes, self.minute) == (before.version, &before.lanes, before.minute)
+        Arc::ptr_eq(&self.live, &before.live)
+            && (&self.lanes, self.minute) == (&before.lanes, before.minute)
             && !blocks.any(|block| {
                 block.columns(TraitId::ANY).is_some_and(|events| events.has_between(from, to))
             })
@@ -96,8 +97,7 @@ impl Local {
             (holding.lane.number, pin.position, whole)
         });
         let lanes = lanes.collect();
-        let from =
-            From { version: compiled.live.version, lanes, minute: minute_start(at), now: at };
+        let from = From { live: compiled.live.clone(), lanes, minute: minute_start(at), now: at };
         let mut kept = self.kept.lock();
         if let Some(kept) = &mut *kept
             && from.follows(&kept.from, &pins)
