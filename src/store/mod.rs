@@ -76,6 +76,26 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::Malformed { .. } | Self::Refused { .. } | Self::Fenced { .. })
     }
+
+    /// The same error for one more who waited for the same; its causes are a text.
+    pub fn again(&self) -> Self {
+        let cause = || self.source().map_or_else(String::new, chain);
+        match self {
+            Self::Unavailable { what, .. } => {
+                Self::Unavailable { what: what.clone(), source: cause().into() }
+            }
+            Self::Malformed { what, hint, source } => Self::Malformed {
+                what: what.clone(),
+                hint: hint.clone(),
+                source: source.as_ref().map(|_| cause().into()),
+            },
+            Self::Full { what, .. } => Self::Full { what: what.clone(), source: cause().into() },
+            Self::Refused { what, hint } => {
+                Self::Refused { what: what.clone(), hint: hint.clone() }
+            }
+            Self::Fenced { what } => Self::Fenced { what: what.clone() },
+        }
+    }
 }
 
 /// An error with its causes, for a log or a report.

@@ -5,9 +5,9 @@
 //! throng:{TAG}:log   hash: end, next, begin, released, and a mark for each sender
 //! ```
 //! A position counts the bytes of all payloads before it, so a frame starts where the one before ends, and a
-//! reader notices an entry that is missing. A sender numbers its appends; the mark is the last number taken and
-//! the end it got, so that an append whose answer was lost is not done twice. One append of a sender is on its
-//! way at a time; what comes meanwhile goes together with the next.
+//! reader notices an entry that is missing. A sender numbers its frames; the mark is the last number taken and
+//! the end it got, so that a frame whose answer was lost is not appended twice, whatever it is sent together with
+//! the next time. One append of a sender is on its way at a time; what comes meanwhile goes together with the next.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -111,8 +111,59 @@ struct Queue {
 
 struct Waiting {
     ticket: u64,
+    batch: Batch,
+}
+
+/// A frame with the number that its sender gave it, as an append says them.
+pub(super) struct Numbered<'f> {
+    number: String,
     count: String,
-    payload: Vec<u8>,
+    payload: &'f [u8],
+}
+
+impl<'f> Numbered<'f> {
+    pub(super) fn new(number: u64, batch: &'f Batch) -> Self {
+        let (number, count) = (number.to_string(), batch.len().to_string());
+        Self { number, count, payload: batch.bytes() }
+    }
+}
+
+/// Where frames ended up that went in one call.
+pub(super) struct Taken {
+    /// Where the first of them starts, or later where others came in between.
+    pub(super) start: u64,
+    /// The last one's end.
+    pub(super) end: u64,
+    next: u64,
+}
+
+impl Taken {
+    /// Reads the answer to an append of these frames.
+    pub(super) fn read(answer: &Value, frames: &[Numbered<'_>]) -> Option<Self> {
+        let items = reply::items(answer)?;
+        let [_, end, next, rest @ ..] = items else { return None };
+        let (end, next) = (reply::number(end)?, reply::number(next)?);
+        let start = match rest {
+            [start] => reply::number(start)?,
+            // All of them were taken before.
+            _ => end.checked_sub(frames.iter().map(|frame| frame.payload.len() as u64).sum())?,
+        };
+        Some(Self { start, end, next })
+    }
+
+    /// How many bytes of what was acknowledged are gone: an append starts where the last one ended, or later.
+    pub(super) fn lost_since(&self, acknowledged: u64) -> u64 {
+        acknowledged.saturating_sub(self.start)
+    }
+}
+
+/// The call that appends frames to a lane's stream; with none it writes nothing.
+pub(super) fn append_call(stream: &str, log: &str, sender: &str, frames: &[Numbered<'_>]) -> Cmd {
+    let mut args = vec![sender.as_bytes()];
+    for frame in frames {
+        args.extend([frame.number.as_bytes(), frame.count.as_bytes(), frame.payload]);
+    }
+    functions::call("append", &[stream, log], &args)
 }
 
 /// Where readers are, so that nothing before them is given up.
@@ -164,20 +215,14 @@ impl Journal {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Appends frames in the name of a sender that numbers what it sends, and returns the last one's end. What
-    /// was taken under that number, or a later one, is not taken again.
+    /// Appends frames in the name of a sender that numbers what it sends from 1, and returns the last one's end.
+    /// Those whose numbers are not above the last one taken are not taken again.
     ///
     /// One call for a sender at a time: a number that is overtaken counts as taken.
-    pub fn ship(
-        &self,
-        sender: &str,
-        number: u64,
-        batches: &[&Batch],
-    ) -> Result<Position, StoreError> {
+    pub fn ship(&self, sender: &str, batches: &[(u64, &Batch)]) -> Result<Position, StoreError> {
         let frames: Vec<_> =
-            batches.iter().map(|batch| (batch.len().to_string(), batch.bytes())).collect();
-        let frames = frames.iter().map(|(count, payload)| (&count[..], *payload));
-        Ok(Position(self.shared.send(sender, number, frames)?.0))
+            batches.iter().map(|(number, batch)| Numbered::new(*number, batch)).collect();
+        Ok(Position(self.shared.send(sender, &frames)?.end))
     }
 
     /// The books of the stream.
@@ -236,7 +281,7 @@ impl Port for Journal {
         let mut refused = self.shared.refused.lock();
         let why = refused.clone()?;
         // A call that could write and does not.
-        let call = self.shared.append_call(&self.shared.sender, 0, std::iter::empty());
+        let call = append_call(&self.shared.stream, &self.shared.log, &self.shared.sender, &[]);
         if self.shared.link.one_within(&self.shared.stream, call, Duration::ZERO).is_err() {
             return Some(why);
         }
@@ -286,8 +331,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         queue.next_ticket += 1;
         let ticket = queue.next_ticket;
-        let (count, payload) = (batch.len().to_string(), batch.bytes().to_vec());
-        queue.waiting.push_back(Waiting { ticket, count, payload });
+        queue.waiting.push_back(Waiting { ticket, batch: batch.clone() });
         loop {
             if let Some(result) = queue.ended.remove(&ticket) {
                 return result;
@@ -300,33 +344,35 @@ impl Shared {
             let mut group = Vec::new();
             let mut bytes = 0;
             while let Some(next) = queue.waiting.front() {
-                bytes += next.payload.len();
+                bytes += next.batch.bytes().len();
                 if !group.is_empty() && bytes > GROUP {
                     break;
                 }
                 group.extend(queue.waiting.pop_front());
             }
-            queue.number += 1;
-            let number = queue.number;
+            let first = queue.number + 1;
+            queue.number += group.len() as u64;
             drop(queue);
-            let frames = group.iter().map(|waiting| (&waiting.count[..], &waiting.payload[..]));
-            let sent = self.send(&self.sender, number, frames);
+            let frames = (first..).zip(&group);
+            let frames: Vec<_> =
+                frames.map(|(number, waiting)| Numbered::new(number, &waiting.batch)).collect();
+            let sent = self.send(&self.sender, &frames);
             queue = self.queue.lock();
             queue.led = false;
             match sent {
-                Ok((end, _)) => {
-                    let mut at =
-                        end - group.iter().map(|waiting| waiting.payload.len() as u64).sum::<u64>();
-                    self.compare(queue.acknowledged, at);
-                    queue.acknowledged = end;
+                Ok(taken) => {
+                    self.compare(taken.lost_since(queue.acknowledged));
+                    queue.acknowledged = taken.end;
+                    let size = |waiting: &Waiting| waiting.batch.bytes().len() as u64;
+                    let mut at = taken.end - group.iter().map(size).sum::<u64>();
                     for waiting in &group {
-                        at += waiting.payload.len() as u64;
+                        at += size(waiting);
                         queue.ended.insert(waiting.ticket, Ok(at));
                     }
                 }
                 Err(error) => {
                     for waiting in &group {
-                        queue.ended.insert(waiting.ticket, Err(told(copy(&error))));
+                        queue.ended.insert(waiting.ticket, Err(error.again().into()));
                     }
                 }
             }
@@ -334,9 +380,7 @@ impl Shared {
         }
     }
 
-    /// An append starts where the last one ended, or later; if not, what lay between is lost.
-    fn compare(&self, acknowledged: u64, start: u64) {
-        let lost = acknowledged.saturating_sub(start);
+    fn compare(&self, lost: u64) {
         if lost > 0 {
             self.lost.fetch_add(lost, Ordering::Relaxed);
             tracing::error!(
@@ -347,28 +391,11 @@ impl Shared {
         }
     }
 
-    fn append_call<'f>(
-        &self,
-        sender: &str,
-        number: u64,
-        frames: impl Iterator<Item = (&'f str, &'f [u8])>,
-    ) -> Cmd {
-        let number = number.to_string();
-        let mut args = vec![sender.as_bytes(), number.as_bytes()];
-        args.extend(frames.flat_map(|(count, payload)| [count.as_bytes(), payload]));
-        functions::call("append", &[&self.stream, &self.log], &args)
-    }
-
-    /// Appends frames and waits for what the mode promises; returns the end and the next record's number.
-    fn send<'f>(
-        &self,
-        sender: &str,
-        number: u64,
-        frames: impl Iterator<Item = (&'f str, &'f [u8])>,
-    ) -> Result<(u64, u64), StoreError> {
-        let call = self.append_call(sender, number, frames);
+    /// Appends frames and waits for what the mode promises.
+    fn send(&self, sender: &str, frames: &[Numbered<'_>]) -> Result<Taken, StoreError> {
+        let call = append_call(&self.stream, &self.log, sender, frames);
         let Mode::Replicated(replicas) = self.mode else {
-            return self.appended(&self.link.one(&self.stream, call)?);
+            return self.appended(&self.link.one(&self.stream, call)?, frames);
         };
         let mut wait = redis::cmd("WAIT");
         wait.arg(replicas).arg(WAIT.as_millis().to_string());
@@ -382,7 +409,7 @@ impl Shared {
             };
             let have = reply::number(acknowledged).unwrap_or(0);
             if have >= u64::from(replicas) {
-                return self.appended(appended);
+                return self.appended(appended, frames);
             }
             if Instant::now() >= deadline {
                 return Err(StoreError::Unavailable {
@@ -393,17 +420,12 @@ impl Shared {
         }
     }
 
-    fn appended(&self, answer: &Value) -> Result<(u64, u64), StoreError> {
-        match reply::items(answer) {
-            Some([_, end, next]) => reply::number(end).zip(reply::number(next)),
-            _ => None,
-        }
-        .ok_or_else(|| self.link.odd("an append"))
-        .inspect(|(end, next)| {
-            let mut known = self.known.lock();
-            known.end = known.end.max(*end);
-            known.next = known.next.max(*next);
-        })
+    fn appended(&self, answer: &Value, frames: &[Numbered<'_>]) -> Result<Taken, StoreError> {
+        let taken = Taken::read(answer, frames).ok_or_else(|| self.link.odd("an append"))?;
+        let mut known = self.known.lock();
+        known.end = known.end.max(taken.end);
+        known.next = known.next.max(taken.next);
+        Ok(taken)
     }
 
     /// Asks where the journal begins and ends.
@@ -430,34 +452,13 @@ impl Shared {
     }
 }
 
-/// The error as often as there are appends that it ends.
-fn copy(error: &StoreError) -> StoreError {
-    let cause = || std::error::Error::source(error).map_or_else(String::new, chain);
-    match error {
-        StoreError::Full { what, .. } => {
-            StoreError::Full { what: what.clone(), source: cause().into() }
-        }
-        StoreError::Unavailable { what, .. } => {
-            StoreError::Unavailable { what: what.clone(), source: cause().into() }
-        }
-        other => {
-            StoreError::Unavailable { what: "the journal".to_owned(), source: chain(other).into() }
-        }
-    }
-}
-
-/// The journal's error for a store's.
-fn told(error: StoreError) -> JournalError {
-    match error {
-        StoreError::Full { .. } => {
-            JournalError::Full(io::Error::new(io::ErrorKind::StorageFull, chain(&error)))
-        }
-        other => JournalError::Store(other),
-    }
-}
-
 impl From<StoreError> for JournalError {
     fn from(error: StoreError) -> Self {
-        told(error)
+        match error {
+            StoreError::Full { .. } => {
+                Self::Full(io::Error::new(io::ErrorKind::StorageFull, chain(&error)))
+            }
+            other => Self::Store(other),
+        }
     }
 }

@@ -148,17 +148,18 @@ local function commit(keys, args)
   return { 'OK' }
 end
 
--- Appends frames of one sender in one go. What a sender's number was given to is given to it once; a number
--- below its last one was taken earlier.
--- KEYS stream, log · ARGV sender, its number, then the count and payload of each frame
+-- Appends frames of one sender in one go. A sender numbers its frames from 1 in the order in which it sends them;
+-- one that is not above the last number taken was taken earlier, whatever it was sent together with.
+-- KEYS stream, log · ARGV sender, then the number, count and payload of each frame
 local function append(keys, args)
   local log, sender = keys[2], 'n:' .. args[1]
   if #args < 4 then return 'NOTHING' end
   local ends, next, mark = unpack(redis.call('HMGET', log, 'end', 'next', sender))
-  local time = now()
+  local time, taken = now(), 0
   if mark then
     local number, at, record = string.match(mark, '^(%d+) (%d+) (%d+) ')
-    if tonumber(number) >= tonumber(args[2]) then return { 'AGAIN', at, record } end
+    taken = tonumber(number)
+    if taken >= tonumber(args[#args - 2]) then return { 'AGAIN', at, record } end
   else
     -- Nobody repeats a call after a week.
     local all = redis.call('HGETALL', log)
@@ -168,14 +169,17 @@ local function append(keys, args)
     end
   end
   ends, next = tonumber(ends or '0'), tonumber(next or '0')
-  for at = 3, #args, 2 do
-    ends = ends + #args[at + 1]
-    next = next + args[at]
-    redis.call('XADD', keys[1], text(ends) .. '-' .. text(next), 'c', args[at], 'p', args[at + 1])
+  local start = ends
+  for at = 2, #args, 3 do
+    if tonumber(args[at]) > taken then
+      ends = ends + #args[at + 2]
+      next = next + args[at + 1]
+      redis.call('XADD', keys[1], text(ends) .. '-' .. text(next), 'c', args[at + 1], 'p', args[at + 2])
+    end
   end
   redis.call('HSET', log, 'end', text(ends), 'next', text(next), sender,
-    args[2] .. ' ' .. text(ends) .. ' ' .. text(next) .. ' ' .. text(time))
-  return { 'OK', text(ends), text(next) }
+    args[#args - 2] .. ' ' .. text(ends) .. ' ' .. text(next) .. ' ' .. text(time))
+  return { 'OK', text(ends), text(next), text(start) }
 end
 
 -- Gives up frames that end at or before a position and before the checkpoint, some at a time.

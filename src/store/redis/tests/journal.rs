@@ -1,10 +1,15 @@
 //! The contracts of the journal's port on streams, and what is this backend's own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::both;
 use super::fresh_keys;
 use super::own;
+use super::proxy::Proxy;
+use super::server::shared_server;
+use super::times;
+use crate::store::StoreError;
 use crate::store::journal::Journal as Port;
 use crate::store::journal::JournalError;
 use crate::store::journal::Position;
@@ -17,6 +22,7 @@ use crate::store::redis::Keys;
 use crate::store::redis::Link;
 use crate::store::redis::Mode;
 use crate::store::redis::State;
+use crate::store::redis::Times;
 use crate::store::state::Checkpoint;
 use crate::store::state::Commit;
 use crate::store::state::State as _;
@@ -44,24 +50,53 @@ fn it_keeps_the_contracts_of_the_port() {
     }
 }
 
+/// Ships frames that say their numbers, in the name of `a` unless told otherwise.
+fn ship(journal: &Journal, sender: &str, numbers: &[u64]) -> Result<Position, StoreError> {
+    let batches: Vec<_> = numbers.iter().map(|n| (*n, batch([n.cast_signed()]))).collect();
+    let frames: Vec<_> = batches.iter().map(|(number, batch)| (*number, batch)).collect();
+    journal.ship(sender, &frames)
+}
+
+fn said(journal: &Journal) -> Vec<i64> {
+    read(journal).into_iter().map(|(_, said)| said).collect()
+}
+
 #[test]
 fn what_was_taken_under_a_number_is_not_taken_again() {
     for (name, link) in both() {
-        let keys = fresh_keys();
-        let journal = journal(&link, &keys);
-        let ship = |sender, number, say: &[i64]| {
-            let batches: Vec<_> = say.iter().map(|n| batch([*n])).collect();
-            journal.ship(sender, number, &batches.iter().collect::<Vec<_>>()).unwrap()
-        };
-        let first = ship("a", 7, &[1, 2]);
-        assert_eq!(ship("a", 7, &[1, 2]), first, "{name}");
-        let other = ship("b", 7, &[3]);
-        assert_eq!(ship("a", 7, &[1, 2]), first);
-        assert_eq!(ship("a", 3, &[9]), first);
-        assert!(ship("a", 9, &[4]) > other);
-        let said: Vec<_> = read(&journal).into_iter().map(|(_, said)| said).collect();
-        assert_eq!(said, [1, 2, 3, 4]);
+        let journal = journal(&link, &fresh_keys());
+        let ship = |sender, numbers: &[u64]| ship(&journal, sender, numbers).unwrap();
+        let first = ship("a", &[7, 8]);
+        assert_eq!(ship("a", &[7, 8]), first, "{name}");
+        let other = ship("b", &[7]);
+        assert_eq!(ship("a", &[7, 8]), first);
+        assert_eq!(ship("a", &[3]), first);
+        assert!(ship("a", &[9]) > other);
+        assert_eq!(said(&journal), [7, 8, 7, 9]);
     }
+}
+
+#[test]
+fn frames_that_are_grouped_otherwise_after_a_lost_answer_are_appended_once_each() {
+    let proxy = Proxy::before(shared_server().port);
+    let times = Times { patience: Duration::ZERO, ..times() };
+    let journal = journal(&Link::open(&proxy.url(), times).unwrap(), &fresh_keys());
+    // The library is there and the connection made: a call gets one try.
+    super::server::until("the first frame", || ship(&journal, "a", &[1]).is_ok());
+    for [lost, next] in [
+        [&[2, 3, 4][..], &[2, 3][..]],
+        [&[4, 5], &[4, 5, 6]],
+        [&[7, 8, 9], &[8, 9, 10, 11]],
+        [&[12], &[12]],
+    ] {
+        let before = proxy.lost();
+        proxy.lose("_append");
+        assert!(ship(&journal, "a", lost).is_err());
+        assert_eq!(proxy.lost(), before + 1);
+        super::server::until("a connection again", || ship(&journal, "a", next).is_ok());
+    }
+    assert_eq!(said(&journal), (1..=12).collect::<Vec<_>>());
+    assert_eq!(journal.lost(), 0);
 }
 
 #[test]
