@@ -33,7 +33,7 @@ use crate::store::StoreError;
 /// One Redis server, or one Redis Cluster: which of them shows at the first call.
 #[derive(Clone)]
 pub struct Link {
-    nodes: Arc<Nodes>,
+    pub(super) nodes: Arc<Nodes>,
 }
 
 /// A peer that is gone without a word is noticed after this.

@@ -176,19 +176,24 @@ impl Nodes {
     }
 
     pub(super) fn holder(&self, slot: u16) -> Result<Address, Trouble> {
-        let known = |topology: &Option<Topology>| match topology {
-            Some(Topology::Single(node)) => Some(node.clone()),
-            Some(Topology::Cluster(slots)) => slots.holder(slot).cloned(),
-            None => None,
-        };
-        if let Some(node) = known(&self.topology.read()) {
+        if let Some(node) = self.known_holder(slot) {
             return Ok(node);
         }
         self.discover()?;
-        known(&self.topology.read()).ok_or_else(|| {
+        // Another thread may have forgotten it all by now.
+        self.known_holder(slot).ok_or_else(|| {
             self.forget();
             Trouble::Wait(RedisError::from(std::io::Error::other("nobody holds the key's slot")))
         })
+    }
+
+    /// Who holds a slot as far as is known. No lock is held when it returns.
+    fn known_holder(&self, slot: u16) -> Option<Address> {
+        match &*self.topology.read() {
+            Some(Topology::Single(node)) => Some(node.clone()),
+            Some(Topology::Cluster(slots)) => slots.holder(slot).cloned(),
+            None => None,
+        }
     }
 
     pub(super) fn primaries(&self) -> Result<Vec<Address>, Trouble> {

@@ -203,6 +203,27 @@ fn a_server_without_memory_refuses_and_goes_on_when_there_is_some() {
     assert_eq!(said(&journal), [2]);
 }
 
+#[test]
+fn a_call_goes_on_while_others_forget_where_keys_lie() {
+    let link = Link::open(&shared_server().url(), times()).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let (forgetful, done) = (link.clone(), over.clone());
+    let forgetting = std::thread::spawn(move || {
+        while !done.load(Ordering::SeqCst) {
+            forgetful.nodes.forget();
+        }
+    });
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut cmd = redis::cmd("EXISTS");
+        send.send(link.one("x", cmd.arg("x").clone()).is_ok()).unwrap();
+    });
+    // A thread that waits for itself would never come back.
+    assert_eq!(receive.recv_timeout(super::server::PATIENCE * 2), Ok(true));
+    over.store(true, Ordering::SeqCst);
+    forgetting.join().unwrap();
+}
+
 /// A cluster whose nodes change, for one test at a time.
 fn changing_cluster() -> MutexGuard<'static, Cluster> {
     static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
