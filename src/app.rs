@@ -44,6 +44,7 @@ use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
 use crate::store::embedded::lock::DataLock;
 use crate::store::journal::Journal;
+use crate::store::journal::Sink;
 use crate::store::ledger::Ledger;
 use crate::store::state::State;
 
@@ -163,7 +164,9 @@ async fn serve(
         );
     }
     let journal = open_journal(data, &config, options.salvage, loaded.checkpoint.position)?;
-    let journal: Arc<dyn Journal> = Arc::new(journal);
+    let journal = Arc::new(journal);
+    let sink: Arc<dyn Sink> = journal.clone();
+    let journal: Arc<dyn Journal> = journal;
     let dedup_memory = usize::try_from(config.events.dedup_memory.0).unwrap_or(usize::MAX);
     let engine = Engine::open(
         state.clone(),
@@ -228,7 +231,7 @@ async fn serve(
         .collect();
     let imported = segments.clone();
     let importer = Arc::new(Importer::new(
-        journal.clone(),
+        sink.clone(),
         Box::new(move |name| {
             imported.caught_up(IMPORT_PATIENCE).ok()?;
             Some(imported.import(name).ok()?.map_or(0, |progress| progress.taken))
@@ -241,7 +244,7 @@ async fn serve(
 
     let secret = collect::Secret::load_or_create(data)?;
     let (collect_server, collect) =
-        collect::run(&config, journal.clone(), clock.clone(), metrics.clone(), secret)?;
+        collect::run(&config, sink, clock.clone(), metrics.clone(), secret)?;
     let draining = Arc::new(AtomicBool::new(false));
     let small = console::FILES.into_iter().chain([collect::Secret::FILE, segment::COPIES]);
     let backups = Backups::new(backup::Source {

@@ -41,7 +41,7 @@ use crate::config::Config;
 use crate::config::ConsentRegime;
 use crate::metrics::Metrics;
 use crate::net::Clock;
-use crate::store::journal::Journal;
+use crate::store::journal::Sink;
 use worker::Shared;
 use worker::Worker;
 
@@ -70,7 +70,7 @@ pub enum CollectError {
 /// are the caller's.
 pub fn run(
     config: &Config,
-    journal: Arc<dyn Journal>,
+    sink: Arc<dyn Sink>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     secret: Secret,
@@ -78,12 +78,12 @@ pub fn run(
     for notice in notices(config) {
         tracing::warn!("{notice}");
     }
-    start(config, journal, Shared::new(config, clock, metrics, secret, PATIENCE))
+    start(config, sink, Shared::new(config, clock, metrics, secret, PATIENCE))
 }
 
 fn start(
     config: &Config,
-    journal: Arc<dyn Journal>,
+    sink: Arc<dyn Sink>,
     shared: Shared,
 ) -> Result<(Server, SocketAddr), CollectError> {
     let listen = |source| CollectError::Listen { address: config.collect.listen, source };
@@ -91,7 +91,7 @@ fn start(
     let shared = Arc::new(shared);
     let durability = config.journal.durability;
     let mut server = HttpServer::new(move || {
-        let worker = Worker::new(Arc::clone(&shared), Arc::clone(&journal), durability);
+        let worker = Worker::new(Arc::clone(&shared), Arc::clone(&sink), durability);
         App::new().app_data(Rc::new(worker)).configure(configure)
     })
     .tcp_nodelay(true)

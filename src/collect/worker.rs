@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::model::NamespaceOrder;
 use crate::model::Outcome;
 use crate::net::Clock;
-use crate::store::journal::Journal;
+use crate::store::journal::Sink;
 
 /// What all workers of one listener share.
 pub(super) struct Shared {
@@ -146,11 +146,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        journal: Arc<dyn Journal>,
-        durability: Durability,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, sink: Arc<dyn Sink>, durability: Durability) -> Self {
         // Looked up once: a label's lookup costs as much as the rest of the count.
         let metrics = &shared.metrics;
         let outcomes = Endpoint::ALL.map(|endpoint| {
@@ -167,7 +163,7 @@ impl Worker {
         let classes = ["2xx", "3xx", "4xx", "5xx"]
             .map(|class| metrics.http_responses.with_label_values(&["public", class]));
         Self {
-            recorder: Recorder::new(journal, durability, metrics.clone()),
+            recorder: Recorder::new(sink, durability, metrics.clone()),
             agents: RefCell::default(),
             cookies: Cookies::new(&shared.secret, shared.partitioned),
             outcomes,

@@ -17,8 +17,8 @@ use crate::model::Outcome;
 use crate::model::Record;
 use crate::net::Clock;
 use crate::store::journal::Batch;
-use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
+use crate::store::journal::Sink;
 
 /// Waits until everything appended is folded, and tells the last line taken of an import, 0 of an unknown one;
 /// `None` where that takes too long.
@@ -60,7 +60,7 @@ pub struct Taken {
 
 /// Takes the lines of imports.
 pub struct Importer {
-    journal: Arc<dyn Journal>,
+    sink: Arc<dyn Sink>,
     folded: Progress,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -79,17 +79,17 @@ struct Slot {
 }
 
 impl Importer {
-    /// Imports into a journal; `folded` knows how far imports are. `countries` are those of sites whose phone
+    /// Imports into a sink; `folded` knows how far imports are. `countries` are those of sites whose phone
     /// numbers lack one.
     pub fn new(
-        journal: Arc<dyn Journal>,
+        sink: Arc<dyn Sink>,
         folded: Progress,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
         order: NamespaceOrder,
         countries: Vec<(String, String)>,
     ) -> Self {
-        Self { journal, folded, clock, metrics, order, countries, slots: Mutex::default() }
+        Self { sink, folded, clock, metrics, order, countries, slots: Mutex::default() }
     }
 
     /// The last line that was taken of an import; 0 of an unknown one. Blocks until the fold has come
@@ -137,7 +137,7 @@ impl Importer {
         };
         let mut batch = Batch::new();
         batch.push(&Record::Import(lines)).map_err(|_| ImportError::TooLarge)?;
-        self.journal.append(&batch)?;
+        self.sink.append(&batch)?;
         *appended = taken.lines;
         let count = |outcome: Outcome, events: u64| {
             let labels = ["import", outcome.as_str()];

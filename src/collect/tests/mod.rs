@@ -34,12 +34,11 @@ use crate::model::Record;
 use crate::net::Clock;
 use crate::store::embedded::journal::EmbeddedJournal;
 use crate::store::embedded::journal::Options;
-use crate::store::journal::Appended;
 use crate::store::journal::Batch;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
-use crate::store::journal::JournalReader;
 use crate::store::journal::Position;
+use crate::store::journal::Sink;
 
 const NOW: Millis = 1_700_000_000_000;
 
@@ -61,42 +60,18 @@ struct Disk {
     appends: AtomicUsize,
 }
 
-impl Journal for Disk {
-    fn append(&self, batch: &Batch) -> Result<Appended, JournalError> {
+impl Sink for Disk {
+    fn append(&self, batch: &Batch) -> Result<(), JournalError> {
         self.appends.fetch_add(1, Ordering::SeqCst);
         drop(self.gate.lock());
         if self.is_full.load(Ordering::SeqCst) {
             return Err(JournalError::Full(std::io::ErrorKind::StorageFull.into()));
         }
-        self.journal.append(batch)
+        Journal::append(&self.journal, batch).map(|_| ())
     }
 
-    fn end(&self) -> Position {
-        self.journal.end()
-    }
-
-    fn next_record(&self) -> u64 {
-        self.journal.next_record()
-    }
-
-    fn begin(&self) -> Position {
-        self.journal.begin()
-    }
-
-    fn sync(&self, to: Position) -> Result<(), JournalError> {
-        self.journal.sync(to)
-    }
-
-    fn reader(&self, from: Position) -> Box<dyn JournalReader> {
-        self.journal.reader(from)
-    }
-
-    fn wait(&self, past: Position, timeout: Duration) -> bool {
-        self.journal.wait(past, timeout)
-    }
-
-    fn release(&self, before: Position) -> Result<(), JournalError> {
-        self.journal.release(before)
+    fn trouble(&self) -> Option<String> {
+        None
     }
 }
 
@@ -147,11 +122,11 @@ impl Listener {
         // Long enough for a busy machine, short enough to wait for.
         let patience = Duration::from_millis(1_500);
         let shared = Shared::new(&config, shared_clock, metrics.clone(), secret, patience);
-        let journal: Arc<dyn Journal> = Arc::clone(&disk) as _;
+        let sink: Arc<dyn Sink> = Arc::clone(&disk) as _;
         let (send, receive) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let (server, address) = super::start(&config, journal, shared).unwrap();
+                let (server, address) = super::start(&config, sink, shared).unwrap();
                 send.send((server.handle(), address)).unwrap();
                 server.await.unwrap();
             });
@@ -179,7 +154,7 @@ impl Listener {
 
     /// Everything that the journal holds.
     fn records(&self) -> Vec<Record> {
-        let mut reader = self.disk.reader(Position(0));
+        let mut reader = self.disk.journal.reader(Position(0));
         let mut records = Vec::new();
         while let Some(frame) = reader.next().unwrap() {
             records.extend(frame.records().map(|r| Record::decode(r.unwrap().1).unwrap()));
@@ -314,11 +289,11 @@ fn a_port_in_use_is_told_with_its_way_out() {
     let mut config = Config::default();
     config.collect.listen = taken.local_addr().unwrap();
     let listener = Listener::new();
-    let journal: Arc<dyn Journal> = Arc::clone(&listener.disk) as _;
+    let sink: Arc<dyn Sink> = Arc::clone(&listener.disk) as _;
     let clock: Arc<dyn Clock> = Arc::clone(&listener.clock) as _;
     let secret = Secret::new([0; 32]);
     let error = actix_web::rt::System::new().block_on(async {
-        super::run(&config, journal, clock, Metrics::new(), secret).err().unwrap()
+        super::run(&config, sink, clock, Metrics::new(), secret).err().unwrap()
     });
     let text = error.to_string();
     assert!(text.contains(&taken.local_addr().unwrap().to_string()), "{text}");

@@ -24,8 +24,8 @@ use crate::config::Durability;
 use crate::metrics::Metrics;
 use crate::store::journal::Batch;
 use crate::store::journal::BatchFull;
-use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
+use crate::store::journal::Sink;
 
 /// Bytes that may wait in one worker's open batch. Beyond it new records are refused: a disk that slow
 /// does not get better by memory.
@@ -54,7 +54,7 @@ pub struct Recorder {
 }
 
 struct Shared {
-    journal: Arc<dyn Journal>,
+    sink: Arc<dyn Sink>,
     durability: Durability,
     metrics: Metrics,
     open: RefCell<Open>,
@@ -82,14 +82,14 @@ type Left = Box<dyn FnOnce(Result<(), NotRecorded>)>;
 
 impl Recorder {
     /// A former for the current worker thread, which must run a `tokio` `LocalSet`.
-    pub fn new(journal: Arc<dyn Journal>, durability: Durability, metrics: Metrics) -> Self {
+    pub fn new(sink: Arc<dyn Sink>, durability: Durability, metrics: Metrics) -> Self {
         let open = RefCell::new(Open {
             batch: Batch::new(),
             group: Rc::default(),
             is_flushing: false,
             spare: None,
         });
-        Self { shared: Rc::new(Shared { journal, durability, metrics, open }) }
+        Self { shared: Rc::new(Shared { sink, durability, metrics, open }) }
     }
 
     /// Adds what `fill` pushes to the open batch. The answer comes when the batch is durable, or is not.
@@ -189,20 +189,20 @@ async fn append(shared: &Shared, batch: Batch) -> (Batch, Result<(), NotRecorded
         // A `write` takes microseconds, and the next segment, once in 64 MiB, some milliseconds; handing
         // each to another thread would cost more.
         Durability::DiskBuffered => {
-            let appended = shared.journal.append(&batch);
+            let appended = shared.sink.append(&batch);
             Ok((batch, appended))
         }
         Durability::Disk => {
-            let journal = Arc::clone(&shared.journal);
+            let sink = Arc::clone(&shared.sink);
             tokio::task::spawn_blocking(move || {
-                let appended = journal.append(&batch);
+                let appended = sink.append(&batch);
                 (batch, appended)
             })
             .await
         }
     };
     match ended {
-        Ok((batch, Ok(_))) => (batch, Ok(())),
+        Ok((batch, Ok(()))) => (batch, Ok(())),
         Ok((batch, Err(error))) => {
             let not_recorded = match &error {
                 JournalError::Full(_) => NotRecorded::Full,

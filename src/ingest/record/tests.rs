@@ -2,17 +2,13 @@ use super::*;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use std::io;
-use std::time::Duration;
 
 use crate::model::Choice;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::Record;
-use crate::store::journal::Appended;
-use crate::store::journal::JournalReader;
-use crate::store::journal::Position;
 
-/// A journal whose appends wait until they are let through, and fail when told to.
+/// A sink whose appends wait until they are let through, and fail when told to.
 #[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -41,8 +37,8 @@ impl Gate {
     }
 }
 
-impl Journal for Gate {
-    fn append(&self, batch: &Batch) -> Result<Appended, JournalError> {
+impl Sink for Gate {
+    fn append(&self, batch: &Batch) -> Result<(), JournalError> {
         let mut state = self.state.lock();
         state.waiting += 1;
         self.changed.notify_all();
@@ -55,35 +51,11 @@ impl Journal for Gate {
             return Err(JournalError::Full(io::Error::from(io::ErrorKind::StorageFull)));
         }
         state.batches.push(batch.len());
-        Ok(Appended { end: Position(0) })
-    }
-
-    fn end(&self) -> Position {
-        Position(0)
-    }
-
-    fn next_record(&self) -> u64 {
-        0
-    }
-
-    fn begin(&self) -> Position {
-        Position(0)
-    }
-
-    fn sync(&self, _to: Position) -> Result<(), JournalError> {
         Ok(())
     }
 
-    fn reader(&self, _from: Position) -> Box<dyn JournalReader> {
-        unreachable!("nothing is read here")
-    }
-
-    fn wait(&self, _past: Position, _timeout: Duration) -> bool {
-        false
-    }
-
-    fn release(&self, _before: Position) -> Result<(), JournalError> {
-        Ok(())
+    fn trouble(&self) -> Option<String> {
+        None
     }
 }
 
@@ -102,8 +74,8 @@ async fn on_one_thread(test: impl Future<Output = ()>) {
 
 fn gate(durability: Durability) -> (Arc<Gate>, Recorder) {
     let gate = Arc::new(Gate::default());
-    let journal: Arc<dyn Journal> = Arc::clone(&gate) as _;
-    (gate, Recorder::new(journal, durability, Metrics::new()))
+    let sink: Arc<dyn Sink> = Arc::clone(&gate) as _;
+    (gate, Recorder::new(sink, durability, Metrics::new()))
 }
 
 #[tokio::test]

@@ -227,6 +227,28 @@ pub trait Journal: Send + Sync {
     }
 }
 
+/// Where collected records go, to be as durable as the mode promises: a journal, or a way to the journals of
+/// others.
+pub trait Sink: Send + Sync {
+    /// Takes the batch whole and returns when it is durable. Blocks. An empty batch is nothing.
+    ///
+    /// After an error nobody was promised anything; some of the records may still be kept.
+    fn append(&self, batch: &Batch) -> Result<(), JournalError>;
+
+    /// Why batches are refused, where they are: see [`Journal::trouble`].
+    fn trouble(&self) -> Option<String>;
+}
+
+impl<J: Journal> Sink for J {
+    fn append(&self, batch: &Batch) -> Result<(), JournalError> {
+        Journal::append(self, batch).map(|_| ())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        Journal::trouble(self)
+    }
+}
+
 /// A stretch of the journal as it was copied for a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CopiedJournal {
