@@ -1,22 +1,13 @@
 //! Refreshes and questions over a real engine, without a server.
 
+mod gather;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::AskError;
-use super::AudienceState;
-use super::Caller;
-use super::Local;
-use super::Outcome;
-use super::Parts;
-use super::Question;
-use super::Segments;
-use super::Shards;
-use super::refresh::Compiled;
-use super::refresh::Last;
 use crate::archive::Catalog;
 use crate::config::Config;
 use crate::config::Durability;
@@ -34,6 +25,17 @@ use crate::model::time::DAY;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::rules::Level;
+use crate::segment::AskError;
+use crate::segment::AudienceState;
+use crate::segment::Caller;
+use crate::segment::Local;
+use crate::segment::Outcome;
+use crate::segment::Parts;
+use crate::segment::Question;
+use crate::segment::Segments;
+use crate::segment::Shards;
+use crate::segment::refresh::Compiled;
+use crate::segment::refresh::Last;
 use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
 use crate::store::journal::Batch;
@@ -104,7 +106,7 @@ impl Rig {
             metrics,
             shards: local.clone(),
             count: 4,
-            watermark: Arc::new(super::Alone(clock.clone())),
+            watermark: Arc::new(crate::segment::Alone(clock.clone())),
             shelf: None,
             reserve: Box::new(move |count| Ok(next.fetch_add(count, Ordering::Relaxed))),
         };
@@ -187,7 +189,8 @@ fn a_segment_that_stands_still_keeps_its_members_and_is_not_asked() {
     live.version += 1;
     for id in ["a", "b"] {
         let (file, _) = crate::rules::SegmentFile::parse(id, &live.segments[id].text);
-        let frozen = super::Segment { file, text: String::new(), hidden: false, frozen: true };
+        let frozen =
+            crate::segment::Segment { file, text: String::new(), hidden: false, frozen: true };
         live.segments.insert(id.into(), Arc::new(frozen));
     }
     let frozen = Arc::new(Compiled::new(Arc::new(live)));
