@@ -22,6 +22,8 @@
 //!   counted is in the archive or still in the journal, in one of them for a reader that pins both.
 //! - What could not be made durable is not tried again: the process stops, and the next goes on from what
 //!   was kept.
+//! - Where several nodes share a store, whatever any of them acknowledged before its clock showed T is in the
+//!   lanes (`cluster::horizon`), and T does not go back.
 //! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile.
 //! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
 //!   archive, backup, ingest, cluster, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.

@@ -1,5 +1,6 @@
-//! Many processes on one store: which of them holds which lanes.
+//! Many processes on one store: who is there, which of them holds which lanes, which leads, and T over all of them.
 
+pub mod horizon;
 mod keeper;
 
 pub use keeper::House;
