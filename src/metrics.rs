@@ -126,6 +126,18 @@ metrics! {
     lanes_taken: counter "throng_lanes_taken_total" [];
     /// Lanes that another took over, or whose store turned out to be behind.
     lanes_lost: counter "throng_lanes_lost_total" [];
+    /// Nodes of the store that were heard of in the last 10 s.
+    cluster_nodes: gauge "throng_cluster_nodes" [];
+    /// Nodes of the store that were not: those that take events hold the audiences back. Alert above 0.
+    cluster_nodes_silent: gauge "throng_cluster_nodes_silent" [];
+    /// How far the nodes' clocks are apart, which the audiences trail by.
+    cluster_clock_spread: float "throng_cluster_clock_spread_seconds" [];
+    /// How old T is, the time before which all events of all nodes are in the lanes; 0 where nobody takes events.
+    cluster_t_age: float "throng_cluster_t_age_seconds" [];
+    /// Whether this node leads: 1 or 0.
+    cluster_leader: gauge "throng_cluster_leader" [];
+    /// Beats that did not arrive; the next comes within a second.
+    cluster_beat_errors: counter "throng_cluster_beat_errors_total" [];
     /// Files of the archive (service).
     archive_files: gauge "throng_archive_files" [];
     /// Journal bytes that the archive has not passed (service).
@@ -186,7 +198,7 @@ impl Metrics {
         for operation in ["commit", "compact", "archive", "ledger"] {
             self.store_errors.with_label_values(&[operation]);
         }
-        for thread in ["segments", "fill", "fold", "commit", "archive"] {
+        for thread in ["segments", "fill", "fold", "commit", "archive", "nodes"] {
             self.thread_panics.with_label_values(&[thread]);
         }
         for part in ["columns", "dictionary", "attributes", "dedup"] {

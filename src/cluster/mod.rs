@@ -2,8 +2,16 @@
 
 pub mod horizon;
 mod keeper;
+mod member;
 
 pub use keeper::House;
 pub use keeper::Keeper;
 pub use keeper::LEASE;
 pub use keeper::Share;
+pub use member::Beating;
+pub use member::Behind;
+pub use member::Me;
+pub use member::Member;
+pub use member::Pace;
+pub use member::Parts;
+pub use member::Told;
