@@ -122,6 +122,8 @@ metrics! {
     archive_rows: counter "throng_archive_rows_total" [];
     /// Bytes of the archive's files (service).
     archive_bytes: gauge "throng_archive_bytes" [];
+    /// Lanes in this process's hands (service).
+    lanes_held: gauge "throng_lanes_held" [];
     /// Lanes that this process took.
     lanes_taken: counter "throng_lanes_taken_total" [];
     /// Lanes that another took over, or whose store turned out to be behind.

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::model::Millis;
 use crate::model::time;
+use crate::store::nodes::Roles;
 
 use super::client::Client;
 use super::output::{count, print, table};
@@ -76,9 +77,11 @@ pub(super) fn run(global: &Global, command: &Demo) -> Result<ExitCode, Failure> 
         destinations,
         data: data.clone(),
         segments: command.segments.clone(),
+        roles: Roles::ALL,
         salvage: false,
     })?;
-    let collect = format!("http://{}", app::reachable(running.collect()));
+    let collect =
+        format!("http://{}", app::reachable(running.collect().expect("the demo takes events")));
     let console = format!("http://{}", app::reachable(running.console()));
     let demo = Global { data: Some(data.clone()), server: None, token: None, ..global.clone() };
     let client = Client::find(&demo)?;

@@ -9,6 +9,8 @@ use crate::app::App;
 use crate::config;
 use crate::config::Config;
 use crate::config::Overrides;
+use crate::store::nodes;
+use crate::store::nodes::Roles;
 
 use super::client::data_dir;
 use super::{Failure, Global};
@@ -22,7 +24,7 @@ pub(super) struct Serve {
     /// Folder of segment files, watched
     #[arg(long, value_name = "DIR", default_value = "segments")]
     segments: PathBuf,
-    /// What this process does; the embedded store has one process that does all
+    /// What this process does; several share a store on Redis, the embedded store has one that does all
     #[arg(long, value_enum, default_value = "all")]
     role: Role,
     /// Goes on although the journal is damaged, and reports what was skipped
@@ -38,25 +40,32 @@ enum Role {
     Console,
 }
 
+impl Role {
+    fn roles(self) -> Roles {
+        match self {
+            Self::All => Roles::ALL,
+            Self::Collect => [nodes::Role::Collect].into_iter().collect(),
+            Self::Work => [nodes::Role::Work].into_iter().collect(),
+            Self::Console => [nodes::Role::Console].into_iter().collect(),
+        }
+    }
+}
+
 /// Runs the server.
 pub(super) fn run(global: &Global, command: &Serve) -> Result<ExitCode, Failure> {
-    if command.role != Role::All {
-        return Err(Failure::Usage(
-            "--role: the embedded store has one process; roles come with store.backend = \"redis\", \
-             which is not there yet"
-                .into(),
-        ));
-    }
     log();
     let options = app::Options {
         config: settings(global)?,
         destinations: destinations(global),
         data: data_dir(global),
         segments: command.segments.clone(),
+        roles: command.role.roles(),
         salvage: command.salvage,
     };
     let running = App::start(options)?;
-    eprintln!("collect  http://{}", app::reachable(running.collect()));
+    if let Some(collect) = running.collect() {
+        eprintln!("collect  http://{}", app::reachable(collect));
+    }
     eprintln!("console  http://{}", app::reachable(running.console()));
     running.join()?;
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ mod units;
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{Destination, DestinationKind, FileFormat, read_destinations};
@@ -186,6 +187,9 @@ pub struct Segments {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Archive {
+    /// The folder of its files; nodes that share a store share it. Default `archive` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
     /// A file is cut when the journal beyond the archive is this large, `64KiB` to `16GiB`. Default `64MiB`.
     pub file_size: ByteSize,
     /// A file is cut when its oldest event is this old, `1s` to `1d`. Default `10m`.
@@ -270,7 +274,7 @@ impl Default for Segments {
 
 impl Default for Archive {
     fn default() -> Self {
-        Self { file_size: ByteSize(64 << 20), file_age: Period(10 * MINUTE) }
+        Self { path: None, file_size: ByteSize(64 << 20), file_age: Period(10 * MINUTE) }
     }
 }
 
@@ -304,9 +308,6 @@ impl Config {
     /// Everything that is wrong with the values, each with its path.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.store.backend != Backend::Embedded {
-            problems.push("store.backend: only \"embedded\" is there yet".to_owned());
-        }
         if !(1..=4096).contains(&self.shards()) {
             problems.push("store.shards: expected 1 to 4096".to_owned());
         }

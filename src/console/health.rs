@@ -44,7 +44,7 @@ pub(super) async fn ready(services: web::Data<Services>) -> Result<HttpResponse,
     // After a refused append the journal tries the disk.
     let trouble = web::block(move || {
         let threads = services.workers.trouble();
-        threads.or_else(|| services.lanes.trouble()).or_else(|| services.journal.trouble())
+        threads.or_else(|| services.lanes.trouble()).or_else(|| services.sink.trouble())
     })
     .await
     .map_err(|error| Problem::internal(&error))?;

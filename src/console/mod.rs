@@ -45,7 +45,7 @@ use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::segment::Segments;
-use crate::store::journal::Journal;
+use crate::store::journal::Sink;
 use crate::store::shelf::Shelf;
 pub use peers::Leader;
 pub use peers::Peering;
@@ -62,8 +62,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Metrics,
-    /// The journal.
-    pub journal: Arc<dyn Journal>,
+    /// Where events go.
+    pub sink: Arc<dyn Sink>,
     /// The lanes in this process's hands.
     pub lanes: Arc<Lanes>,
     /// Backups, of a store that is this process's alone.

@@ -283,6 +283,7 @@ impl Lanes {
     pub fn measure(&self, metrics: &Metrics) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.stats().measure(metrics);
+        metrics.lanes_held.set(number(self.held().len() as u64));
         let (mut files, mut file_bytes, mut pending, mut journal) = (0, 0, 0, 0);
         let mut store = None;
         for lane in self.held().values() {

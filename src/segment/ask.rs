@@ -35,6 +35,9 @@ use crate::rules::has_errors;
 use crate::store::StoreError;
 use crate::store::state::ImportProgress;
 
+/// How long a question waits for shards that change hands.
+const MOVING: Duration = Duration::from_secs(15);
+
 /// A question about a rule.
 #[derive(Debug, Clone)]
 pub struct Question {
@@ -148,7 +151,9 @@ impl Segments {
         let now = instant(question.at.as_deref(), true_for)?;
         let level = question.level;
         let asked = Asked { rule: &rule, level, library: &library, true_for, now };
-        let members = self.parts.shards.eval(&asked, caller)?.whole(self.parts.count)?;
+        let members = self.patiently(caller, || {
+            self.parts.shards.eval(&asked, caller)?.whole(self.parts.count)
+        })?;
         Ok(Answer {
             count: members.len(),
             members: Arc::new(members),
@@ -168,7 +173,9 @@ impl Segments {
         let now = instant(question.at.as_deref(), true_for)?;
         let level = question.level;
         let asked = Asked { rule: &rule, level, library: &library, true_for, now };
-        let explained = self.parts.shards.explain(&asked, caller)?.whole(self.parts.count)?;
+        let explained = self.patiently(caller, || {
+            self.parts.shards.explain(&asked, caller)?.whole(self.parts.count)
+        })?;
         Ok(Explained { json: json!(explained), text: explained.to_string(), told })
     }
 
@@ -197,8 +204,9 @@ impl Segments {
         let true_for = self.appended(caller)?;
         let now = instant(at, true_for)?;
         let asked = Asked { rule, level: file.level, library: &library, true_for, now };
-        let membership = self.parts.shards.why(&asked, identifier, caller)?;
-        let membership = membership.ok_or(AskError::Moving)?;
+        let membership = self.patiently(caller, || {
+            self.parts.shards.why(&asked, identifier, caller)?.ok_or(AskError::Moving)
+        })?;
         let mut answer = json!(membership);
         answer["segment"] = json!(segment);
         answer["at"] = json!(format_rfc3339(now));
@@ -210,8 +218,9 @@ impl Segments {
     /// What is held of a profile: its identifiers, the segments it is in, whether it may be activated.
     pub fn profile(&self, identifier: &Identifier, caller: &Caller) -> Result<Value, AskError> {
         let true_for = self.appended(caller)?;
-        let profile = self.parts.shards.profile(identifier, true_for, caller)?;
-        let Profile { shard, ordinal, identifiers } = profile.ok_or(AskError::Moving)?;
+        let Profile { shard, ordinal, identifiers } = self.patiently(caller, || {
+            self.parts.shards.profile(identifier, true_for, caller)?.ok_or(AskError::Moving)
+        })?;
         let identifiers: Vec<Value> = identifiers
             .iter()
             .map(|id| json!({ "namespace": id.namespace.as_str(), "value": id.value() }))
@@ -236,16 +245,41 @@ impl Segments {
         }))
     }
 
+    /// Asks again while a shard changes hands, which takes some seconds, and somebody wants the answer.
+    fn patiently<T>(
+        &self,
+        caller: &Caller,
+        ask: impl Fn() -> Result<T, AskError>,
+    ) -> Result<T, AskError> {
+        let until = Instant::now() + MOVING;
+        loop {
+            match ask() {
+                Err(AskError::Missing(_) | AskError::Moving | AskError::Away(_))
+                    if Instant::now() < until =>
+                {
+                    std::thread::sleep(super::SLICE);
+                    caller.still_wanted()?;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Waits until everything acknowledged before now is folded.
     pub fn caught_up(&self, patience: Duration) -> Result<(), AskError> {
-        let asked = self.appended(&Caller::default())?;
-        let reached = self.parts.shards.reach(asked, patience)?;
+        let caller = Caller::default();
+        let asked = self.appended(&caller)?;
+        let reached = self.patiently(&caller, || {
+            self.parts.shards.reach(asked, patience)?.whole(self.parts.count)
+        })?;
         if reached < asked { Err(AskError::Behind) } else { Ok(()) }
     }
 
     /// How far an import is in the whole store, as far as it is folded.
     pub fn import(&self, name: &str) -> Result<Option<ImportProgress>, AskError> {
-        self.parts.shards.import(name)?.whole(self.parts.count)
+        self.patiently(&Caller::default(), || {
+            self.parts.shards.import(name)?.whole(self.parts.count)
+        })
     }
 
     /// Waits until everything acknowledged before now is appended to the journals, and tells that time.

@@ -201,9 +201,11 @@ impl Gather {
 }
 
 impl Shards for Gather {
-    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Millis, AskError> {
+    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Of<Millis>, AskError> {
         let reached = self.all(|shards| shards.reach(wanted, wait))?;
-        Ok(reached.into_iter().min().unwrap_or(Millis::MIN))
+        let shards = Self::shards(reached.iter().map(|part| part.shards.as_slice()));
+        let found = reached.into_iter().map(|part| part.found).min().unwrap_or(wanted);
+        Ok(Of { shards, found })
     }
 
     fn refresh(

@@ -56,6 +56,7 @@ pub use local::ScanError;
 pub use refresh::Compiled;
 pub use registry::EditError;
 pub use registry::Registry;
+pub use remote::OtherNode;
 pub use remote::Peer;
 pub use remote::Remote;
 pub use serve::Serve;

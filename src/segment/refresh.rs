@@ -136,7 +136,8 @@ impl Segments {
         let shards = &self.parts.shards;
         // Not known before every node was heard once.
         let Some(t) = self.parts.watermark.t() else { return };
-        let refreshed = shards.reach(t, WAIT).and_then(|at| {
+        let refreshed = shards.reach(t, WAIT).and_then(|reached| {
+            let at = reached.whole(self.parts.count)?;
             if at < self.generation().true_for {
                 // A shard that changed hands is not as far yet; the audiences of before stay.
                 return Err(AskError::Behind);

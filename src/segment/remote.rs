@@ -32,10 +32,14 @@ use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
+use crate::net::Limits;
+use crate::net::PeerError;
+use crate::net::Peers;
 use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Membership;
 use crate::rules;
+use crate::store::chain;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
 
@@ -108,10 +112,11 @@ fn asked_head(asked: &Asked<'_>) -> wire::AskedHead {
 }
 
 impl Shards for Remote {
-    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Millis, AskError> {
+    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Of<Millis>, AskError> {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let head = serve::ReachHead { wanted, wait_ms };
-        self.head("reach", &Message::of(&head), wait.saturating_add(SOON))
+        let (shards, found) = self.head("reach", &Message::of(&head), wait.saturating_add(SOON))?;
+        Ok(Of { shards, found })
     }
 
     fn refresh(
@@ -376,5 +381,46 @@ impl Texts {
         let taken = &self.buffer[self.at..self.at + count];
         self.at += count;
         Ok(taken)
+    }
+}
+
+/// Another node over HTTP.
+pub struct OtherNode {
+    peers: Peers,
+    address: String,
+}
+
+impl OtherNode {
+    /// The node whose private listener is at `address`.
+    pub fn new(peers: Peers, address: String) -> Self {
+        Self { peers, address }
+    }
+}
+
+/// An answer may be so long.
+const MOST_ANSWERED: u64 = 1 << 30;
+const KIND: &str = "application/octet-stream";
+
+impl Peer for OtherNode {
+    fn ask(&self, what: &str, body: Vec<u8>, patience: Duration) -> Result<Vec<u8>, AskError> {
+        let limits = Limits { timeout: patience, bytes: MOST_ANSWERED };
+        let path = format!("/internal/v1/{what}");
+        self.peers.post(&self.address, &path, KIND, &body, limits).map_err(away)
+    }
+
+    fn stream(&self, body: Vec<u8>) -> Result<Box<dyn Read + Send>, AskError> {
+        let limits = Limits { timeout: LONG, bytes: u64::MAX };
+        let path = "/internal/v1/values";
+        let answer = self.peers.open_post(&self.address, path, KIND, &body, limits);
+        Ok(Box::new(answer.map_err(away)?))
+    }
+}
+
+fn away(error: PeerError) -> AskError {
+    match error {
+        PeerError::OutOfReach { .. } | PeerError::Refused { status: 503, .. } => {
+            AskError::Away(chain(&error))
+        }
+        error => AskError::Elsewhere(chain(&error)),
     }
 }

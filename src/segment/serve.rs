@@ -149,7 +149,8 @@ impl Serve {
         Ok(match what {
             "reach" => {
                 let ReachHead { wanted, wait_ms } = message.read()?;
-                Message::of(&local.reach(wanted, Duration::from_millis(wait_ms))?)
+                let Of { shards, found } = local.reach(wanted, Duration::from_millis(wait_ms))?;
+                Message::of(&(shards, found))
             }
             "refresh" => self.refresh(message)?,
             "eval" => self.with_rule(message, |asked| {

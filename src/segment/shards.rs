@@ -98,7 +98,7 @@ pub enum Which {
 pub trait Shards: Send + Sync {
     /// Waits until everything acknowledged before `wanted` is folded, at most for `wait`; tells what time is
     /// reached: `wanted`, or an earlier one.
-    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Millis, AskError>;
+    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Of<Millis>, AskError>;
 
     /// The audiences at `at`, a time that was reached. Gives the same answer, not only an equal one, where
     /// nothing has changed since it was last asked.

@@ -123,6 +123,20 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Stops it without a word, or lets it go on.
+    pub(super) fn freeze(&self, frozen: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let pid = Pid::from_child(self.child.as_ref().unwrap());
+        kill_process(pid, if frozen { Signal::STOP } else { Signal::CONT }).unwrap();
+    }
+
+    /// The value of a metric without labels.
+    pub(super) fn metric(&self, name: &str) -> f64 {
+        let text = get(&format!("{}/metrics", self.console()), &[]).body;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// Stops it as a service manager would, and returns whether it ended well.
     pub(super) fn stop(&mut self) -> bool {
         let mut child = self.child.take().unwrap();

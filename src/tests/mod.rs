@@ -9,7 +9,11 @@ mod dashboards;
 mod disk;
 mod harness;
 mod import;
+mod nodes;
 mod prometheus;
 mod push;
+#[path = "../store/redis/tests/server.rs"]
+#[expect(dead_code, reason = "the unit tests use all of it")]
+mod redis_server;
 mod restart;
 mod tidy;

@@ -143,7 +143,8 @@ fn a_crate_is_named_by_its_owner_alone() {
         if is_test(&path) {
             continue;
         }
-        let text = code(&text);
+        // Our own module of that name is another thing.
+        let text = code(&text).replace("store::redis::", "");
         for (name, owners) in OWNERS {
             if text.contains(&format!("{name}::")) && !owners.contains(&module.as_str()) {
                 wrong.push(format!("{}: names {name}", path.display()));

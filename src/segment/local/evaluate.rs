@@ -67,18 +67,20 @@ impl From {
 
 impl Local {
     /// See [`Shards::reach`](crate::segment::Shards::reach).
-    pub(super) fn reached(&self, wanted: Millis, wait: Duration) -> Millis {
+    pub(super) fn reached(&self, wanted: Millis, wait: Duration) -> Of<Millis> {
         let until = Instant::now() + wait;
-        let mut reached = wanted;
+        let mut reached = Of { shards: Vec::new(), found: wanted };
         for holding in self.holdings() {
             let lane = &holding.lane;
             let end = lane.journal.end();
             let left = until.saturating_duration_since(Instant::now());
             if !lane.engine.wait_folded(end, left) {
                 // The fold is behind: what it has is true for an earlier time.
-                reached = reached.min(lane.engine.pin().snapshot.true_for);
+                reached.found = reached.found.min(lane.engine.pin().snapshot.true_for);
             }
+            reached.shards.extend(&lane.shards);
         }
+        reached.shards.sort_unstable();
         reached
     }
 

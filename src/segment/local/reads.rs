@@ -60,7 +60,7 @@ impl Local {
 }
 
 impl Shards for Local {
-    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Millis, AskError> {
+    fn reach(&self, wanted: Millis, wait: Duration) -> Result<Of<Millis>, AskError> {
         Ok(self.reached(wanted, wait))
     }
 

@@ -281,7 +281,7 @@ fn audiences_that_did_not_change_are_the_same_and_not_sent_again() {
     let (one, all) = (&*world.one, &world.all);
     let compiled = compiled(&[("viewers", "did view"), ("buyers", "did purchase")]);
     let refresh = |shards: &dyn Shards| loop {
-        let at = shards.reach(NOW, Duration::from_secs(60)).unwrap();
+        let at = shards.reach(NOW, Duration::from_secs(60)).unwrap().whole(SHARDS).unwrap();
         let refreshed = shards.refresh(&compiled, at).unwrap();
         refreshed.is_whole(SHARDS).unwrap();
         let filling =

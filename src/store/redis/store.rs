@@ -61,7 +61,7 @@ impl Store {
 
     /// Sets aside `count` numbers of generations and returns the first. A call whose answer was lost may cost
     /// numbers; none is given twice.
-    pub(super) fn reserve_generations(&self, count: u64) -> Result<u64, StoreError> {
+    pub fn reserve_generations(&self, count: u64) -> Result<u64, StoreError> {
         let at = self.keys.store("meta");
         let mut cmd = redis::cmd("HINCRBY");
         cmd.arg(&at).arg("generation").arg(count);

@@ -9,6 +9,8 @@ mod shipped;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Keys;
@@ -17,9 +19,14 @@ use super::Link;
 use super::State;
 use super::Store;
 use super::Times;
-use server::fresh_keys;
 use server::shared_cluster;
 use server::shared_server;
+
+/// Keys that no other test has.
+pub(crate) fn fresh_keys() -> Keys {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    Keys::new(&format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
 
 /// Times for a machine that does more than one thing.
 fn times() -> Times {

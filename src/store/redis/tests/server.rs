@@ -11,8 +11,6 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -21,8 +19,6 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::kill_process;
 use tempfile::TempDir;
-
-use crate::store::redis::Keys;
 
 /// How long a test waits for what has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -202,10 +198,4 @@ pub(crate) fn shared_server() -> &'static Server {
 pub(crate) fn shared_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(Cluster::start)
-}
-
-/// Keys that no other test has.
-pub(crate) fn fresh_keys() -> Keys {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    Keys::new(&format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }

@@ -1,0 +1,93 @@
+//! What a process stands on: a store of its own, or one that it shares with others.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::backup::Backups;
+use crate::collect;
+use crate::config::Config;
+use crate::console::Peering;
+use crate::ingest;
+use crate::ingest::Lanes;
+use crate::metrics::Metrics;
+use crate::net::Clock;
+use crate::net::Workers;
+use crate::segment::Local;
+use crate::segment::Reserve;
+use crate::segment::Shards;
+use crate::segment::Watermark;
+use crate::store::journal::Sink;
+use crate::store::ledger::Ledger;
+use crate::store::nodes::Roles;
+use crate::store::shelf::Shelf;
+
+/// What is built before anything of the store is known.
+pub(super) struct Ground {
+    pub(super) config: Arc<Config>,
+    pub(super) data: PathBuf,
+    pub(super) roles: Roles,
+    pub(super) salvage: bool,
+    pub(super) metrics: Metrics,
+    pub(super) workers: Workers,
+    pub(super) draining: Arc<AtomicBool>,
+}
+
+/// Everything that depends on which store it is.
+pub(super) struct Base {
+    pub(super) clock: Arc<dyn Clock>,
+    /// How many shards the store has.
+    pub(super) count: u16,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) local: Arc<Local>,
+    /// The shards of the whole store.
+    pub(super) shards: Arc<dyn Shards>,
+    pub(super) watermark: Arc<dyn Watermark>,
+    pub(super) shelf: Option<Arc<dyn Shelf>>,
+    pub(super) reserve: Reserve,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) secret: collect::Secret,
+    pub(super) backups: Option<Backups>,
+    pub(super) peering: Option<Peering>,
+    /// Starts what runs beside the calls, told where the private listener is.
+    pub(super) start: Start,
+}
+
+/// Starts what runs beside the calls.
+pub(super) type Start = Box<dyn FnOnce(SocketAddr) -> anyhow::Result<Stop> + Send>;
+/// Stops it, after the listeners and whatever asks of the lanes.
+pub(super) type Stop = Box<dyn FnOnce() + Send>;
+
+impl Ground {
+    /// How lanes are folded.
+    pub(super) fn fold(&self) -> ingest::Options {
+        let dedup_memory = usize::try_from(self.config.events.dedup_memory.0).unwrap_or(usize::MAX);
+        ingest::Options {
+            namespaces: self.config.namespace_order().namespaces(),
+            ..ingest::Options::new(self.config.events.retention.0, dedup_memory)
+        }
+    }
+
+    /// When the archive cuts a range.
+    pub(super) fn policy(&self) -> crate::archive::Policy {
+        let archive = &self.config.archive;
+        crate::archive::Policy { bytes: archive.file_size.0, age: archive.file_age.0 }
+    }
+
+    /// The archive's directory.
+    pub(super) fn archive(&self) -> PathBuf {
+        self.config.archive.path.clone().unwrap_or_else(|| self.data.join("archive"))
+    }
+}
+
+/// Tells of a clock that is behind what was received before.
+pub(super) fn tell_clock(clock: &dyn Clock) {
+    if clock.behind() > 0 {
+        tracing::error!(
+            "the system's clock is {} s behind the last event received: set it right; until it has come that far, times stand still",
+            clock.behind().div_euclid(1_000)
+        );
+    }
+}

@@ -1,0 +1,416 @@
+//! One process of several that share a store on Redis.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+
+use super::CLOCK_PATIENCE;
+use super::base::Base;
+use super::base::Ground;
+use super::base::Stop;
+use super::base::tell_clock;
+use super::intake;
+use super::intake::Intake;
+use super::reachable;
+use crate::cluster::House;
+use crate::cluster::Keeper;
+use crate::cluster::Me;
+use crate::cluster::Member;
+use crate::cluster::Pace;
+use crate::cluster::Parts;
+use crate::cluster::Share;
+use crate::cluster::Told;
+use crate::collect;
+use crate::config::Durability;
+use crate::console::Leader;
+use crate::console::Peering;
+use crate::ingest::Lanes;
+use crate::model::Millis;
+use crate::model::hex;
+use crate::model::time::SECOND;
+use crate::net::Clock;
+use crate::net::PeerSecret;
+use crate::net::Peers;
+use crate::net::SystemClock;
+use crate::segment::AskError;
+use crate::segment::Gather;
+use crate::segment::Holder;
+use crate::segment::Local;
+use crate::segment::OtherNode;
+use crate::segment::Remote;
+use crate::segment::Serve;
+use crate::segment::Shards;
+use crate::segment::Watermark;
+use crate::store::StoreError;
+use crate::store::chain;
+use crate::store::nodes::Heard;
+use crate::store::nodes::Nodes;
+use crate::store::nodes::Role;
+use crate::store::redis::Keys;
+use crate::store::redis::Ledger;
+use crate::store::redis::Link;
+use crate::store::redis::Mode;
+use crate::store::redis::Registry;
+use crate::store::redis::Shelf as RedisShelf;
+use crate::store::redis::Store;
+use crate::store::redis::Times;
+use crate::store::shelf::Shelf;
+
+/// A node that was not heard of for so long is asked nothing, and its lanes are free to take once their leases end.
+const HEARD: Millis = 3 * SECOND;
+/// How long between two looks for a store that is out of reach.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The secret of the nodes on the shelf.
+const SECRET: &str = "peer.secret";
+
+/// This process among the nodes, once it is known where it listens.
+type Cell = Arc<OnceLock<Arc<Member>>>;
+
+/// Opens the store, and waits for it where it is out of reach.
+pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
+    let config = ground.config.clone();
+    let link = Link::open(&config.store.url, Times::default())?;
+    let store = patient(&ground, || {
+        Store::open(link.clone(), Keys::default(), config.shards(), config.lanes())
+    })?;
+    let layout = store.layout();
+    tell_layout(&ground, &store);
+    verify(&ground, &link)?;
+    let shelf: Arc<dyn Shelf> = Arc::new(RedisShelf::new(store.clone()));
+    let nodes: Arc<dyn Nodes> = Arc::new(Registry::new(store.clone()));
+    let id = intake::node_id(&ground.data)?;
+    let before = patient(&ground, || nodes.list())?;
+    let before = before.nodes.iter().find(|heard| heard.node.id == id);
+    let last = before.and_then(|heard| heard.node.mark).unwrap_or(Millis::MIN);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::after(last, CLOCK_PATIENCE));
+    tell_clock(&*clock);
+    let secret = patient(&ground, || peer_secret(&ground, &*shelf))??;
+    let cookies = patient(&ground, || cookie_secret(&*shelf))??;
+    let intake = Arc::new(Intake::open(&ground, &store, &id, clock.clone())?);
+
+    let lanes = Arc::new(Lanes::new(layout.shards()));
+    let local = Arc::new(Local::new(
+        lanes.clone(),
+        &config,
+        ground.metrics.clone(),
+        ground.workers.clone(),
+    ));
+    let cell: Cell = Arc::default();
+    let peers = Peers::new(secret.clone());
+    let holders = Holders {
+        me: id.clone(),
+        cell: cell.clone(),
+        lanes: lanes.clone(),
+        local: local.clone(),
+        peers: peers.clone(),
+        count: layout.shards(),
+        nonce: hex(&random()?),
+        others: Mutex::default(),
+    };
+    let gather = Gather::new(layout, Box::new(move || holders.now()));
+    let peering = Peering {
+        secret,
+        peers,
+        serve: Arc::new(Serve::new(local.clone(), layout.shards())),
+        leader: Box::new({
+            let (cell, id) = (cell.clone(), id.clone());
+            move || leader(&cell, &id)
+        }),
+    };
+    let watermark =
+        Nodewise { cell: cell.clone(), clock: clock.clone(), may_lead: ground.roles.may_lead() };
+    let ledger = Arc::new(Ledger::new(store.clone()));
+    let numbers = store.clone();
+    let start = Starting {
+        me: id,
+        nodes,
+        store,
+        cell,
+        lanes: lanes.clone(),
+        clock: clock.clone(),
+        intake: intake.clone(),
+        ground,
+    };
+    Ok(Base {
+        clock,
+        count: layout.shards(),
+        lanes,
+        local,
+        shards: Arc::new(gather),
+        watermark: Arc::new(watermark),
+        shelf: Some(shelf),
+        reserve: Box::new(move |count| numbers.reserve_generations(count)),
+        ledger,
+        sink: intake.sink(),
+        secret: cookies,
+        backups: None,
+        peering: Some(peering),
+        start: Box::new(move |console| start.run(console)),
+    })
+}
+
+/// Tries until the store answers, or the process is to stop.
+fn patient<T>(ground: &Ground, call: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let mut told = false;
+    loop {
+        match call() {
+            Err(error) if error.is_retryable() => {
+                if ground.draining.load(std::sync::atomic::Ordering::Acquire) {
+                    return Err(error);
+                }
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(error = %chain(&error), "waiting for the store");
+                }
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn tell_layout(ground: &Ground, store: &Store) {
+    let (asked, layout) = (&ground.config.store, store.layout());
+    if asked.shards.is_some_and(|shards| shards != layout.shards()) {
+        tracing::warn!("the store was made with {} shards, which stay", layout.shards());
+    }
+    if asked.lanes.is_some_and(|lanes| lanes != layout.lanes()) {
+        tracing::warn!("the store was made with {} lanes, which stay", layout.lanes());
+    }
+}
+
+/// Whether the servers are set up to keep what the durability mode promises.
+fn verify(ground: &Ground, link: &Link) -> anyhow::Result<()> {
+    // What is shipped is given up on the disk here, so a server has to keep it in any case.
+    let mode = match ground.config.journal.durability {
+        Durability::Disk | Durability::DiskBuffered => Mode::Everysec,
+    };
+    match mode.verify(link) {
+        Ok(advice) if advice.is_empty() => Ok(()),
+        Ok(advice) => anyhow::bail!(
+            "Redis does not keep what journal.durability promises:\n  {}",
+            advice.join("\n  ")
+        ),
+        Err(error) => {
+            tracing::warn!(
+                error = %chain(&error),
+                "it cannot be verified that Redis keeps what journal.durability promises"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn random() -> anyhow::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
+    Ok(bytes)
+}
+
+/// What the nodes show to each other: of the settings, or what the store holds since its first node.
+fn peer_secret(
+    ground: &Ground,
+    shelf: &dyn Shelf,
+) -> Result<anyhow::Result<PeerSecret>, StoreError> {
+    if let Some(source) = &ground.config.cluster.secret {
+        return Ok(PeerSecret::read(source).context("cluster.secret"));
+    }
+    let fresh = match random() {
+        Ok(fresh) => hex(&fresh),
+        Err(error) => return Ok(Err(error)),
+    };
+    let stands = shelf.keep(SECRET, fresh.as_bytes())?;
+    let text = String::from_utf8_lossy(&stands).into_owned();
+    Ok(PeerSecret::new(&text).context("the secret of the nodes in the store"))
+}
+
+/// The secret of cookies, the same on every node.
+fn cookie_secret(shelf: &dyn Shelf) -> Result<anyhow::Result<collect::Secret>, StoreError> {
+    let mut fresh = [0; 32];
+    if getrandom::fill(&mut fresh).is_err() {
+        return Ok(Err(anyhow::anyhow!("the system gives no random bytes")));
+    }
+    let stands = shelf.keep(collect::Secret::FILE, &fresh)?;
+    let stands: Result<[u8; 32], _> = stands.try_into();
+    Ok(stands
+        .map(collect::Secret::new)
+        .map_err(|_| anyhow::anyhow!("the secret of cookies in the store is damaged")))
+}
+
+/// The other nodes that were heard of lately.
+fn heard_lately(member: &Member) -> Vec<Heard> {
+    let listed = member.listed();
+    let lately = |heard: &&Heard| listed.store_time.saturating_sub(heard.heard) <= HEARD;
+    listed.nodes.iter().filter(lately).cloned().collect()
+}
+
+fn leader(cell: &Cell, me: &str) -> Leader {
+    let Some(member) = cell.get() else { return Leader::Unknown };
+    if member.is_leader() {
+        return Leader::Here;
+    }
+    let Some((id, _)) = member.leader().filter(|(id, _)| id != me) else {
+        return Leader::Unknown;
+    };
+    let listed = member.listed();
+    let found = listed.nodes.iter().find(|heard| heard.node.id == id);
+    match found.and_then(|heard| heard.node.address.clone()) {
+        Some(address) => Leader::At(address),
+        None => Leader::Unknown,
+    }
+}
+
+/// T over all nodes, and whether this one publishes.
+struct Nodewise {
+    cell: Cell,
+    clock: Arc<dyn Clock>,
+    may_lead: bool,
+}
+
+impl Watermark for Nodewise {
+    fn t(&self) -> Option<Millis> {
+        let member = self.cell.get()?;
+        let horizon = member.horizon();
+        // Where no node holds anything back, all is appended that was acknowledged before any node's clock
+        // showed what this one shows.
+        horizon.t.or_else(|| Some(self.clock.now().saturating_sub(horizon.spread)))
+    }
+
+    fn appended(
+        &self,
+        still_wanted: &dyn Fn() -> Result<(), AskError>,
+    ) -> Result<Millis, AskError> {
+        let asked = self.clock.now();
+        let Some(member) = self.cell.get() else { return Err(AskError::Behind) };
+        match member.wait_until(asked, || still_wanted().is_ok()) {
+            Ok(_) => Ok(asked),
+            Err(crate::cluster::Behind::Unwanted) => Err(AskError::Cancelled),
+            Err(late) => Err(AskError::Away(late.to_string())),
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.may_lead && self.cell.get().is_some_and(|member| member.is_leader())
+    }
+}
+
+/// Who holds lanes.
+struct Holders {
+    me: String,
+    cell: Cell,
+    lanes: Arc<Lanes>,
+    local: Arc<Local>,
+    peers: Peers,
+    /// How many shards the store has.
+    count: u16,
+    /// Tells this process from those before it.
+    nonce: String,
+    /// The other nodes, by address.
+    others: Mutex<HashMap<String, Arc<dyn Shards>>>,
+}
+
+impl Holders {
+    fn now(&self) -> Vec<Holder> {
+        let here: Vec<u16> = self.lanes.held().keys().copied().collect();
+        let mut holders = vec![Holder { lanes: here, shards: self.local.clone() }];
+        let Some(member) = self.cell.get() else { return holders };
+        let mut others = self.others.lock();
+        for heard in heard_lately(member) {
+            let node = heard.node;
+            let Some(address) = node.address.filter(|_| node.id != self.me) else { continue };
+            if node.lanes.is_empty() {
+                continue;
+            }
+            let shards = others.entry(address.clone()).or_insert_with(|| {
+                let peer = OtherNode::new(self.peers.clone(), address);
+                Arc::new(Remote::new(Box::new(peer), self.count, self.nonce.clone()))
+            });
+            holders.push(Holder { lanes: node.lanes, shards: shards.clone() });
+        }
+        holders
+    }
+}
+
+/// What is started once it is known where the private listener is.
+struct Starting {
+    me: String,
+    nodes: Arc<dyn Nodes>,
+    store: Store,
+    cell: Cell,
+    lanes: Arc<Lanes>,
+    clock: Arc<dyn Clock>,
+    intake: Arc<Intake>,
+    ground: Ground,
+}
+
+impl Starting {
+    fn run(self, console: SocketAddr) -> anyhow::Result<Stop> {
+        let Ground { config, metrics, workers, roles, .. } = &self.ground;
+        let address = config.cluster.address.clone();
+        let me = Me {
+            id: self.me.clone(),
+            roles: *roles,
+            address: Some(address.unwrap_or_else(|| reachable(console).to_string())),
+        };
+        let (marking, lanes) = (self.intake.clone(), self.lanes.clone());
+        let (shipped, takes) = (self.intake.clone(), roles.has(Role::Collect));
+        let parts = Parts {
+            nodes: self.nodes.clone(),
+            clock: self.clock.clone(),
+            metrics: metrics.clone(),
+            pace: Pace::default(),
+            tell: Box::new(move || Told {
+                mark: marking.mark().filter(|_| takes),
+                lanes: lanes.held().keys().copied().collect(),
+            }),
+            has_shipped: Box::new(move || shipped.has_shipped()),
+        };
+        let member = Member::new(me, parts);
+        patient(&self.ground, || member.beat())?;
+        let _ = self.cell.set(member.clone());
+        let beating = member.start(workers).context("cannot start the beat")?;
+        self.intake.start(workers).context("cannot start shipping")?;
+        let keeper = match roles.has(Role::Work) {
+            true => Some(self.keep(member)?),
+            false => None,
+        };
+        let intake = self.intake.clone();
+        Ok(Box::new(move || {
+            if let Some(keeper) = keeper {
+                keeper.stop();
+            }
+            intake.stop();
+            drop(beating);
+        }))
+    }
+
+    /// Keeps this process's share of the lanes.
+    fn keep(&self, member: Arc<Member>) -> anyhow::Result<Keeper> {
+        let ground = &self.ground;
+        let house = House {
+            store: Arc::new(self.store.clone()),
+            node: self.me.clone(),
+            lanes: self.lanes.clone(),
+            archive: ground.archive(),
+            policy: ground.policy(),
+            options: ground.fold(),
+            hold_fold: ground.config.ingest.hold_fold,
+            clock: self.clock.clone(),
+            metrics: ground.metrics.clone(),
+            workers: ground.workers.clone(),
+        };
+        let me = self.me.clone();
+        let share = move || {
+            let others = heard_lately(&member).into_iter().map(|heard| heard.node);
+            let others: Vec<_> = others.filter(|node| node.id != me).collect();
+            let workers = others.iter().filter(|node| node.roles.has(Role::Work)).count();
+            let taken = others.into_iter().flat_map(|node| node.lanes).collect();
+            Share { workers: workers + 1, taken }
+        };
+        Keeper::start(house, share).context("cannot keep lanes")
+    }
+}
