@@ -51,6 +51,7 @@ use crate::store::chain;
 use crate::store::nodes::Heard;
 use crate::store::nodes::Nodes;
 use crate::store::nodes::Role;
+use crate::store::redis::Claims;
 use crate::store::redis::Keys;
 use crate::store::redis::Ledger;
 use crate::store::redis::Link;
@@ -395,6 +396,7 @@ impl Starting {
             store: Arc::new(self.store.clone()),
             node: self.me.clone(),
             lanes: self.lanes.clone(),
+            claims: Arc::new(Claims::new(self.store.clone())),
             archive: ground.archive(),
             policy: ground.policy(),
             options: ground.fold(),

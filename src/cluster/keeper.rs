@@ -29,6 +29,7 @@ use crate::net::Clock;
 use crate::net::Workers;
 use crate::store::StoreError;
 use crate::store::chain;
+use crate::store::claims::Claims;
 use crate::store::lanes::Hold;
 use crate::store::lanes::LaneStore;
 use crate::store::lanes::Taken;
@@ -48,6 +49,8 @@ pub struct House {
     pub node: String,
     /// Those in its hands.
     pub lanes: Arc<Lanes>,
+    /// Where message ids are claimed.
+    pub claims: Arc<dyn Claims>,
     /// The archive's directory.
     pub archive: PathBuf,
     /// When the archive cuts a range.
@@ -221,6 +224,7 @@ impl Kept {
         let shards = layout.shards_of(number);
         let options = Options {
             shards: Some(shards.clone()),
+            claims: Some((house.claims.clone(), number)),
             reopens: true,
             dedup_memory: house.options.dedup_memory / usize::from(layout.lanes()),
             ..house.options.clone()

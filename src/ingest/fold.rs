@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
+use super::claim::claim;
 use super::memory::Memory;
 use super::seen::Frozen;
 use super::seen::Hash;
@@ -79,7 +80,7 @@ type Facts = Vec<(TraitId, Option<Measure>)>;
 
 /// What is to be done of a frame, in order.
 #[expect(clippy::large_enum_variant, reason = "almost all of them are events")]
-enum Step {
+pub(super) enum Step {
     Event(Item),
     Choice(EventNo, Choice),
     /// The lines of an import follow, up to its end.
@@ -94,16 +95,17 @@ enum Step {
 }
 
 /// An event, and what was found out about it.
-struct Item {
-    no: EventNo,
-    event: Event,
+pub(super) struct Item {
+    pub(super) no: EventNo,
+    pub(super) event: Event,
     /// Its line in the import that is under way, or 0.
     line: u64,
     facts: std::ops::Range<usize>,
     out_of_range: u32,
-    /// Its message id's hash, among all events and in its import; and whether a run holds it.
-    recent: Option<(Hash, bool)>,
-    imported: Option<(Hash, bool)>,
+    /// Its message id's hash, among all events and in its import; and whether a run holds it, or another event has
+    /// claimed it.
+    pub(super) recent: Option<(Hash, bool)>,
+    pub(super) imported: Option<(Hash, bool)>,
 }
 
 impl Fold {
@@ -233,7 +235,10 @@ impl Fold {
                 Err(malformed) => self.dead_letter(number, malformed.0, bytes),
             }
         }
-        Ok(())
+        match &self.shared.options.claims {
+            Some((claims, lane)) => claim(&**claims, *lane, &mut self.steps),
+            None => Ok(()),
+        }
     }
 
     fn dead_letter(&mut self, record: u64, reason: &'static str, bytes: &[u8]) {
@@ -267,7 +272,10 @@ impl Fold {
     ) -> Result<(), StoreError> {
         let state = &*self.shared.state;
         let (mut recent, mut imported) = (None, None);
-        if let Some(id) = &event.message_id {
+        // Where ids are claimed, one that a line was given for want of its own is known by its line.
+        let claimed = self.shared.options.claims.is_some();
+        let is_made = matches!(import, Some((_, None)));
+        if let Some(id) = event.message_id.as_ref().filter(|_| !(claimed && is_made)) {
             let hash = self.shared.keys.hash(b"message", &[event.site.as_bytes(), id.as_bytes()]);
             recent = Some((hash, self.recent.in_runs(state, hash, event.received)?));
             if let Some((_, Some(import))) = import {
@@ -314,7 +322,7 @@ impl Fold {
                         let received = item.event.received;
                         let facts = &self.facts[item.facts];
                         let outcome = memory.count(item.no, item.event, facts, item.out_of_range);
-                        if outcome == FoldOutcome::Counted {
+                        if outcome == FoldOutcome::Counted && self.shared.options.claims.is_none() {
                             for (seen, hash) in [
                                 (&mut self.recent, item.recent),
                                 (&mut self.imported, item.imported),

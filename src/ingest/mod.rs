@@ -11,6 +11,7 @@
 //! again. Rules are not evaluated here.
 
 pub mod canonical;
+mod claim;
 mod commit;
 mod cpu;
 mod delta;

@@ -23,6 +23,7 @@ use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::ShardId;
 use crate::net::Clock;
+use crate::store::claims::Claims;
 use crate::store::journal::Journal;
 use crate::store::journal::Position;
 use crate::store::state::Checkpoint;
@@ -39,6 +40,9 @@ pub struct Options {
     pub namespaces: Vec<Namespace>,
     /// The shards that are folded here; all where `None`. Events of others are put aside.
     pub shards: Option<Vec<ShardId>>,
+    /// Where message ids are claimed that other lanes may have, and which lane this is; seen sets of its own where
+    /// `None`.
+    pub claims: Option<(Arc<dyn Claims>, u16)>,
     /// Whether an engine that is lost is opened anew; where it is not, it waits for someone to mend the journal.
     pub reopens: bool,
     /// About how many bytes of memory message ids may take: `[events] dedup_memory`.
@@ -58,6 +62,7 @@ impl Options {
             retention,
             namespaces: Vec::new(),
             shards: None,
+            claims: None,
             reopens: false,
             dedup_memory,
             commit_every: Duration::from_secs(1),

@@ -3,6 +3,7 @@
 //! Ports are synchronous and shared between threads; async callers go through a blocking thread.
 //! Nothing above this module knows which backend answers. No rule is evaluated and no event decoded here.
 
+pub mod claims;
 #[cfg(test)]
 mod conformance;
 pub mod embedded;

@@ -60,6 +60,13 @@ fn every_node_answers_for_all_and_one_that_dies_is_replaced() {
         let why = node.ok(&["why", "buyers", "user_id", "u7"]);
         assert!(why.starts_with("the profile is in buyers"), "{why}");
     }
+    // A message id counts once, whoever brings it and wherever that is folded.
+    let sent = (0..40u32).map(|at| {
+        json!({ "site": "t", "event": "signup", "message_id": format!("m{}", at % 20),
+                "ids": { "user_id": format!("u{}", 1000 + at) } })
+    });
+    assert_eq!(collector.post_events(&Value::Array(sent.collect())).status, 200);
+    assert_eq!(first.count("did signup"), 20);
     // Each holds its share.
     let lanes = |node: &Server| node.metric("throng_lanes_held");
     first.until("the lanes are shared", || lanes(&first) == 2.0 && lanes(&second) == 2.0);
@@ -69,6 +76,7 @@ fn every_node_answers_for_all_and_one_that_dies_is_replaced() {
     first.until("the lanes of the dead are taken", || lanes(&first) == 4.0);
     first.until("a node answers", || first.throng(&["eval", "everyone"]).status.success());
     assert_eq!(collector.count("did purchase"), 150);
+    assert_eq!(collector.count("did signup"), 20);
     collector.until("the audience goes on", || audience(&collector) == Some(150));
 
     second.run();

@@ -7,6 +7,7 @@
 //! but the append of a larger frame.
 
 mod blob;
+mod claims;
 mod draft;
 mod functions;
 mod journal;
@@ -30,6 +31,7 @@ mod taken;
 #[cfg(test)]
 mod tests;
 
+pub use claims::Claims;
 pub use journal::Balance;
 pub use journal::Journal;
 pub use keys::Keys;

@@ -210,6 +210,35 @@ local function balance(keys, args)
   return { text(found['entries-added']), released, text(found['length']) }
 end
 
+-- Tells whose message ids are, and gives those that are nobody's to who asks.
+-- KEYS for each: the hash it is kept in, then those of the periods around it, where it may pass · ARGV whether to
+-- give, the window, then for each: how many keys, the field, when it was received, the event
+local function claim(keys, args)
+  local found, at = { }, 1
+  for arg = 3, #args, 4 do
+    local own, field, received, event = at, args[arg + 1], tonumber(args[arg + 2]), args[arg + 3]
+    at = at + args[arg]
+    local whose = ''
+    for key = own, at - 1 do
+      local have = redis.call('HGET', keys[key], field)
+      local time, claimant = string.match(have or '', '^(%S+) (.+)$')
+      if time and (at - own == 1 or received - tonumber(time) <= tonumber(args[2])) then
+        whose = claimant
+        break
+      end
+    end
+    if whose == '' and args[1] == '1' then
+      whose = event
+      redis.call('HSET', keys[own], field, args[arg + 2] .. ' ' .. event)
+      if at - own > 1 and redis.call('HLEN', keys[own]) == 1 then
+        redis.call('PEXPIRE', keys[own], args[2] * 2)
+      end
+    end
+    found[#found + 1] = whose
+  end
+  return found
+end
+
 -- Writes a batch down under the target's next number.
 -- KEYS destination, outbox · ARGV format, the target's field, its row before and after, the batch's field, its
 -- bytes, its delivery, how many deliveries are kept
@@ -281,6 +310,7 @@ register('renew', renew, { 'allow-oom' })
 register('commit', commit)
 register('append', append)
 register('release', release, { 'allow-oom' })
+register('claim', claim)
 register('balance', balance, { 'no-writes' })
 register('prepare', prepare)
 register('note', note)

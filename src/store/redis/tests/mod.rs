@@ -1,3 +1,4 @@
+mod claims;
 mod faults;
 mod journal;
 mod ledger;

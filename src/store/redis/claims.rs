@@ -1,0 +1,128 @@
+//! Claims of message ids, in hashes that are small enough to lie packed.
+//!
+//! ```text
+//! throng:{TAG}:m:<period>:<bucket>   hash: of a message id, the rest of its hash → received lane record part
+//! throng:{TAG}:i:<bucket>            the same, of those that count once for good
+//! ```
+//! The tag is that of a lane, chosen by the message id's hash and not by the event. A period is half of the window;
+//! its hashes are gone when the window has passed them.
+
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use super::functions;
+use super::reply;
+use super::store::Store;
+use crate::model::hex;
+use crate::store::StoreError;
+use crate::store::claims::Claim;
+use crate::store::claims::Claimant;
+use crate::store::claims::Claims as Port;
+use crate::store::claims::WINDOW;
+use crate::store::journal::EventNo;
+
+/// Hashes of one period in one lane.
+const BUCKETS: u64 = 4096;
+const PERIOD: i64 = WINDOW / 2;
+/// In one call no more.
+const AT_ONCE: usize = 512;
+
+/// The claims of a store.
+#[derive(Debug)]
+pub struct Claims {
+    store: Store,
+}
+
+impl Claims {
+    /// Those of this store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// The keys of a claim: where it is written, and where an earlier one of the same may lie.
+    fn keys(&self, tag: &str, claim: &Claim) -> Vec<String> {
+        let keys = &self.store.keys;
+        let bucket = claim.hash[0] / u64::from(self.store.layout().lanes()) % BUCKETS;
+        if !claim.passes {
+            return vec![keys.lane(tag, &format!("i:{bucket}"))];
+        }
+        let period = claim.received.div_euclid(PERIOD);
+        let of = |period: i64| keys.lane(tag, &format!("m:{period}:{bucket}"));
+        [0, -1, -2, 1, 2].into_iter().map(|by| of(period + by)).collect()
+    }
+
+    /// Asks for all, those of one lane's tag together.
+    fn ask(&self, claims: &[Claim], may_write: bool) -> Result<Vec<Option<Claimant>>, StoreError> {
+        let layout = self.store.layout();
+        let mut by_tag: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for (at, claim) in claims.iter().enumerate() {
+            let lane = claim.hash[0] % u64::from(layout.lanes());
+            by_tag.entry(u16::try_from(lane).unwrap_or(0)).or_default().push(at);
+        }
+        let mut found = vec![None; claims.len()];
+        for (lane, places) in by_tag {
+            let tag = layout.tag(lane);
+            for places in places.chunks(AT_ONCE) {
+                let answers =
+                    self.ask_tag(&tag, places.iter().map(|at| &claims[*at]), may_write)?;
+                for (at, answer) in places.iter().zip(answers) {
+                    found[*at] = answer;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn ask_tag<'c>(
+        &self,
+        tag: &str,
+        claims: impl Iterator<Item = &'c Claim>,
+        may_write: bool,
+    ) -> Result<Vec<Option<Claimant>>, StoreError> {
+        let (mut keys, mut args) = (Vec::new(), vec![if may_write { "1" } else { "0" }.to_owned()]);
+        args.push(WINDOW.to_string());
+        for claim in claims {
+            let own = self.keys(tag, claim);
+            let Claimant { lane, event } = claim.event;
+            args.push(own.len().to_string());
+            args.push(hex(&claim.hash[1].to_be_bytes()) + &hex(&claim.hash[0].to_be_bytes()[..4]));
+            args.push(claim.received.to_string());
+            args.push(format!("{lane} {} {}", event.record, event.part));
+            keys.extend(own);
+        }
+        let args: Vec<&[u8]> = args.iter().map(String::as_bytes).collect();
+        let Some(first) = keys.first().cloned() else { return Ok(Vec::new()) };
+        let link = &self.store.link;
+        let answer = link.one(&first, functions::call("claim", &keys, &args))?;
+        let items = reply::items(&answer).ok_or_else(|| link.odd("claims"))?;
+        items.iter().map(|item| read(item).ok_or_else(|| link.odd("a claim"))).collect()
+    }
+}
+
+/// Who has claimed: `Some(None)` is nobody.
+fn read(item: &Value) -> Option<Option<Claimant>> {
+    let text = reply::text(item)?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    let mut words = text.split(' ');
+    let lane = words.next()?.parse().ok()?;
+    let record = words.next()?.parse().ok()?;
+    let part = words.next()?.parse().ok()?;
+    Some(Some(Claimant { lane, event: EventNo { record, part } }))
+}
+
+impl Port for Claims {
+    fn look(&self, claims: &[Claim]) -> Result<Vec<Option<Claimant>>, StoreError> {
+        self.ask(claims, false)
+    }
+
+    fn claim(&self, claims: &[Claim]) -> Result<Vec<Claimant>, StoreError> {
+        let found = self.ask(claims, true)?;
+        let whose = found.into_iter().map(|claimant| {
+            claimant.ok_or_else(|| self.store.link.odd("a claim that nobody was given"))
+        });
+        whose.collect()
+    }
+}
