@@ -72,7 +72,8 @@ pub(crate) struct Fold {
     frame: Option<Frame>,
     steps: Vec<Step>,
     facts: Facts,
-    /// A time, and the journal's end after it: once folded up to there, everything before the time is.
+    /// A time, and the journal's end after it: once folded up to there, everything before the time is. None of a
+    /// lane that others append to.
     mark: Option<(Millis, Position)>,
 }
 
@@ -133,12 +134,10 @@ impl Fold {
                 SeenSet::Imported => self.imported.written(run),
             }
         }
-        // The clock first: what is acknowledged before that time lies before the end noted after it.
-        let mark = match self.mark {
-            Some(mark) => mark,
-            None => (self.shared.clock.now(), self.shared.journal.end()),
-        };
-        self.mark = Some(mark);
+        if self.mark.is_none() && self.shared.options.claims.is_none() {
+            // The clock first: what is acknowledged before that time lies before the end noted after it.
+            self.mark = Some((self.shared.clock.now(), self.shared.journal.end()));
+        }
         if self.frame.is_none() {
             self.frame = self.reader.next()?;
         }
@@ -148,7 +147,7 @@ impl Fold {
             let mut memory = shared.memory.write();
             // A damaged range that was skipped has no frame, and is passed all the same.
             memory.pending.records += u64::from(memory.position != position);
-            self.advance(&mut memory, position, mark);
+            self.advance(&mut memory, position);
             drop(memory);
             shared.folded(position);
             return Ok(false);
@@ -172,7 +171,7 @@ impl Fold {
         let attributes_dropped = memory.attributes_dropped - before.1;
         memory.pending.records += u64::from(frame.count);
         memory.next_record = frame.next_record();
-        self.advance(&mut memory, frame.end, mark);
+        self.advance(&mut memory, frame.end);
         drop(memory);
         shared.count(outcomes);
         shared.metrics.ingest_measures_out_of_range.inc_by(out_of_range);
@@ -204,11 +203,16 @@ impl Fold {
         memory.write().dropped_before(day);
     }
 
-    fn advance(&mut self, memory: &mut Memory, position: Position, mark: (Millis, Position)) {
+    fn advance(&mut self, memory: &mut Memory, position: Position) {
         memory.position = position;
-        if position >= mark.1 {
-            memory.true_for = memory.true_for.max(mark.0);
-            self.mark = None;
+        match self.mark {
+            Some((time, end)) if position >= end => {
+                memory.true_for = memory.true_for.max(time);
+                self.mark = None;
+            }
+            Some(_) => {}
+            // What is acknowledged elsewhere may not be appended here yet: who asks knows T. This is about it.
+            None => memory.true_for = memory.true_for.max(memory.received),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Rules evaluated: all live ones at a refresh, and any one that is asked.
 
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -39,6 +40,36 @@ pub(super) struct Kept {
     refreshed: Arc<Of<Refreshed>>,
 }
 
+/// Times that are not reached yet.
+#[derive(Debug)]
+pub(super) struct Targets {
+    waiting: VecDeque<Target>,
+    /// The latest time that was reached.
+    reached: Millis,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), reached: Millis::MIN }
+    }
+}
+
+/// A time, and where each lane's journal ended after everything acknowledged before it was appended.
+#[derive(Debug)]
+struct Target {
+    time: Millis,
+    ends: Vec<(u16, Position)>,
+}
+
+/// So many times are remembered at most while the fold is behind.
+const MOST_TARGETS: usize = 256;
+
+impl Target {
+    fn is_of_lanes_of(&self, other: &Self) -> bool {
+        self.ends.iter().map(|(lane, _)| lane).eq(other.ends.iter().map(|(lane, _)| lane))
+    }
+}
+
 /// What a refresh follows from: where nothing of it has changed, neither has any audience.
 struct From {
     live: Arc<Live>,
@@ -67,21 +98,41 @@ impl From {
 
 impl Local {
     /// See [`Shards::reach`](crate::segment::Shards::reach).
+    ///
+    /// Where the fold is behind, the latest of the times that were wanted before may be reached by now.
     pub(super) fn reached(&self, wanted: Millis, wait: Duration) -> Of<Millis> {
         let until = Instant::now() + wait;
-        let mut reached = Of { shards: Vec::new(), found: wanted };
-        for holding in self.holdings() {
-            let lane = &holding.lane;
-            let end = lane.journal.end();
-            let left = until.saturating_duration_since(Instant::now());
-            if !lane.engine.wait_folded(end, left) {
-                // The fold is behind: what it has is true for an earlier time.
-                reached.found = reached.found.min(lane.engine.pin().snapshot.true_for);
-            }
-            reached.shards.extend(&lane.shards);
+        let holdings = self.holdings();
+        let mut shards: Vec<ShardId> = Vec::new();
+        let mut target = Target { time: wanted, ends: Vec::with_capacity(holdings.len()) };
+        for holding in &holdings {
+            target.ends.push((holding.lane.number, holding.lane.journal.end()));
+            shards.extend(&holding.lane.shards);
         }
-        reached.shards.sort_unstable();
-        reached
+        shards.sort_unstable();
+        let is_folded = |target: &Target, until: Instant| {
+            holdings.iter().zip(&target.ends).all(|(holding, (_, end))| {
+                let left = until.saturating_duration_since(Instant::now());
+                holding.lane.engine.wait_folded(*end, left)
+            })
+        };
+        if is_folded(&target, until) {
+            return Of { shards, found: wanted };
+        }
+        let mut targets = self.targets.lock();
+        if !targets.waiting.front().is_some_and(|waiting| waiting.is_of_lanes_of(&target)) {
+            // What was noted for other lanes tells nothing of these.
+            *targets = Targets::default();
+        }
+        let now = Instant::now();
+        let (reached, waiting): (VecDeque<Target>, _) =
+            targets.waiting.drain(..).partition(|target| is_folded(target, now));
+        targets.waiting = waiting;
+        targets.reached = reached.iter().map(|t| t.time).fold(targets.reached, Millis::max);
+        if targets.waiting.len() < MOST_TARGETS {
+            targets.waiting.push_back(target);
+        }
+        Of { shards, found: targets.reached.min(wanted) }
     }
 
     /// See [`Shards::refresh`](crate::segment::Shards::refresh).

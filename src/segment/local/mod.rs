@@ -41,6 +41,8 @@ pub struct Local {
     fills: fill::Fills,
     /// The last refresh and what it followed from.
     kept: Mutex<Option<evaluate::Kept>>,
+    /// Times that are not reached yet.
+    targets: Mutex<evaluate::Targets>,
 }
 
 /// A lane, and the columns that are kept beside it.
@@ -73,6 +75,7 @@ impl Local {
             numbers: adhoc::Numbers::default(),
             fills: fill::Fills::default(),
             kept: Mutex::default(),
+            targets: Mutex::default(),
         }
     }
 

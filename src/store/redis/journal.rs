@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use super::link::Link;
 use super::mode::Mode;
 use super::reader::StreamReader;
 use super::reply;
+use super::watch::Watch;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::journal::Appended;
@@ -75,10 +77,16 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// An append has ended.
     ended: Condvar,
+    /// The journal is known to end later, or earlier.
+    grown: Condvar,
     known: Mutex<Bounds>,
     lost: AtomicU64,
     refused: Mutex<Option<String>>,
     pub(super) readers: Mutex<Readers>,
+    /// Somebody looks where it ends, and tells.
+    pub(super) is_watched: AtomicBool,
+    /// It ended earlier than before: a failover has lost its end.
+    went_back: AtomicBool,
 }
 
 impl fmt::Debug for Shared {
@@ -206,13 +214,22 @@ impl Journal {
             sender: format!(".{}", crate::model::hex(&sender)),
             queue: Mutex::default(),
             ended: Condvar::new(),
+            grown: Condvar::new(),
             known: Mutex::default(),
             lost: AtomicU64::new(0),
             refused: Mutex::default(),
             readers: Mutex::default(),
+            is_watched: AtomicBool::new(false),
+            went_back: AtomicBool::new(false),
         };
         shared.refresh(None)?;
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Leaves it to a watch to look where the journal ends, instead of asking at each wait.
+    pub(super) fn watched_by(self, watch: &Arc<Watch>) -> Self {
+        watch.follow(&self.shared);
+        self
     }
 
     /// Appends frames in the name of a sender that numbers what it sends from 1, and returns the last one's end.
@@ -295,6 +312,15 @@ impl Port for Journal {
 
     fn wait(&self, past: Position, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
+        if self.shared.is_watched.load(Ordering::Acquire) {
+            let mut known = self.shared.known.lock();
+            while known.end <= past.0 && !self.shared.went_back.load(Ordering::Acquire) {
+                if self.shared.grown.wait_until(&mut known, deadline).timed_out() {
+                    break;
+                }
+            }
+            return known.end > past.0;
+        }
         let mut pause = Duration::from_millis(1);
         loop {
             if self.end() > past {
@@ -444,6 +470,24 @@ impl Shared {
         known.next = known.next.max(next);
         known.begin = known.begin.max(begin);
         Ok(Bounds { end, next, begin })
+    }
+
+    /// Looks where the journal ends; tells whether Redis said.
+    pub(super) fn look(&self) -> bool {
+        let before = self.known.lock().end;
+        let Ok(now) = self.refresh(Some(Duration::ZERO)) else { return false };
+        if now.end != before {
+            self.went_back.store(now.end < before, Ordering::Release);
+            self.grown.notify_all();
+        }
+        true
+    }
+
+    /// Whether there is certainly nothing past a position, as far as somebody has looked.
+    pub(super) fn ends_at(&self, position: u64) -> bool {
+        self.is_watched.load(Ordering::Acquire)
+            && !self.went_back.load(Ordering::Acquire)
+            && self.known.lock().end == position
     }
 
     /// Where the journal begins and ends, as Redis says it or, where it does not answer, as was last known.

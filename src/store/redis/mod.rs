@@ -30,6 +30,7 @@ mod store;
 mod taken;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use claims::Claims;
 pub use journal::Balance;

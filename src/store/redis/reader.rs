@@ -75,6 +75,9 @@ impl StreamReader {
 impl JournalReader for StreamReader {
     fn next(&mut self) -> Result<Option<Frame>, JournalError> {
         if self.ahead.is_empty() {
+            if self.shared.ends_at(self.at) {
+                return Ok(None);
+            }
             self.fetch()?;
         }
         if self.ahead.is_empty() {

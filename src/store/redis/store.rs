@@ -1,9 +1,12 @@
 //! What a whole store has once: its format, its shards and lanes, the key of its hashes, and generations.
 
+use std::sync::Arc;
+
 use super::functions;
 use super::keys::Keys;
 use super::link::Link;
 use super::reply;
+use super::watch::Watch;
 use crate::model::Malformed;
 use crate::store::StoreError;
 use crate::store::lanes::Layout;
@@ -19,6 +22,7 @@ pub struct Store {
     pub(super) keys: Keys,
     pub(super) identity: Identity,
     layout: Layout,
+    pub(super) watch: Arc<Watch>,
 }
 
 impl Store {
@@ -46,7 +50,7 @@ impl Store {
         let lanes = reply::number(lanes).and_then(|lanes| u16::try_from(lanes).ok());
         let lanes = lanes.ok_or_else(|| damaged(Malformed("the number of lanes")))?;
         let layout = Layout::new(identity.shards, lanes);
-        Ok(Self { link, keys, identity, layout })
+        Ok(Self { link, keys, identity, layout, watch: Arc::default() })
     }
 
     /// What was made with the store.

@@ -28,6 +28,7 @@ impl LaneStore for Store {
         let taken = Arc::new(taken);
         // Nothing is appended by who folds.
         let journal = Journal::open(self.link.clone(), &self.keys, &tag, Mode::Everysec)?;
+        let journal = journal.watched_by(&self.watch);
         Ok(Some(Taken {
             state: Arc::new(State::new(self.clone(), taken.clone())),
             journal: Arc::new(journal),
