@@ -12,6 +12,7 @@ pub mod kill;
 pub mod pixel;
 pub mod probe;
 pub mod random;
+pub mod redis;
 pub mod request;
 pub mod scrape;
 pub mod server;

@@ -18,6 +18,7 @@ pub use fold::Fold;
 pub use half::Half;
 pub use subject::{Measured, Subject};
 
+use crate::redis::Redis;
 use crate::server::Plan;
 
 /// Rules whose traits the fold keeps while it is measured.
@@ -140,12 +141,14 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Report> {
 
 /// A data directory of its own, removed when dropped, and how to start a server on it.
 struct Place {
+    _redis: Option<Redis>,
     _directory: tempfile::TempDir,
     plan: Plan,
 }
 
 impl Place {
-    fn new(settings: &Settings, extra: &[&str]) -> Result<Self> {
+    /// `fsync` is how often a Redis to run on writes to its disk, where it is to run on one.
+    fn new(settings: &Settings, extra: &[&str], fsync: Option<&str>) -> Result<Self> {
         let directory =
             tempfile::Builder::new()
                 .prefix("bench-")
@@ -155,16 +158,20 @@ impl Place {
         let segments = path.join("segments");
         write_rules(&segments)?;
         let workers = format!("collect.workers={}", settings.workers);
+        let redis = fsync.map(|fsync| Redis::start(&path.join("redis"), fsync)).transpose()?;
+        let shared = redis.iter().flat_map(|redis| {
+            ["store.backend=redis".to_owned(), format!("store.url={}", redis.url())]
+        });
         let plan = Plan {
             binary: std::path::absolute(&settings.throng)?,
             data: path.join("data"),
             segments,
-            settings: extra.iter().map(|&s| s.to_owned()).chain([workers]).collect(),
+            settings: extra.iter().map(|&s| s.to_owned()).chain([workers]).chain(shared).collect(),
         };
         if !plan.binary.exists() {
             bail!("{} is missing; build it first", plan.binary.display());
         }
-        Ok(Self { _directory: directory, plan })
+        Ok(Self { _redis: redis, _directory: directory, plan })
     }
 }
 

@@ -27,6 +27,10 @@ pub enum Subject {
     DiskHeld,
     /// Throng, `disk-buffered`, the fold held back.
     BufferedHeld,
+    /// Throng on Redis, `redis-everysec`, the fold held back.
+    EverysecHeld,
+    /// Throng on Redis, `redis-always`, the fold held back.
+    AlwaysHeld,
 }
 
 impl fmt::Display for Subject {
@@ -37,6 +41,8 @@ impl fmt::Display for Subject {
             Self::Buffered => "disk-buffered",
             Self::DiskHeld => "disk, fold held",
             Self::BufferedHeld => "disk-buffered, fold held",
+            Self::EverysecHeld => "redis-everysec, fold held",
+            Self::AlwaysHeld => "redis-always, fold held",
         })
     }
 }
@@ -85,12 +91,19 @@ impl Measured {
 
 impl Subject {
     /// All, the bare handler first.
-    pub const ALL: [Self; 5] =
-        [Self::Bare, Self::Disk, Self::Buffered, Self::DiskHeld, Self::BufferedHeld];
+    pub const ALL: [Self; 7] = [
+        Self::Bare,
+        Self::Disk,
+        Self::Buffered,
+        Self::DiskHeld,
+        Self::BufferedHeld,
+        Self::EverysecHeld,
+        Self::AlwaysHeld,
+    ];
 
     /// Whether its fold is held back.
     pub fn held(self) -> bool {
-        matches!(self, Self::DiskHeld | Self::BufferedHeld)
+        !matches!(self, Self::Bare | Self::Disk | Self::Buffered)
     }
 
     /// The least share of the bare handler's rate that is good enough.
@@ -101,6 +114,17 @@ impl Subject {
             Self::Buffered => Some(0.45),
             Self::DiskHeld => Some(0.5),
             Self::BufferedHeld => Some(0.8),
+            Self::EverysecHeld => Some(0.6),
+            Self::AlwaysHeld => Some(0.4),
+        }
+    }
+
+    /// How often the Redis that it runs on writes to its disk; `None` of a store of its own.
+    fn redis(self) -> Option<&'static str> {
+        match self {
+            Self::EverysecHeld => Some("everysec"),
+            Self::AlwaysHeld => Some("always"),
+            _ => None,
         }
     }
 
@@ -109,9 +133,12 @@ impl Subject {
         let durability = match self {
             Self::Bare | Self::Disk | Self::DiskHeld => "journal.durability=disk",
             Self::Buffered | Self::BufferedHeld => "journal.durability=disk-buffered",
+            Self::EverysecHeld => "journal.durability=redis-everysec",
+            Self::AlwaysHeld => "journal.durability=redis-always",
         };
         let hold = self.held().then_some(settings.hold.as_str());
-        Place::new(settings, &[Some(durability), hold].into_iter().flatten().collect::<Vec<_>>())
+        let extra: Vec<_> = [Some(durability), hold].into_iter().flatten().collect();
+        Place::new(settings, &extra, self.redis())
     }
 
     /// Measures it at its highest rate, on a store of its own.
