@@ -31,9 +31,11 @@ use super::link::Link;
 use super::mode::Mode;
 use super::reader::StreamReader;
 use super::reply;
+use super::spread::WAIT;
 use super::watch::Watch;
 use crate::store::StoreError;
 use crate::store::chain;
+use crate::store::intake::FRAME;
 use crate::store::journal::Appended;
 use crate::store::journal::Batch;
 use crate::store::journal::Journal as Port;
@@ -124,15 +126,16 @@ struct Waiting {
 
 /// A frame with the number that its sender gave it, as an append says them.
 pub(super) struct Numbered<'f> {
-    number: String,
+    pub(super) number: u64,
+    number_text: String,
     count: String,
     payload: &'f [u8],
 }
 
 impl<'f> Numbered<'f> {
     pub(super) fn new(number: u64, batch: &'f Batch) -> Self {
-        let (number, count) = (number.to_string(), batch.len().to_string());
-        Self { number, count, payload: batch.bytes() }
+        let (number_text, count) = (number.to_string(), batch.len().to_string());
+        Self { number, number_text, count, payload: batch.bytes() }
     }
 }
 
@@ -169,7 +172,7 @@ impl Taken {
 pub(super) fn append_call(stream: &str, log: &str, sender: &str, frames: &[Numbered<'_>]) -> Cmd {
     let mut args = vec![sender.as_bytes()];
     for frame in frames {
-        args.extend([frame.number.as_bytes(), frame.count.as_bytes(), frame.payload]);
+        args.extend([frame.number_text.as_bytes(), frame.count.as_bytes(), frame.payload]);
     }
     functions::call("append", &[stream, log], &args)
 }
@@ -189,10 +192,6 @@ impl Readers {
     }
 }
 
-/// Frames that go in one call take no more than this, unless one alone does.
-const GROUP: usize = 1 << 20;
-/// How long one WAIT waits.
-const WAIT: Duration = Duration::from_millis(500);
 /// How long is asked for what is known well enough.
 const BRIEFLY: Duration = Duration::from_secs(2);
 
@@ -371,7 +370,7 @@ impl Shared {
             let mut bytes = 0;
             while let Some(next) = queue.waiting.front() {
                 bytes += next.batch.bytes().len();
-                if !group.is_empty() && bytes > GROUP {
+                if !group.is_empty() && bytes > FRAME {
                     break;
                 }
                 group.extend(queue.waiting.pop_front());
@@ -420,7 +419,7 @@ impl Shared {
     /// Appends frames and waits for what the mode promises.
     fn send(&self, sender: &str, frames: &[Numbered<'_>]) -> Result<Taken, StoreError> {
         let call = append_call(&self.stream, &self.log, sender, frames);
-        let Mode::Replicated(replicas) = self.mode else {
+        let Some(replicas) = self.mode.replicas() else {
             return self.appended(&self.link.one(&self.stream, call)?, frames);
         };
         let mut wait = redis::cmd("WAIT");

@@ -18,6 +18,7 @@ use redis::ConnectionAddr;
 use redis::ConnectionInfo;
 use redis::IntoConnectionInfo;
 use redis::RedisError;
+use redis::ServerError;
 use redis::Value;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
@@ -219,37 +220,47 @@ impl Link {
         let cmds: Vec<&Cmd> = which.iter().map(|at| &round.cmds[*at]).collect();
         let answers = self.nodes.exchange(node, &cmds, asking)?;
         for (at, answer) in which.iter().zip(answers) {
-            let found = match answer {
-                Value::ServerError(error) => self.nodes.judge(node, error),
-                answer => {
-                    round.answers[*at] = Some(answer);
-                    continue;
-                }
-            };
-            match found {
-                Trouble::Never(error) => return Err(Trouble::Never(error)),
-                Trouble::Ask(to) => {
-                    round.asked[*at] = Some(to.clone());
-                    trouble.get_or_insert(Trouble::Ask(to));
-                }
-                Trouble::Moved(to) => {
-                    if let Some(Topology::Cluster(slots)) = &mut *self.nodes.topology.write() {
-                        slots.moved(round.slot, &to);
+            match answer {
+                Value::ServerError(error) => match self.heed(node, round.slot, error)? {
+                    Trouble::Ask(to) => {
+                        round.asked[*at] = Some(to.clone());
+                        trouble.get_or_insert(Trouble::Ask(to));
                     }
-                    trouble.get_or_insert(Trouble::Moved(to));
-                }
-                Trouble::Missing => {
-                    self.nodes.load(node)?;
-                    trouble.get_or_insert(Trouble::Missing);
-                }
-                other => *trouble = Some(other),
+                    found @ (Trouble::Moved(_) | Trouble::Missing) => {
+                        trouble.get_or_insert(found);
+                    }
+                    other => *trouble = Some(other),
+                },
+                answer => round.answers[*at] = Some(answer),
             }
         }
         Ok(())
     }
 
+    /// What an error says that a node has answered, with what it asks for done: where a slot has moved to is noted,
+    /// and a library that is missing is loaded. An error where it cannot be, or nothing helps.
+    pub(super) fn heed(
+        &self,
+        node: &Address,
+        slot: u16,
+        error: ServerError,
+    ) -> Result<Trouble, Trouble> {
+        let found = self.nodes.judge(node, error);
+        match &found {
+            Trouble::Never(_) => return Err(found),
+            Trouble::Moved(to) => {
+                if let Some(Topology::Cluster(slots)) = &mut *self.nodes.topology.write() {
+                    slots.moved(slot, to);
+                }
+            }
+            Trouble::Missing => self.nodes.load(node)?,
+            _ => {}
+        }
+        Ok(found)
+    }
+
     /// Waits, or finds out where keys lie by now; an error where it is no use or too late.
-    fn face(&self, trouble: Trouble, pause: &mut Pause) -> Result<(), StoreError> {
+    pub(super) fn face(&self, trouble: Trouble, pause: &mut Pause) -> Result<(), StoreError> {
         let unavailable = |source: RedisError| StoreError::Unavailable {
             what: self.to_string(),
             source: Box::new(source),
@@ -295,14 +306,14 @@ impl fmt::Debug for Link {
 }
 
 /// The time between two tries: longer each time, never quite the same, and not beyond the deadline.
-struct Pause {
+pub(super) struct Pause {
     deadline: Instant,
     next: Duration,
     at_once: u32,
 }
 
 impl Pause {
-    fn until(deadline: Instant) -> Self {
+    pub(super) fn until(deadline: Instant) -> Self {
         Self { deadline, next: Duration::from_millis(4), at_once: 0 }
     }
 

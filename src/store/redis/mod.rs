@@ -24,12 +24,14 @@ mod registry;
 mod reply;
 mod route;
 mod shelf;
+mod spread;
 mod state;
 mod state_change;
 mod store;
+mod streams;
 mod taken;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 
 pub use claims::Claims;
@@ -46,3 +48,4 @@ pub use registry::Registry;
 pub use shelf::Shelf;
 pub use state::State;
 pub use store::Store;
+pub use streams::Streams;

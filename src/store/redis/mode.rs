@@ -54,6 +54,14 @@ impl FromStr for Mode {
 }
 
 impl Mode {
+    /// How many replicas are waited for, where any are.
+    pub(super) fn replicas(self) -> Option<u8> {
+        match self {
+            Self::Replicated(replicas) => Some(replicas),
+            Self::Everysec | Self::Always => None,
+        }
+    }
+
     /// Compares the mode with the configuration of every primary; says what to change, nothing where all is well.
     pub fn verify(self, link: &Link) -> Result<Vec<String>, StoreError> {
         let mut cmd = redis::cmd("CONFIG");

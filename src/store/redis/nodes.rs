@@ -58,6 +58,14 @@ pub(super) enum Trouble {
     Never(RedisError),
 }
 
+/// Commands on their way to a node. Dropped, they are done or not, and nobody hears of it.
+pub(super) struct Sent {
+    node: Address,
+    connection: Connection,
+    count: usize,
+    asking: bool,
+}
+
 /// So many unused connections to a node are kept.
 const IDLE: usize = 8;
 
@@ -79,6 +87,16 @@ impl Nodes {
         cmds: &[&Cmd],
         asking: bool,
     ) -> Result<Vec<Value>, Trouble> {
+        self.receive(self.send(node, cmds, asking)?)
+    }
+
+    /// Sends commands on one connection.
+    pub(super) fn send(
+        &self,
+        node: &Address,
+        cmds: &[&Cmd],
+        asking: bool,
+    ) -> Result<Sent, Trouble> {
         let idle = self.idle.lock().get_mut(node).and_then(Vec::pop);
         let mut connection = match idle {
             Some(connection) => connection,
@@ -91,10 +109,18 @@ impl Nodes {
             }
             cmd.write_packed_command(&mut bytes);
         }
+        match connection.send_packed_command(&bytes) {
+            Ok(()) => Ok(Sent { node: node.clone(), connection, count: cmds.len(), asking }),
+            Err(error) => Err(self.lost(node, error)),
+        }
+    }
+
+    /// Takes the answers to what was sent.
+    pub(super) fn receive(&self, sent: Sent) -> Result<Vec<Value>, Trouble> {
+        let Sent { node, mut connection, count, asking } = sent;
         let mut talk = || -> Result<Vec<Value>, RedisError> {
-            connection.send_packed_command(&bytes)?;
-            let mut answers = Vec::with_capacity(cmds.len());
-            for _ in cmds {
+            let mut answers = Vec::with_capacity(count);
+            for _ in 0..count {
                 if asking {
                     connection.recv_response()?;
                 }
@@ -105,19 +131,21 @@ impl Nodes {
         match talk() {
             Ok(answers) => {
                 let mut idle = self.idle.lock();
-                let idle = idle.entry(node.clone()).or_default();
+                let idle = idle.entry(node).or_default();
                 if idle.len() < IDLE {
                     idle.push(connection);
                 }
                 Ok(answers)
             }
-            Err(error) => {
-                // An answer may still come: it must not be taken for that of the next call. And the others
-                // have most likely met with the same.
-                self.idle.lock().remove(node);
-                Err(Trouble::Lost(error))
-            }
+            Err(error) => Err(self.lost(&node, error)),
         }
+    }
+
+    /// A connection is given up: an answer may still come, and must not be taken for that of the next call. And
+    /// the others have most likely met with the same.
+    fn lost(&self, node: &Address, error: RedisError) -> Trouble {
+        self.idle.lock().remove(node);
+        Trouble::Lost(error)
     }
 
     fn connect(&self, node: &Address) -> Result<Connection, Trouble> {

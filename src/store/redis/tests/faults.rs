@@ -225,7 +225,7 @@ fn a_call_goes_on_while_others_forget_where_keys_lie() {
 }
 
 /// A cluster whose nodes change, for one test at a time.
-fn changing_cluster() -> MutexGuard<'static, Cluster> {
+pub(super) fn changing_cluster() -> MutexGuard<'static, Cluster> {
     static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
     CLUSTER.get_or_init(|| Mutex::new(Cluster::start())).lock()
 }
@@ -285,53 +285,58 @@ fn holder(cluster: &Cluster, slot: u16) -> (usize, Vec<String>) {
     (at.unwrap(), ids)
 }
 
+/// Moves a slot to another node, some keys at a time, so that calls find some here and some there.
+pub(super) fn move_slot(cluster: &Cluster, slot: u16) {
+    let (from, ids) = holder(cluster, slot);
+    let masters: Vec<_> = (0..6)
+        .filter(|at| cluster.nodes[*at].cli(&["info", "replication"]).contains("role:master"))
+        .collect();
+    let to = *masters.iter().find(|at| **at != from).unwrap();
+    let slot = slot.to_string();
+    let (source, target) = (&cluster.nodes[from], &cluster.nodes[to]);
+    let set = |node: &Server, args: &[&str]| {
+        let said = node.cli(&[&["cluster", "setslot", &slot], args].concat());
+        assert!(said.contains("OK"), "{said}");
+    };
+    set(target, &["importing", &ids[from]]);
+    set(source, &["migrating", &ids[to]]);
+    let port = target.port.to_string();
+    loop {
+        let found = source.cli(&["cluster", "getkeysinslot", &slot, "8"]);
+        let found: Vec<_> = found.split_whitespace().collect();
+        if found.is_empty() {
+            break;
+        }
+        let migrate = ["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
+        source.cli(&[&migrate[..], &found].concat());
+    }
+    set(target, &["node", &ids[to]]);
+    set(source, &["node", &ids[to]]);
+}
+
+/// Has a replica take over from the node that holds a slot.
+pub(super) fn fail_over(cluster: &Cluster, slot: u16) {
+    let (from, ids) = holder(cluster, slot);
+    let nodes = cluster.nodes[from].cli(&["cluster", "nodes"]);
+    let replica = nodes
+        .lines()
+        .find(|line| line.contains("slave") && line.contains(&ids[from]))
+        .and_then(|line| line.split(' ').next())
+        .unwrap();
+    let at = ids.iter().position(|id| id == replica).unwrap();
+    let said = cluster.nodes[at].cli(&["cluster", "failover"]);
+    assert!(said.contains("OK"), "{said}");
+    until("the replica is the primary", || holder(cluster, slot).0 == at);
+}
+
 #[test]
 fn a_lane_goes_on_while_its_slot_moves_to_another_node() {
     let cluster = changing_cluster();
-    goes_on_through(&cluster, |slot| {
-        let (from, ids) = holder(&cluster, slot);
-        let masters: Vec<_> = (0..6)
-            .filter(|at| cluster.nodes[*at].cli(&["info", "replication"]).contains("role:master"))
-            .collect();
-        let to = *masters.iter().find(|at| **at != from).unwrap();
-        let slot = slot.to_string();
-        let (source, target) = (&cluster.nodes[from], &cluster.nodes[to]);
-        let set = |node: &Server, args: &[&str]| {
-            let said = node.cli(&[&["cluster", "setslot", &slot], args].concat());
-            assert!(said.contains("OK"), "{said}");
-        };
-        set(target, &["importing", &ids[from]]);
-        set(source, &["migrating", &ids[to]]);
-        let port = target.port.to_string();
-        loop {
-            // A few at a time, so that calls find some keys here and some there.
-            let found = source.cli(&["cluster", "getkeysinslot", &slot, "8"]);
-            let found: Vec<_> = found.split_whitespace().collect();
-            if found.is_empty() {
-                break;
-            }
-            let migrate = ["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
-            source.cli(&[&migrate[..], &found].concat());
-        }
-        set(target, &["node", &ids[to]]);
-        set(source, &["node", &ids[to]]);
-    });
+    goes_on_through(&cluster, |slot| move_slot(&cluster, slot));
 }
 
 #[test]
 fn a_lane_goes_on_while_a_replica_takes_over() {
     let cluster = changing_cluster();
-    goes_on_through(&cluster, |slot| {
-        let (from, ids) = holder(&cluster, slot);
-        let nodes = cluster.nodes[from].cli(&["cluster", "nodes"]);
-        let replica = nodes
-            .lines()
-            .find(|line| line.contains("slave") && line.contains(&ids[from]))
-            .and_then(|line| line.split(' ').next())
-            .unwrap();
-        let at = ids.iter().position(|id| id == replica).unwrap();
-        let said = cluster.nodes[at].cli(&["cluster", "failover"]);
-        assert!(said.contains("OK"), "{said}");
-        until("the replica is the primary", || holder(&cluster, slot).0 == at);
-    });
+    goes_on_through(&cluster, |slot| fail_over(&cluster, slot));
 }

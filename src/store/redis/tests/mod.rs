@@ -2,12 +2,13 @@ mod claims;
 mod faults;
 mod journal;
 mod ledger;
-mod proxy;
+pub(crate) mod proxy;
 mod registry;
-mod server;
+pub(crate) mod server;
 mod shelf;
 mod shipped;
 mod state;
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -30,7 +31,7 @@ pub(crate) fn fresh_keys() -> Keys {
 }
 
 /// Times for a machine that does more than one thing.
-fn times() -> Times {
+pub(crate) fn times() -> Times {
     Times {
         connect: Duration::from_secs(5),
         response: Duration::from_secs(10),

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 /// Stands before a server.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
 }
@@ -27,7 +27,7 @@ struct Shared {
 }
 
 impl Proxy {
-    pub(super) fn before(server: u16) -> Self {
+    pub(crate) fn before(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
@@ -46,22 +46,22 @@ impl Proxy {
         Self { port, shared }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Loses the answer of the next call that has `name` in it.
-    pub(super) fn lose(&self, name: &'static str) {
+    pub(crate) fn lose(&self, name: &'static str) {
         *self.shared.lose.lock() = Some(name);
     }
 
     /// How many answers were lost.
-    pub(super) fn lost(&self) -> usize {
+    pub(crate) fn lost(&self) -> usize {
         self.shared.lost.load(Ordering::SeqCst)
     }
 
     /// How often somebody connected.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 }

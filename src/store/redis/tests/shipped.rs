@@ -12,12 +12,16 @@ use super::server::shared_cluster;
 use super::state;
 use super::times;
 use crate::store::conformance;
+use crate::store::intake::Intake as _;
+use crate::store::intake::LaneFrame;
 use crate::store::journal::Journal as _;
 use crate::store::journal::conformance::batch;
 use crate::store::ledger::Ledger as Port;
 use crate::store::redis::Keys;
 use crate::store::redis::Link;
 use crate::store::redis::Mode;
+use crate::store::redis::Store;
+use crate::store::redis::Streams;
 
 const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/redis/redis.conf");
 const USERS: &str = include_str!("../../../../config/redis/users.acl");
@@ -51,6 +55,11 @@ fn all_ports(link: &Link) {
     let journal = journal(link, &keys());
     journal.append(&batch([1])).unwrap();
     assert_eq!(crate::store::journal::conformance::read(&journal), [(0, 1)]);
+    let store = Store::open(link.clone(), keys(), 4, 2).unwrap();
+    let frame = LaneFrame { lane: 1, number: 1, batch: batch([1]) };
+    // It asks with WAIT, though for none.
+    Streams::new(&store, Mode::Replicated(0)).append("a", &[frame]).unwrap();
+    assert_eq!(Streams::new(&store, Mode::Everysec).last_number("a").unwrap(), 1);
 }
 
 #[test]
