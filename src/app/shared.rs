@@ -118,6 +118,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         secret,
         peers,
         serve: Arc::new(Serve::new(local.clone(), layout.shards())),
+        nodes: nodes.clone(),
         leader: Box::new({
             let (cell, id) = (cell.clone(), id.clone());
             move || leader(&cell, &id)

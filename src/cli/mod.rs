@@ -13,6 +13,7 @@ mod eval;
 mod files;
 mod fmt;
 mod import;
+mod node;
 mod output;
 mod serve;
 mod token;
@@ -91,6 +92,9 @@ enum Command {
     Backup(backup::Backup),
     /// Make a data directory of a backup; no server may have it
     Restore(backup::Restore),
+    /// List the processes that share a store, or strike one off
+    #[command(subcommand)]
+    Node(node::Node),
     /// Make, list and revoke tokens of the private listener
     #[command(subcommand)]
     Token(token::Token),
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Deadletter(command) => deadletter::run(&global, &command),
         Command::Backup(command) => backup::run(&global, &command),
         Command::Restore(command) => backup::restore(&global, &command),
+        Command::Node(command) => node::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Completions(command) => completions::run(&command),
     };

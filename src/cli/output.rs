@@ -61,6 +61,19 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     table.lines().map(|line| format!("{}\n", line.trim_end().trim_start_matches(' '))).collect()
 }
 
+/// A span of time in words, as exact as it is short: `120 ms`, `45 s`, `5 min`, `7 h`, `3 d`.
+pub(super) fn span(millis: i64) -> String {
+    const UNITS: [(i64, i64, &str); 4] = [
+        (10_000, 1, "ms"),
+        (120_000, 1_000, "s"),
+        (7_200_000, 60_000, "min"),
+        (172_800_000, 3_600_000, "h"),
+    ];
+    let unit = UNITS.iter().find(|(below, _, _)| millis < *below);
+    let (_, of, unit) = unit.unwrap_or(&(0, 86_400_000, "d"));
+    format!("{} {unit}", millis / of)
+}
+
 /// A count with thousands set apart: `170,978`.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -72,4 +85,15 @@ pub(super) fn count(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_told_in_the_unit_that_fits() {
+        let spans = [0, 9_999, 10_000, 119_999, 120_000, 7_200_000, 172_800_000].map(span);
+        assert_eq!(spans, ["0 ms", "9999 ms", "10 s", "119 s", "2 min", "2 h", "2 d"]);
+    }
 }

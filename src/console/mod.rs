@@ -10,6 +10,7 @@ mod destinations;
 mod health;
 mod import;
 mod letters;
+mod nodes;
 mod peers;
 mod problem;
 mod profiles;
@@ -173,6 +174,8 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/dead-letters/{number}", web::delete().to(letters::drop))
                 .route("/schema", web::get().to(profiles::schema))
                 .route("/backup", web::post().to(backup::take))
+                .route("/nodes", web::get().to(nodes::list))
+                .route("/nodes/{id}", web::delete().to(nodes::retire))
                 .route("/tokens", web::get().to(health::tokens))
                 .route("/tokens", web::post().to(health::create_token))
                 .route("/tokens/{name}", web::delete().to(health::revoke_token)),

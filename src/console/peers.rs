@@ -25,6 +25,7 @@ use crate::net::Peers;
 use crate::net::peers::Relayed;
 use crate::segment::Message;
 use crate::segment::Serve;
+use crate::store::nodes::Nodes;
 
 /// Who leads, as far as this node knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Peering {
     pub peers: Peers,
     /// Answers for the shards held here.
     pub serve: Arc<Serve>,
+    /// The register of nodes.
+    pub nodes: Arc<dyn Nodes>,
     /// Who leads now.
     pub leader: Box<dyn Fn() -> Leader + Send + Sync>,
 }

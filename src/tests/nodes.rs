@@ -32,6 +32,9 @@ impl Nodes {
     }
 }
 
+/// What the register has of a node that takes events, was last heard of long ago, and is gone.
+const GONE: &str = r#"1000 0 500 {"id":"gone","roles":["collect"],"address":null,"mark":500,"lanes":[],"version":"0"}"#;
+
 fn events(users: std::ops::Range<u32>, name: &str) -> Value {
     let one =
         |user| json!({ "site": "t", "event": name, "ids": { "user_id": format!("u{user}") } });
@@ -110,4 +113,47 @@ fn an_owner_that_was_thought_dead_writes_nothing_when_it_wakes() {
         assert_eq!(node.count("did purchase"), 110);
         assert_eq!(node.count("count purchase >= 2"), 25);
     }
+}
+
+#[test]
+fn a_node_that_will_not_come_back_is_listed_and_struck_off() {
+    let nodes = Nodes::new();
+    let node = nodes.start("all", "");
+    let register = "throng:{store}:nodes";
+    node.until("the node leads", || node.metric("throng_cluster_leader") == 1.0);
+    nodes.redis.cli(&["hset", register, "gone", GONE]);
+    let list = || -> Value { serde_json::from_str(&node.ok(&["node", "list", "--json"])).unwrap() };
+    let (listed, id) = (list(), std::fs::read_to_string(node.data().join("node.id")).unwrap());
+    let of = |id: &str| {
+        let rows = listed["nodes"].as_array().unwrap();
+        rows.iter().find(|row| row["id"] == id).unwrap_or_else(|| panic!("{listed}")).clone()
+    };
+    let (own, gone) = (of(&id), of("gone"));
+    assert_eq!(
+        (&own["state"], &own["leads"], &gone["state"]),
+        (&json!("well"), &json!(true), &json!("silent"))
+    );
+    assert_eq!(gone["mark"], "1970-01-01T00:00:00.500Z");
+    assert!(listed["t_age_ms"].as_i64() > Some(1_000_000_000), "{listed}");
+    let table = node.ok(&["node", "list"]);
+    assert!(table.contains("`throng node retire gone`"), "{table}");
+
+    let refused = node.throng(&["node", "retire", &id]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"), "{refused:?}");
+    let said = node.ok(&["node", "retire", "gone"]);
+    assert!(said.contains("still count, late"), "{said}");
+    assert_eq!(list()["nodes"].as_array().unwrap().len(), 1);
+    assert_eq!(node.throng(&["node", "retire", "gone"]).status.code(), Some(1));
+    // One that runs is back at once.
+    node.ok(&["node", "retire", &id, "--force"]);
+    node.until("it beats again", || list()["nodes"].as_array().is_some_and(|all| all.len() == 1));
+}
+
+#[test]
+fn a_server_with_a_store_of_its_own_has_no_other_nodes() {
+    let server = Server::start(&[]);
+    let answer = server.throng(&["node", "list"]);
+    assert_eq!(answer.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&answer.stderr).contains("no other nodes"), "{answer:?}");
 }
