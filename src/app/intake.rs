@@ -6,14 +6,16 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::base::Ground;
-use crate::ingest::LaneSink;
+use crate::ingest::Router;
 use crate::model::Millis;
 use crate::model::hex;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::store::embedded::write_small_file;
 use crate::store::journal::Sink;
+use crate::store::redis::Mode;
 use crate::store::redis::Store;
+use crate::store::redis::Streams;
 
 /// This process's name among the nodes, the same after a restart.
 const NODE: &str = "node.id";
@@ -47,11 +49,8 @@ impl Intake {
         _id: &str,
         _clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let mut journals = Vec::new();
-        for lane in 0..store.layout().lanes() {
-            journals.push(store.journal(lane)?);
-        }
-        Ok(Self { sink: Arc::new(LaneSink::new(store.identity(), store.layout(), journals)) })
+        let streams = Arc::new(Streams::new(store, Mode::Everysec));
+        Ok(Self { sink: Arc::new(Router::new(streams, store.identity(), store.layout())?) })
     }
 
     pub(super) fn sink(&self) -> Arc<dyn Sink> {

@@ -8,6 +8,7 @@ pub mod event;
 pub mod hex;
 pub mod identifier;
 pub mod outcome;
+pub mod owner;
 pub mod record;
 pub mod rfc3339;
 pub mod time;

@@ -65,9 +65,9 @@ pub struct RejectedLine {
     pub message: Box<str>,
 }
 
-const EVENT: u8 = 1;
-const CHOICE: u8 = 2;
-const IMPORT: u8 = 3;
+pub(super) const EVENT: u8 = 1;
+pub(super) const CHOICE: u8 = 2;
+pub(super) const IMPORT: u8 = 3;
 
 /// The name of an event whose reading panics.
 #[cfg(test)]

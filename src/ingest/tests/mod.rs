@@ -4,4 +4,5 @@ mod counting;
 mod engine;
 mod random;
 mod restart;
-mod world;
+pub(super) mod sent;
+pub(super) mod world;

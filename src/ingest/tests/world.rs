@@ -39,7 +39,7 @@ use crate::store::state::PartKind;
 pub(super) const T0: Millis = 1_700_000_000_000;
 
 #[derive(Debug)]
-pub(super) struct TestClock(pub(super) AtomicI64);
+pub(crate) struct TestClock(pub(crate) AtomicI64);
 
 impl Clock for TestClock {
     fn now(&self) -> Millis {
@@ -202,7 +202,7 @@ fn facts_of(columns: &TraitColumns, low: u16) -> Vec<(Millis, Option<i64>)> {
     facts.into_iter().map(|(time, value)| (time, value.map(|value| value.0))).collect()
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -215,12 +215,12 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-pub(super) fn id(namespace: &str, value: &str) -> Identifier {
+pub(crate) fn id(namespace: &str, value: &str) -> Identifier {
     Identifier::new(Namespace::new(namespace).unwrap(), value).unwrap()
 }
 
 /// An event that was received when it happened.
-pub(super) fn event(cookie: &str, name: &str, time: Millis) -> Event {
+pub(crate) fn event(cookie: &str, name: &str, time: Millis) -> Event {
     Event {
         site: "shop".into(),
         name: name.into(),

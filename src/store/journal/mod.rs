@@ -79,15 +79,23 @@ impl Batch {
         self.seal()
     }
 
-    fn seal(&mut self) -> Result<(), BatchFull> {
+    /// Adds a record as [`Record::encode`] wrote it.
+    pub fn push_encoded(&mut self, record: &[u8]) -> Result<(), BatchFull> {
         const LENGTH: usize = 10;
-        if self.payload.len() + self.scratch.len() + LENGTH > MAX_FRAME {
+        if self.payload.len() + record.len() + LENGTH > MAX_FRAME {
             return Err(BatchFull);
         }
-        put_varint(&mut self.payload, self.scratch.len() as u64);
-        self.payload.extend_from_slice(&self.scratch);
+        put_varint(&mut self.payload, record.len() as u64);
+        self.payload.extend_from_slice(record);
         self.records += 1;
         Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), BatchFull> {
+        let record = std::mem::take(&mut self.scratch);
+        let sealed = self.push_encoded(&record);
+        self.scratch = record;
+        sealed
     }
 
     /// Empties the batch and keeps its memory.
@@ -104,6 +112,12 @@ impl Batch {
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.records == 0
+    }
+
+    /// Its records in order, as [`Record::encode`] wrote them.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let mut reader = Reader::new(&self.payload);
+        (0..self.records).map_while(move |_| reader.bytes().ok())
     }
 
     /// Its records as a frame's payload: each with its length before it.

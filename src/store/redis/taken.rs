@@ -52,14 +52,3 @@ impl Hold for Held {
         self.0.release()
     }
 }
-
-impl Store {
-    /// The journal of a lane, for who appends to it.
-    pub fn journal(
-        &self,
-        lane: u16,
-    ) -> Result<Arc<dyn crate::store::journal::Journal>, StoreError> {
-        let tag = Store::layout(self).tag(lane);
-        Ok(Arc::new(Journal::open(self.link.clone(), &self.keys, &tag, Mode::Everysec)?))
-    }
-}
