@@ -13,6 +13,7 @@ use crate::net::Clock;
 use crate::net::Workers;
 use crate::store::embedded::write_small_file;
 use crate::store::journal::Sink;
+use crate::store::redis::Claims;
 use crate::store::redis::Mode;
 use crate::store::redis::Store;
 use crate::store::redis::Streams;
@@ -50,7 +51,9 @@ impl Intake {
         _clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let streams = Arc::new(Streams::new(store, Mode::Everysec));
-        Ok(Self { sink: Arc::new(Router::new(streams, store.identity(), store.layout())?) })
+        let claims = Arc::new(Claims::new(store.clone()));
+        let router = Router::new(streams, claims, store.identity(), store.layout())?;
+        Ok(Self { sink: Arc::new(router) })
     }
 
     pub(super) fn sink(&self) -> Arc<dyn Sink> {

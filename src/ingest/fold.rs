@@ -240,7 +240,10 @@ impl Fold {
             }
         }
         match &self.shared.options.claims {
-            Some((claims, lane)) => claim(&**claims, *lane, &mut self.steps),
+            Some((claims, lane)) => {
+                let now = self.shared.clock.now();
+                claim(&**claims, *lane, now, &mut self.steps)
+            }
             None => Ok(()),
         }
     }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
+use super::claim::sent;
 use super::split::Splitter;
 use crate::model::hex;
 use crate::store::StoreError;
+use crate::store::claims::Claims;
 use crate::store::intake::Intake;
 use crate::store::intake::LaneFrame;
 use crate::store::journal::Batch;
@@ -27,6 +29,7 @@ const GROUP: usize = 8 << 20;
 /// Appends each record to the lane of its owner, as durably as the store's mode promises.
 pub struct Router {
     intake: Arc<dyn Intake>,
+    claims: Arc<dyn Claims>,
     splitter: Splitter,
     sender: String,
     queue: Mutex<Queue>,
@@ -49,6 +52,7 @@ impl Router {
     /// A way into the lanes of a store, under a name that no other process has.
     pub fn new(
         intake: Arc<dyn Intake>,
+        claims: Arc<dyn Claims>,
         identity: Identity,
         layout: Layout,
     ) -> Result<Self, StoreError> {
@@ -59,6 +63,7 @@ impl Router {
         })?;
         Ok(Self {
             intake,
+            claims,
             splitter: Splitter::new(identity, layout),
             // The dot tells that nobody of this name comes back after a restart.
             sender: format!(".{}", hex(&name)),
@@ -105,7 +110,8 @@ impl Sink for Router {
             let group = queue.group();
             let mut number = queue.number;
             drop(queue);
-            let split = self.splitter.split(group.iter().flat_map(|(_, batch)| batch.records()));
+            let records = group.iter().flat_map(|(_, batch)| batch.records());
+            let (split, messages) = self.splitter.split_noting(records);
             let frames = split
                 .into_iter()
                 .flat_map(|(lane, batches)| batches.into_iter().map(move |batch| (lane, batch)));
@@ -115,7 +121,11 @@ impl Sink for Router {
                     LaneFrame { lane, number, batch }
                 })
                 .collect();
-            let result = self.intake.append(&self.sender, &frames);
+            let result = self.intake.append(&self.sender, &frames).map(|firsts| {
+                if !messages.is_empty() {
+                    sent(&*self.claims, &messages, &frames, &firsts);
+                }
+            });
             queue = self.queue.lock();
             queue.led = false;
             queue.number = number;
@@ -139,6 +149,7 @@ mod tests {
     use crate::ingest::tests::sent::batch;
     use crate::ingest::tests::sent::expected;
     use crate::ingest::tests::sent::held;
+    use crate::store::redis::Claims as ClaimsInRedis;
     use crate::store::redis::Link;
     use crate::store::redis::Mode;
     use crate::store::redis::Store;
@@ -153,7 +164,10 @@ mod tests {
     fn by_hand() -> (Arc<Hand>, Router) {
         let hand = Arc::new(Hand::default());
         let identity = Identity { shards: 16, key: [5; 16] };
-        let router = Router::new(hand.clone(), identity, Layout::new(16, 4));
+        let link = Link::open(&shared_server().url(), times()).unwrap();
+        let store = Store::open(link, fresh_keys(), 16, 4).unwrap();
+        let claims = Arc::new(ClaimsInRedis::new(store));
+        let router = Router::new(hand.clone(), claims, identity, Layout::new(16, 4));
         (hand, router.unwrap())
     }
 
@@ -209,7 +223,8 @@ mod tests {
             let keys = fresh_keys();
             let store = Store::open(link.clone(), keys.clone(), 16, 5).unwrap();
             let streams = Arc::new(Streams::new(&store, Mode::Everysec));
-            let router = Router::new(streams, store.identity(), store.layout()).unwrap();
+            let claims = Arc::new(ClaimsInRedis::new(store.clone()));
+            let router = Router::new(streams, claims, store.identity(), store.layout()).unwrap();
             std::thread::scope(|scope| {
                 for thread in 0..4 {
                     let (router, proxy) = (&router, &proxy);

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 
 use super::identity::Keys;
+use super::seen::Hash;
+use crate::model::Millis;
 use crate::model::Record;
 use crate::model::owner::Owner;
 use crate::model::owner::ProfileRef;
@@ -24,6 +26,25 @@ pub(crate) struct Splitter {
     layout: Layout,
 }
 
+/// A record's place in a lane: in which of the frames, and which of its records it is.
+type Place = (usize, u32);
+
+/// An event with a message id, and where it went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message {
+    pub(crate) lane: u16,
+    /// Which of the lane's frames.
+    pub(crate) frame: usize,
+    /// Which record of the frame.
+    pub(crate) record: u32,
+    /// Which event of the record.
+    pub(crate) part: u32,
+    pub(crate) received: Millis,
+    pub(crate) recent: Hash,
+    /// Of a line of an import.
+    pub(crate) imported: Option<Hash>,
+}
+
 /// What goes to each lane: frames in order, with no record in two of them.
 pub(crate) type Split = BTreeMap<u16, Vec<Batch>>;
 
@@ -33,25 +54,64 @@ impl Splitter {
     }
 
     /// Splits encoded records; their order is kept in each lane.
+    #[cfg(test)]
     pub(crate) fn split<'r>(&self, records: impl Iterator<Item = &'r [u8]>) -> Split {
+        self.split_noting(records).0
+    }
+
+    /// Splits encoded records, whose order is kept in each lane; and notes every message id in the order in which
+    /// it came.
+    pub(crate) fn split_noting<'r>(
+        &self,
+        records: impl Iterator<Item = &'r [u8]>,
+    ) -> (Split, Vec<Message>) {
         let mut split = Split::new();
+        let mut messages = Vec::new();
         let mut part = Vec::new();
         for record in records {
             match Record::owner(record) {
-                Ok(Owner::Profile(owner)) => add(&mut split, self.lane_of(owner), record),
+                Ok(Owner::Profile(owner)) => {
+                    let lane = self.lane_of(owner);
+                    let place = add(&mut split, lane, record);
+                    messages.extend(self.message(lane, place, 0, owner, None));
+                }
                 Ok(Owner::Import(import)) => {
                     let lanes: Vec<u16> =
                         import.owners().map(|owner| self.lane_of(owner)).collect();
+                    let mut places = Vec::with_capacity(usize::from(self.layout.lanes()));
                     for lane in 0..self.layout.lanes() {
                         part.clear();
                         import.encode_part(|at| lanes[at] == lane, lane == 0, &mut part);
-                        add(&mut split, lane, &part);
+                        places.push((add(&mut split, lane, &part), 0));
+                    }
+                    for (owner, lane) in import.owners().zip(&lanes) {
+                        let (place, parts) = &mut places[usize::from(*lane)];
+                        let name = Some(import.name());
+                        messages.extend(self.message(*lane, *place, *parts, owner, name));
+                        *parts += 1;
                     }
                 }
-                Err(_) => add(&mut split, 0, record),
+                Err(_) => _ = add(&mut split, 0, record),
             }
         }
-        split
+        (split, messages)
+    }
+
+    fn message(
+        &self,
+        lane: u16,
+        (frame, record): Place,
+        part: u32,
+        owner: ProfileRef<'_>,
+        import: Option<&str>,
+    ) -> Option<Message> {
+        let (site, id) = owner.message?;
+        let (site, id) = (site.as_bytes(), id.as_bytes());
+        let recent = self.keys.hash(b"message", &[site, id]);
+        let imported =
+            import.map(|import| self.keys.hash(b"import", &[import.as_bytes(), site, id]));
+        let received = owner.received;
+        Some(Message { lane, frame, record, part, received, recent, imported })
     }
 
     fn lane_of(&self, owner: ProfileRef<'_>) -> u16 {
@@ -59,15 +119,18 @@ impl Splitter {
     }
 }
 
-fn add(split: &mut Split, lane: u16, record: &[u8]) {
+/// Adds a record to a lane's last frame, or to a new one; tells its place there.
+fn add(split: &mut Split, lane: u16, record: &[u8]) -> Place {
     let frames = split.entry(lane).or_default();
     let has_room = |frame: &Batch| frame.bytes().len() + record.len() < FRAME;
     if !frames.last().is_some_and(has_room) {
         frames.push(Batch::new());
     }
-    if let Some(frame) = frames.last_mut() {
-        frame.push_encoded(record).expect("it was in a batch, and is alone in this one or small");
-    }
+    let at = frames.len() - 1;
+    let frame = &mut frames[at];
+    let place = (at, frame.len());
+    frame.push_encoded(record).expect("it was in a batch, and is alone in this one or small");
+    place
 }
 
 #[cfg(test)]

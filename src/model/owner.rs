@@ -22,14 +22,18 @@ pub struct ProfileRef<'r> {
     pub value: &'r str,
     /// When it was received.
     pub received: Millis,
+    /// The site and the message id of an event that has one.
+    pub message: Option<(&'r str, &'r str)>,
 }
 
 /// The lines of an import, taken apart into the bytes of its events.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ImportRef<'r> {
+    /// The import.
+    name: &'r str,
     /// Its name, its first line, and how many lines there are.
     head: &'r [u8],
-    /// Whose its events are, and their bytes.
+    /// Whose its events are, and their bytes. Only a line's own message id is one.
     events: Vec<(ProfileRef<'r>, &'r [u8])>,
     rejected: &'r [u8],
 }
@@ -43,7 +47,8 @@ impl Record {
             CHOICE => {
                 let (namespace, value) = (reader.str()?, reader.str()?);
                 reader.u8()?;
-                Ok(Owner::Profile(ProfileRef { namespace, value, received: reader.i64()? }))
+                let received = reader.i64()?;
+                Ok(Owner::Profile(ProfileRef { namespace, value, received, message: None }))
             }
             IMPORT => import(bytes, &mut reader).map(Owner::Import),
             _ => Err(Malformed("an unknown kind of record")),
@@ -62,6 +67,11 @@ impl Owner<'_> {
 }
 
 impl<'r> ImportRef<'r> {
+    /// The import's name.
+    pub fn name(&self) -> &'r str {
+        self.name
+    }
+
     /// Whose its events are, in order.
     pub fn owners(&self) -> impl Iterator<Item = ProfileRef<'r>> {
         self.events.iter().map(|(owner, _)| *owner)
@@ -90,23 +100,22 @@ impl<'r> ImportRef<'r> {
 }
 
 fn event<'r>(reader: &mut Reader<'r>) -> Result<ProfileRef<'r>, Malformed> {
-    // Site and name.
-    reader.bytes()?;
-    reader.bytes()?;
+    let site = reader.str()?;
+    let _name = reader.bytes()?;
     let _time = reader.i64()?;
     let received = reader.i64()?;
     let _flags = reader.u8()?;
-    let _message_id = reader.opt_str()?;
+    let message = reader.opt_str()?.map(|id| (site, id));
     if reader.length()? == 0 {
         return Err(Malformed("an event without an identifier"));
     }
-    Ok(ProfileRef { namespace: reader.str()?, value: reader.str()?, received })
+    Ok(ProfileRef { namespace: reader.str()?, value: reader.str()?, received, message })
 }
 
 fn import<'r>(bytes: &'r [u8], reader: &mut Reader<'r>) -> Result<ImportRef<'r>, Malformed> {
     let at = |reader: &Reader<'_>| bytes.len() - reader.remaining();
     let begin = at(reader);
-    let _name = reader.bytes()?;
+    let name = reader.str()?;
     let _first_line = reader.varint()?;
     let _lines = reader.varint()?;
     let head = &bytes[begin..at(reader)];
@@ -115,11 +124,12 @@ fn import<'r>(bytes: &'r [u8], reader: &mut Reader<'r>) -> Result<ImportRef<'r>,
     for _ in 0..count {
         let begin = at(reader);
         let _line = reader.varint()?;
-        let _own_message_id = reader.u8()?;
-        let owner = event(&mut Reader::new(reader.bytes()?))?;
+        let own_message_id = reader.u8()? == 1;
+        let mut owner = event(&mut Reader::new(reader.bytes()?))?;
+        owner.message = owner.message.filter(|_| own_message_id);
         events.push((owner, &bytes[begin..at(reader)]));
     }
-    Ok(ImportRef { head, events, rejected: &bytes[at(reader)..] })
+    Ok(ImportRef { name, head, events, rejected: &bytes[at(reader)..] })
 }
 
 /// Shows no value: an identifier is personal data.

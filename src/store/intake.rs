@@ -24,7 +24,10 @@ pub trait Intake: Send + Sync {
     /// In each lane a sender's numbers grow. A frame whose number is not above the last one taken there was taken
     /// earlier and is left out, so all of it may be sent again, grouped in any way. After an error any of the frames
     /// may have been taken; a sender that goes on with later ones gives these up.
-    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<(), StoreError>;
+    ///
+    /// Tells of each frame which number its first record has in its lane, where that is known: it is of those that
+    /// were taken by this very call.
+    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<Vec<Option<u64>>, StoreError>;
 
     /// The last number taken of a sender, in whichever lane; 0 of one that is not known.
     fn last_number(&self, sender: &str) -> Result<u64, StoreError>;

@@ -16,4 +16,5 @@ mod push;
 #[expect(dead_code, reason = "the unit tests use all of it")]
 mod redis_server;
 mod restart;
+mod same;
 mod tidy;

@@ -100,7 +100,7 @@ impl Hand {
 }
 
 impl Intake for Hand {
-    fn append(&self, _sender: &str, frames: &[LaneFrame]) -> Result<(), StoreError> {
+    fn append(&self, _sender: &str, frames: &[LaneFrame]) -> Result<Vec<Option<u64>>, StoreError> {
         let mut state = self.state.lock();
         state.calls += 1;
         self.changed.notify_all();
@@ -113,7 +113,7 @@ impl Intake for Hand {
         }
         state.taken.push(frames.iter().map(|frame| frame.batch.len()).sum());
         self.changed.notify_all();
-        Ok(())
+        Ok(vec![None; frames.len()])
     }
 
     fn last_number(&self, _sender: &str) -> Result<u64, StoreError> {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use redis::Cmd;
 use redis::Value;
 
 use super::functions;
@@ -52,7 +53,7 @@ impl Claims {
         [0, -1, -2, 1, 2].into_iter().map(|by| of(period + by)).collect()
     }
 
-    /// Asks for all, those of one lane's tag together.
+    /// Asks for all at once, those of one lane's tag in one call.
     fn ask(&self, claims: &[Claim], may_write: bool) -> Result<Vec<Option<Claimant>>, StoreError> {
         let layout = self.store.layout();
         let mut by_tag: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
@@ -60,26 +61,38 @@ impl Claims {
             let lane = claim.hash[0] % u64::from(layout.lanes());
             by_tag.entry(u16::try_from(lane).unwrap_or(0)).or_default().push(at);
         }
+        let link = &self.store.link;
         let mut found = vec![None; claims.len()];
-        for (lane, places) in by_tag {
-            let tag = layout.tag(lane);
-            for places in places.chunks(AT_ONCE) {
-                let answers =
-                    self.ask_tag(&tag, places.iter().map(|at| &claims[*at]), may_write)?;
-                for (at, answer) in places.iter().zip(answers) {
-                    found[*at] = answer;
+        // One after the other: of two calls for one tag the order counts.
+        while !by_tag.is_empty() {
+            let mut turn: Vec<(Vec<usize>, String, Cmd)> = Vec::new();
+            by_tag.retain(|lane, places| {
+                let rest = places.split_off(places.len().min(AT_ONCE));
+                let is_open = !rest.is_empty();
+                let now = std::mem::replace(places, rest);
+                let of_turn = now.iter().map(|at| &claims[*at]);
+                let (key, cmd) = self.call(&layout.tag(*lane), of_turn, may_write);
+                turn.push((now, key, cmd));
+                is_open
+            });
+            let calls = turn.iter().map(|(_, key, cmd)| (&**key, cmd.clone())).collect();
+            let answers = link.spread(calls, None, link.times().patience)?;
+            for ((places, ..), answer) in turn.iter().zip(answers) {
+                let items = reply::items(&answer).ok_or_else(|| link.odd("claims"))?;
+                for (at, item) in places.iter().zip(items) {
+                    found[*at] = read(item).ok_or_else(|| link.odd("a claim"))?;
                 }
             }
         }
         Ok(found)
     }
 
-    fn ask_tag<'c>(
+    fn call<'c>(
         &self,
         tag: &str,
         claims: impl Iterator<Item = &'c Claim>,
         may_write: bool,
-    ) -> Result<Vec<Option<Claimant>>, StoreError> {
+    ) -> (String, Cmd) {
         let (mut keys, mut args) = (Vec::new(), vec![if may_write { "1" } else { "0" }.to_owned()]);
         args.push(WINDOW.to_string());
         for claim in claims {
@@ -92,11 +105,8 @@ impl Claims {
             keys.extend(own);
         }
         let args: Vec<&[u8]> = args.iter().map(String::as_bytes).collect();
-        let Some(first) = keys.first().cloned() else { return Ok(Vec::new()) };
-        let link = &self.store.link;
-        let answer = link.one(&first, functions::call("claim", &keys, &args))?;
-        let items = reply::items(&answer).ok_or_else(|| link.odd("claims"))?;
-        items.iter().map(|item| read(item).ok_or_else(|| link.odd("a claim"))).collect()
+        let first = keys.first().cloned().unwrap_or_default();
+        (first, functions::call("claim", &keys, &args))
     }
 }
 

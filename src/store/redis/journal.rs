@@ -128,6 +128,7 @@ struct Waiting {
 pub(super) struct Numbered<'f> {
     pub(super) number: u64,
     number_text: String,
+    pub(super) records: u32,
     count: String,
     payload: &'f [u8],
 }
@@ -135,7 +136,7 @@ pub(super) struct Numbered<'f> {
 impl<'f> Numbered<'f> {
     pub(super) fn new(number: u64, batch: &'f Batch) -> Self {
         let (number_text, count) = (number.to_string(), batch.len().to_string());
-        Self { number, number_text, count, payload: batch.bytes() }
+        Self { number, number_text, records: batch.len(), count, payload: batch.bytes() }
     }
 }
 
@@ -145,7 +146,9 @@ pub(super) struct Taken {
     pub(super) start: u64,
     /// The last one's end.
     pub(super) end: u64,
-    next: u64,
+    pub(super) next: u64,
+    /// Whether this call took all of them.
+    pub(super) all_new: bool,
 }
 
 impl Taken {
@@ -159,7 +162,9 @@ impl Taken {
             // All of them were taken before.
             _ => end.checked_sub(frames.iter().map(|frame| frame.payload.len() as u64).sum())?,
         };
-        Some(Self { start, end, next })
+        let bytes: u64 = frames.iter().map(|frame| frame.payload.len() as u64).sum();
+        let all_new = !rest.is_empty() && start.checked_add(bytes) == Some(end);
+        Some(Self { start, end, next, all_new })
     }
 
     /// How many bytes of what was acknowledged are gone: an append starts where the last one ended, or later.

@@ -78,11 +78,19 @@ impl Streams {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn append_all(&self, sender: &str, frames: &[LaneFrame]) -> Result<(), StoreError> {
+    fn append_all(
+        &self,
+        sender: &str,
+        frames: &[LaneFrame],
+    ) -> Result<Vec<Option<u64>>, StoreError> {
         let mut waiting: Vec<VecDeque<&LaneFrame>> = vec![VecDeque::new(); self.lanes.len()];
-        for frame in frames {
+        // Of each lane, which frames are answered next.
+        let mut open: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.lanes.len()];
+        for (at, frame) in frames.iter().enumerate() {
             waiting[usize::from(frame.lane)].push_back(frame);
+            open[usize::from(frame.lane)].push_back(at);
         }
+        let mut firsts = vec![None; frames.len()];
         let mut all = self.acknowledged.lock();
         let acknowledged = all
             .entry(sender.to_owned())
@@ -98,7 +106,7 @@ impl Streams {
                 .filter(|(_, group)| !group.is_empty())
                 .collect();
             if groups.is_empty() {
-                return Ok(());
+                return Ok(firsts);
             }
             let call = |(lane, frames): &(usize, Vec<Numbered<'_>>)| {
                 let names = &self.lanes[*lane];
@@ -109,6 +117,14 @@ impl Streams {
             for ((lane, frames), answer) in groups.iter().zip(answers) {
                 let taken =
                     Taken::read(&answer, frames).ok_or_else(|| self.link.odd("an append"))?;
+                let group: Vec<usize> = open[*lane].drain(..frames.len()).collect();
+                if taken.all_new {
+                    let mut next = taken.next;
+                    for (at, frame) in group.iter().zip(frames).rev() {
+                        next = next.saturating_sub(u64::from(frame.records));
+                        firsts[*at] = Some(next);
+                    }
+                }
                 let last = &mut acknowledged[*lane];
                 // What is sent again lies before it.
                 if frames[0].number > last.number {
@@ -149,7 +165,7 @@ fn group<'f>(waiting: &mut VecDeque<&'f LaneFrame>) -> Vec<Numbered<'f>> {
 }
 
 impl Intake for Streams {
-    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<(), StoreError> {
+    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<Vec<Option<u64>>, StoreError> {
         self.append_all(sender, frames)
             .inspect_err(|error| *self.refused.lock() = Some(chain(error)))
     }
