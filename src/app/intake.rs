@@ -6,6 +6,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::base::Ground;
+use crate::config::Durability;
+use crate::config::RedisMode;
 use crate::ingest::Router;
 use crate::model::Millis;
 use crate::model::hex;
@@ -14,7 +16,6 @@ use crate::net::Workers;
 use crate::store::embedded::write_small_file;
 use crate::store::journal::Sink;
 use crate::store::redis::Claims;
-use crate::store::redis::Mode;
 use crate::store::redis::Store;
 use crate::store::redis::Streams;
 
@@ -45,12 +46,16 @@ pub(super) struct Intake {
 
 impl Intake {
     pub(super) fn open(
-        _ground: &Ground,
+        ground: &Ground,
         store: &Store,
         _id: &str,
         _clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let streams = Arc::new(Streams::new(store, Mode::Everysec));
+        let mode = match ground.config.journal.durability {
+            Durability::Redis(mode) => mode,
+            Durability::Disk | Durability::DiskBuffered => RedisMode::Everysec,
+        };
+        let streams = Arc::new(Streams::new(store, mode));
         let claims = Arc::new(Claims::new(store.clone()));
         let router = Router::new(streams, claims, store.identity(), store.layout())?;
         Ok(Self { sink: Arc::new(router) })

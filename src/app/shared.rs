@@ -190,6 +190,7 @@ fn verify(ground: &Ground, link: &Link) -> anyhow::Result<()> {
     // What is shipped is given up on the disk here, so a server has to keep it in any case.
     let mode = match ground.config.journal.durability {
         Durability::Disk | Durability::DiskBuffered => Mode::Everysec,
+        Durability::Redis(mode) => mode,
     };
     match mode.verify(link) {
         Ok(advice) if advice.is_empty() => Ok(()),

@@ -6,6 +6,7 @@
 mod address;
 mod cluster;
 mod destinations;
+mod durability;
 mod places;
 mod read;
 mod site;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{Destination, DestinationKind, FileFormat, read_destinations};
+pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use units::{ByteSize, InvalidUnit, Period};
@@ -131,19 +133,13 @@ pub enum Backend {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Journal {
-    /// When an event counts as durable: `disk` after `fdatasync`, `disk-buffered` after `write`.
+    /// When an event counts as durable: `disk` after `fdatasync`, `disk-buffered` after `write`; on Redis, which
+    /// both are shipped to, also after its answer: `redis-everysec`, `redis-always`, `redis-replicated(N)`.
     /// Default `disk`.
     pub durability: Durability,
-}
-
-/// When an event is answered as accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Durability {
-    /// After `fdatasync`: survives a power cut.
-    Disk,
-    /// After `write`: survives a crash of the process; a power cut may take the last 200 ms.
-    DiskBuffered,
+    /// On Redis, how much may wait on this disk to be shipped before events are refused, 1MiB or more. Default
+    /// `16GiB`.
+    pub spool: ByteSize,
 }
 
 /// What is kept of events.
@@ -256,7 +252,7 @@ impl Default for Store {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { durability: Durability::Disk }
+        Self { durability: Durability::Disk, spool: ByteSize(16 << 30) }
     }
 }
 
@@ -315,6 +311,14 @@ impl Config {
         if self.store.lanes.is_some_and(|lanes| !(1..=shards).contains(&lanes)) {
             problems.push(format!("store.lanes: expected 1 to {shards}, the number of shards"));
         }
+        if let Durability::Redis(mode) = self.journal.durability
+            && self.store.backend == Backend::Embedded
+        {
+            problems.push(format!(
+                "journal.durability: `{mode}` is for store.backend = \"redis\" or \"redis-cluster\"; an embedded \
+                 store has `disk` and `disk-buffered`"
+            ));
+        }
         let mut within = |path: &str, fits: bool, expected: &str| {
             if !fits {
                 problems.push(format!("{path}: expected {expected}"));
@@ -324,6 +328,7 @@ impl Config {
         let whole_days = retention % DAY == 0 && (DAY..=36_500 * DAY).contains(&retention);
         within("events.retention", whole_days, "whole days, 1d to 36500d");
         within("events.dedup_memory", self.events.dedup_memory.0 >= MIB, "1MiB or more");
+        within("journal.spool", self.journal.spool.0 >= MIB, "1MiB or more");
         let every = self.segments.every.0;
         within("segments.every", (50..=HOUR).contains(&every), "50ms to 1h");
         let size = self.archive.file_size.0;

@@ -110,6 +110,7 @@ fn numbers_have_bounds() {
         ("events.retention=36h", "events.retention: expected whole days, 1d to 36500d"),
         ("events.retention=36501d", "events.retention: expected whole days, 1d to 36500d"),
         ("events.dedup_memory=0", "events.dedup_memory: expected 1MiB or more"),
+        ("journal.spool=1KiB", "journal.spool: expected 1MiB or more"),
         ("archive.file_size=0B", "archive.file_size: expected 64KiB to 16GiB"),
         ("archive.file_age=0s", "archive.file_age: expected 1s to 1d"),
         ("segments.every=49ms", "segments.every: expected 50ms to 1h"),
@@ -124,6 +125,18 @@ fn numbers_have_bounds() {
         let error = read(None, &Overrides { set: vec![set.into()], ..Overrides::default() });
         assert_eq!(error.unwrap_err().to_string(), format!("--set: {expected}"));
     }
+}
+
+#[test]
+fn an_event_is_durable_in_redis_only_where_the_store_is() {
+    let durable = |set: &[&str]| read_text("", set, &[]).map(|config| config.journal.durability);
+    let mode = "journal.durability=redis-replicated(2)";
+    let expected = Durability::Redis(RedisMode::Replicated(2));
+    assert_eq!(durable(&[mode, "store.backend=redis"]), Ok(expected));
+    let error = durable(&[mode]).unwrap_err();
+    assert!(error.contains("`redis-replicated(2)` is for store.backend = \"redis\""), "{error}");
+    let error = durable(&["journal.durability=redis"]).unwrap_err();
+    assert!(error.contains("journal.durability: expected `disk`, `disk-buffered`"), "{error}");
 }
 
 #[test]

@@ -192,7 +192,7 @@ async fn append(shared: &Shared, batch: Batch) -> (Batch, Result<(), NotRecorded
             let appended = shared.sink.append(&batch);
             Ok((batch, appended))
         }
-        Durability::Disk => {
+        Durability::Disk | Durability::Redis(_) => {
             let sink = Arc::clone(&shared.sink);
             tokio::task::spawn_blocking(move || {
                 let appended = sink.append(&batch);

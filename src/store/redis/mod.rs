@@ -42,7 +42,6 @@ pub use lane::Lane;
 pub use ledger::Ledger;
 pub use link::Link;
 pub use mode::Mode;
-pub use mode::UnknownMode;
 pub use nodes::Times;
 pub use registry::Registry;
 pub use shelf::Shelf;

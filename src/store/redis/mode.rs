@@ -1,57 +1,10 @@
 //! What an append to a stream waits for, and whether a server is set up to keep that promise.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::link::Link;
 use super::reply;
 use crate::store::StoreError;
 
-/// How durable an append is when it returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Redis has it in memory, and on its disk about a second later.
-    Everysec,
-    /// It is on the disk of the primary.
-    Always,
-    /// So many replicas have received it.
-    Replicated(u8),
-}
-
-/// The names as they are configured.
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Everysec => f.write_str("redis-everysec"),
-            Self::Always => f.write_str("redis-always"),
-            Self::Replicated(replicas) => write!(f, "redis-replicated({replicas})"),
-        }
-    }
-}
-
-/// The text is no mode of Redis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected `redis-everysec`, `redis-always` or `redis-replicated(1)`, with the number of replicas"
-)]
-pub struct UnknownMode;
-
-impl FromStr for Mode {
-    type Err = UnknownMode;
-
-    fn from_str(text: &str) -> Result<Self, UnknownMode> {
-        match text {
-            "redis-everysec" => Ok(Self::Everysec),
-            "redis-always" => Ok(Self::Always),
-            _ => {
-                let number =
-                    text.strip_prefix("redis-replicated(").and_then(|t| t.strip_suffix(')'));
-                let replicas = number.and_then(|number| number.parse().ok()).filter(|n| *n > 0);
-                replicas.map(Self::Replicated).ok_or(UnknownMode)
-            }
-        }
-    }
-}
+pub use crate::config::RedisMode as Mode;
 
 impl Mode {
     /// How many replicas are waited for, where any are.
@@ -119,21 +72,5 @@ impl Mode {
             }
         }
         Ok(advice)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modes_are_read_as_they_are_shown() {
-        for mode in [Mode::Everysec, Mode::Always, Mode::Replicated(2)] {
-            assert_eq!(mode.to_string().parse(), Ok(mode));
-        }
-        for wrong in ["redis", "redis-replicated(0)", "redis-replicated(300)", "redis-replicated2"]
-        {
-            assert_eq!(wrong.parse::<Mode>(), Err(UnknownMode));
-        }
     }
 }

@@ -245,7 +245,8 @@ impl EmbeddedJournal {
             faults: options.faults,
         });
         let flusher = match options.durability {
-            Durability::Disk => None,
+            // A journal of files knows no better than to sync.
+            Durability::Disk | Durability::Redis(_) => None,
             Durability::DiskBuffered => {
                 let shared = shared.clone();
                 let spawned = std::thread::Builder::new()
@@ -340,7 +341,7 @@ impl Shared {
     /// Writes one frame, as durably as the mode promises, and returns its end.
     fn append(&self, batch: &Batch) -> Result<u64, JournalError> {
         let end = self.write(batch)?;
-        if self.durability == Durability::Disk {
+        if self.durability != Durability::DiskBuffered {
             self.sync_to(end)?;
         }
         Ok(end)
