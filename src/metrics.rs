@@ -88,6 +88,17 @@ metrics! {
     journal_errors: counters "throng_journal_errors_total" ["kind"];
     /// Panics by thread (`segments`, `fill`, …). Alert on any.
     thread_panics: counters "throng_thread_panics_total" ["thread"];
+    /// Bytes of the journal that wait to be shipped to the store; 0 where nothing is shipped. Alert above 70 % of the
+    /// limit.
+    spool_bytes: gauge "throng_spool_bytes" [];
+    /// How many bytes may wait before events are refused: `journal.spool`; 0 where nothing is shipped.
+    spool_limit: gauge "throng_spool_limit_bytes" [];
+    /// Age of the oldest event that waits to be shipped, 0 where none does. Alert above 300.
+    spool_oldest: float "throng_spool_oldest_seconds" [];
+    /// Records shipped from the journal to the store.
+    shipped_records: counter "throng_shipped_records_total" [];
+    /// Tries to ship that failed. What failed is tried again.
+    ship_errors: counter "throng_ship_errors_total" [];
     /// Bytes of the journal on disk (service).
     journal_bytes: gauge "throng_journal_bytes" [];
     /// Events by what became of them at fold (`counted`, `duplicate`, `dead_letter`).
@@ -200,7 +211,7 @@ impl Metrics {
         for operation in ["commit", "compact", "archive", "ledger"] {
             self.store_errors.with_label_values(&[operation]);
         }
-        for thread in ["segments", "fill", "fold", "commit", "archive", "nodes"] {
+        for thread in ["segments", "fill", "fold", "commit", "archive", "ship", "nodes"] {
             self.thread_panics.with_label_values(&[thread]);
         }
         for part in ["columns", "dictionary", "attributes", "dedup"] {

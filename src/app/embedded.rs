@@ -52,7 +52,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
             loaded.identity.shards
         );
     }
-    let journal = open_journal(ground, loaded.checkpoint.position)?;
+    let journal = open_journal(ground, embedded::JOURNAL, loaded.checkpoint.position)?;
     let engine = Engine::open(
         state.clone(),
         journal.clone(),
@@ -127,12 +127,13 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
 /// Opens the journal of a data directory; what is before `durable_to` was committed.
 pub(super) fn open_journal(
     ground: &Ground,
+    folder: &str,
     durable_to: Position,
 ) -> anyhow::Result<Arc<EmbeddedJournal>> {
     let mut options = embedded::journal::Options::new(ground.config.journal.durability);
     options.salvage = ground.salvage;
     options.durable_to = durable_to;
-    let (journal, recovery) = EmbeddedJournal::open(&ground.data.join(embedded::JOURNAL), options)?;
+    let (journal, recovery) = EmbeddedJournal::open(&ground.data.join(folder), options)?;
     if let Some(cut) = &recovery.cut {
         tracing::info!(
             "the journal's torn tail was cut: {} bytes at {} that nobody was promised",

@@ -2,18 +2,26 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
 use super::base::Ground;
+use super::embedded::open_journal;
 use crate::config::Durability;
 use crate::config::RedisMode;
 use crate::ingest::Router;
+use crate::ingest::ship;
+use crate::ingest::ship::Shipper;
+use crate::ingest::ship::Spool;
 use crate::model::Millis;
 use crate::model::hex;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::store::embedded::write_small_file;
+use crate::store::journal::Journal as _;
 use crate::store::journal::Sink;
 use crate::store::redis::Claims;
 use crate::store::redis::Store;
@@ -39,43 +47,108 @@ pub(super) fn node_id(data: &Path) -> anyhow::Result<String> {
     Ok(id)
 }
 
+/// The folder of the journal that is shipped, in the data directory.
+const SPOOL: &str = "spool";
+/// How long a stop waits until what was taken is shipped.
+const STOP: Duration = Duration::from_secs(8);
+
 /// The way into the lanes.
-pub(super) struct Intake {
-    sink: Arc<dyn Sink>,
+pub(super) enum Intake {
+    /// Straight into them.
+    Straight(Arc<Router>),
+    /// Into a journal on this disk, and from there into them.
+    Spooled { shipper: Shipper, spool: Arc<Spool>, thread: Mutex<Option<JoinHandle<()>>> },
 }
 
 impl Intake {
     pub(super) fn open(
         ground: &Ground,
         store: &Store,
-        _id: &str,
-        _clock: Arc<dyn Clock>,
+        id: &str,
+        clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let mode = match ground.config.journal.durability {
-            Durability::Redis(mode) => mode,
+        let (identity, layout) = (store.identity(), store.layout());
+        let claims = Arc::new(Claims::new(store.clone()));
+        let settings = &ground.config.journal;
+        let mode = match settings.durability {
+            Durability::Redis(mode) => {
+                left_behind(ground)?;
+                let streams = Arc::new(Streams::new(store, mode));
+                let router = Router::new(streams, claims, identity, layout)?;
+                return Ok(Self::Straight(Arc::new(router)));
+            }
+            // What is shipped is given up on this disk.
             Durability::Disk | Durability::DiskBuffered => RedisMode::Everysec,
         };
-        let streams = Arc::new(Streams::new(store, mode));
-        let claims = Arc::new(Claims::new(store.clone()));
-        let router = Router::new(streams, claims, store.identity(), store.layout())?;
-        Ok(Self { sink: Arc::new(router) })
+        let journal = open_journal(ground, SPOOL, ship::shipped(&ground.data)?)?;
+        let shipper = Shipper::open(ship::Parts {
+            data: ground.data.clone(),
+            node: id.to_owned(),
+            journal,
+            intake: Arc::new(Streams::new(store, mode)),
+            claims,
+            identity,
+            layout,
+            clock,
+            metrics: ground.metrics.clone(),
+        })?;
+        let spool = Arc::new(Spool::new(&shipper, settings.spool));
+        Ok(Self::Spooled { shipper, spool, thread: Mutex::default() })
     }
 
     pub(super) fn sink(&self) -> Arc<dyn Sink> {
-        self.sink.clone()
+        match self {
+            Self::Straight(router) => router.clone(),
+            Self::Spooled { spool, .. } => spool.clone(),
+        }
     }
 
+    /// What holds T back, where something may be acknowledged and not be in the lanes.
     pub(super) fn mark(&self) -> Option<Millis> {
-        None
+        match self {
+            Self::Straight(_) => None,
+            Self::Spooled { shipper, .. } => Some(shipper.mark()),
+        }
     }
 
     pub(super) fn has_shipped(&self) -> bool {
-        true
+        match self {
+            Self::Straight(_) => true,
+            Self::Spooled { shipper, .. } => shipper.has_shipped(),
+        }
     }
 
-    pub(super) fn start(&self, _workers: &Workers) -> std::io::Result<()> {
+    pub(super) fn start(&self, workers: &Workers) -> std::io::Result<()> {
+        if let Self::Spooled { shipper, thread, .. } = self {
+            *thread.lock() = Some(shipper.start(workers)?);
+        }
         Ok(())
     }
 
-    pub(super) fn stop(&self) {}
+    pub(super) fn stop(&self) {
+        if let Self::Spooled { shipper, thread, .. } = self
+            && shipper.stop(STOP)
+            && let Some(thread) = thread.lock().take()
+        {
+            // A panic of it was told when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Refuses to go straight into the lanes while a journal on this disk has what is not there.
+fn left_behind(ground: &Ground) -> anyhow::Result<()> {
+    if !ground.data.join(SPOOL).is_dir() {
+        return Ok(());
+    }
+    let shipped = ship::shipped(&ground.data)?;
+    let journal = open_journal(ground, SPOOL, shipped)?;
+    if journal.end() > shipped {
+        anyhow::bail!(
+            "{} holds events that are not shipped: start once more with journal.durability = \"disk\" until \
+             throng_spool_bytes is 0",
+            ground.data.join(SPOOL).display()
+        );
+    }
+    Ok(())
 }

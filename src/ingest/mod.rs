@@ -34,6 +34,7 @@ mod schema;
 mod seen;
 mod shard;
 mod shared;
+pub mod ship;
 mod skips;
 mod split;
 #[cfg(test)]

@@ -247,6 +247,6 @@ pub(super) fn fields(json: &str) -> Vec<(Box<str>, crate::model::Value)> {
     fields
 }
 
-pub(super) fn message(cookie: &str, message_id: &str, time: Millis) -> Record {
+pub(crate) fn message(cookie: &str, message_id: &str, time: Millis) -> Record {
     Record::Event(Event { message_id: Some(message_id.into()), ..event(cookie, "view", time) })
 }

@@ -1,0 +1,405 @@
+//! Ships the journal of this process into the lanes of a shared store, in order, until all of it is there.
+//!
+//! ```text
+//! Spool ─► journal ─► group of frames ─► split by lane ─► Intake ─► shipped, given up on this disk
+//! ```
+//! What is shipped was made durable here first: a power cut takes nothing back whose number is used up. A frame's
+//! pieces are numbered by its place in the journal, so that it may be shipped again from anywhere and counts once.
+//! Nothing is dropped: what cannot be shipped is tried again until it can.
+
+mod place;
+mod spool;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+
+use super::claim;
+use super::split::Message;
+use super::split::Splitter;
+use crate::metrics::Metrics;
+use crate::model::Millis;
+use crate::model::Record;
+use crate::model::time::SECOND;
+use crate::net::Clock;
+use crate::net::Workers;
+use crate::store::StoreError;
+use crate::store::chain;
+use crate::store::claims::Claims;
+use crate::store::intake::Intake;
+use crate::store::intake::LaneFrame;
+use crate::store::journal::Frame;
+use crate::store::journal::Journal;
+use crate::store::journal::JournalError;
+use crate::store::journal::JournalReader;
+use crate::store::journal::Position;
+use crate::store::lanes::Layout;
+use crate::store::state::Identity;
+use place::Place;
+
+pub use place::PlaceError;
+pub use place::shipped;
+pub use spool::Spool;
+
+/// Frames that are shipped together take no more bytes than this, unless one alone does.
+const GROUP: usize = 4 << 20;
+/// How long an idle shipper looks for what comes before it looks around.
+const IDLE: Duration = Duration::from_millis(200);
+/// How often the place is written down.
+const NOTE: Duration = Duration::from_secs(1);
+/// The longest wait between two tries.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// What a shipper works with.
+pub struct Parts {
+    /// The data directory, which holds its place.
+    pub data: PathBuf,
+    /// This node's name, the same after a restart; of no other node.
+    pub node: String,
+    /// What is shipped.
+    pub journal: Arc<dyn Journal>,
+    /// Where to.
+    pub intake: Arc<dyn Intake>,
+    /// Where the message ids of what is shipped are claimed.
+    pub claims: Arc<dyn Claims>,
+    /// The store's identity.
+    pub identity: Identity,
+    /// The store's lanes.
+    pub layout: Layout,
+    /// The clock that receive times are taken from.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+/// Ships a journal. A clone is the same.
+#[derive(Clone)]
+pub struct Shipper {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    data: PathBuf,
+    node: String,
+    journal: Arc<dyn Journal>,
+    intake: Arc<dyn Intake>,
+    claims: Arc<dyn Claims>,
+    splitter: Splitter,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    state: Mutex<State>,
+    /// Somebody asks it to stop, or it has ended.
+    changed: Condvar,
+}
+
+struct State {
+    place: Place,
+    /// When the first record of what is being shipped was received.
+    oldest: Option<Millis>,
+    mark: Millis,
+    /// When it is to end, whatever is left.
+    deadline: Option<Instant>,
+    is_running: bool,
+}
+
+/// What stands in the way of a shipment.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+}
+
+/// Frames that are shipped together.
+#[derive(Default)]
+struct Group {
+    pieces: Vec<LaneFrame>,
+    /// Of each lane, how many of the pieces are its own.
+    of_lane: BTreeMap<u16, usize>,
+    messages: Vec<Message>,
+    records: u64,
+    end: Position,
+    received: Option<Millis>,
+}
+
+impl Shipper {
+    /// A shipper that goes on where the one before it has come to.
+    pub fn open(parts: Parts) -> Result<Self, PlaceError> {
+        let Parts { data, node, journal, intake, claims, identity, layout, clock, metrics } = parts;
+        let mut place = Place::read(&data)?.unwrap_or_default();
+        if place.shipped > journal.end() {
+            // It is not the journal that was shipped from: all of it may be new.
+            place.shipped = journal.begin();
+        }
+        place.shipped = place.shipped.max(journal.begin());
+        let state =
+            State { place, oldest: None, mark: Millis::MIN, deadline: None, is_running: false };
+        let shared = Shared {
+            splitter: Splitter::new(identity, layout),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            data,
+            node,
+            journal,
+            intake,
+            claims,
+            clock,
+            metrics,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Starts the thread that ships.
+    pub fn start(&self, workers: &Workers) -> io::Result<JoinHandle<()>> {
+        self.shared.state.lock().is_running = true;
+        let shared = self.shared.clone();
+        workers.spawn("ship", move || {
+            let _running = Running(&shared);
+            shared.run();
+        })
+    }
+
+    /// The mark: every event that this node acknowledged before that time is in the lanes. It never goes back.
+    pub fn mark(&self) -> Millis {
+        let shared = &self.shared;
+        // The clock first: what is acknowledged before that time lies before the end that is seen after it.
+        let now = shared.clock.now();
+        let end = shared.journal.end();
+        let mut state = shared.state.lock();
+        // An event that was acknowledged before the oldest frame's was received lies before that frame.
+        let mark = if state.place.shipped >= end { Some(now) } else { state.oldest };
+        state.mark = state.mark.max(mark.unwrap_or(Millis::MIN));
+        let mark = state.mark;
+        drop(state);
+        shared.show();
+        mark
+    }
+
+    /// Whether all of the journal is in the lanes.
+    pub fn has_shipped(&self) -> bool {
+        self.shared.waiting() == 0
+    }
+
+    /// Stops when all is shipped, or after so long; tells whether it is. Nothing is to be appended any more.
+    pub fn stop(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.state.lock();
+        state.deadline = Some(deadline);
+        self.shared.changed.notify_all();
+        // An exchange that is under way at the deadline is not waited for.
+        while state.is_running && !self.shared.changed.wait_until(&mut state, deadline).timed_out()
+        {
+        }
+        drop(state);
+        self.has_shipped()
+    }
+}
+
+/// Tells that the thread has ended, however it did.
+struct Running<'s>(&'s Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().is_running = false;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// How many bytes of the journal are not shipped.
+    fn waiting(&self) -> u64 {
+        let end = self.journal.end().0;
+        end.saturating_sub(self.state.lock().place.shipped.0)
+    }
+
+    fn run(&self) {
+        let Some(sender) = self.patiently(|| self.sender()) else { return };
+        let mut reader = self.journal.reader(self.state.lock().place.shipped);
+        let mut noted = Instant::now();
+        while let Some(group) = self.patiently(|| self.gather(&mut *reader)) {
+            let idle = group.records == 0;
+            if !idle {
+                self.state.lock().oldest = group.received;
+                self.show();
+                let shipped = self.patiently(|| self.ship(&sender, &group));
+                if shipped.is_none() {
+                    break;
+                }
+                self.metrics.shipped_records.inc_by(group.records);
+            }
+            let mut state = self.state.lock();
+            state.oldest = None;
+            state.place.shipped = group.end;
+            let is_stopping = state.deadline.is_some();
+            drop(state);
+            self.show();
+            if noted.elapsed() >= NOTE {
+                self.note();
+                noted = Instant::now();
+            }
+            if idle && is_stopping {
+                break;
+            }
+            if idle {
+                self.journal.wait(group.end, IDLE);
+            }
+        }
+        self.note();
+    }
+
+    /// Tries until it is done; `None` where it is to end before.
+    fn patiently<T>(&self, mut act: impl FnMut() -> Result<T, Obstacle>) -> Option<T> {
+        let mut longest = Duration::from_millis(50);
+        let mut told = false;
+        loop {
+            let error = match act() {
+                Ok(done) => return Some(done),
+                Err(error) => error,
+            };
+            self.metrics.ship_errors.inc();
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(error = %chain(&error), "events wait on this disk: trying again");
+            }
+            self.show();
+            let dice = getrandom::u32().unwrap_or(u32::MAX / 2);
+            let pause = longest.mul_f64(f64::from(dice) / f64::from(u32::MAX));
+            longest = (longest * 2).min(LONGEST);
+            let until = Instant::now() + pause;
+            let mut state = self.state.lock();
+            loop {
+                if state.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return None;
+                }
+                let until = state.deadline.map_or(until, |deadline| deadline.min(until));
+                if self.changed.wait_until(&mut state, until).timed_out() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The name to ship under: that of the node, until its journal was taken back behind what was shipped of it.
+    /// Numbers would then stand for other frames, which would pass for shipped.
+    fn sender(&self) -> Result<String, Obstacle> {
+        loop {
+            let turn = self.state.lock().place.turn;
+            let name = if turn == 0 { self.node.clone() } else { format!("{}.{turn}", self.node) };
+            if self.intake.last_number(&name)? <= self.journal.end().0 {
+                return Ok(name);
+            }
+            tracing::error!(
+                "the journal in {} ends before what was shipped of it; if it was restored, events that it held then may count twice",
+                self.data.display()
+            );
+            self.state.lock().place.turn += 1;
+            self.write_place()?;
+        }
+    }
+
+    /// Reads what comes next, which may be nothing.
+    fn gather(&self, reader: &mut dyn JournalReader) -> Result<Group, Obstacle> {
+        let mut group = Group { end: reader.position(), ..Group::default() };
+        let mut bytes = 0;
+        while bytes < GROUP {
+            match reader.next() {
+                Ok(Some(frame)) => {
+                    bytes += usize::try_from(frame.end.0 - frame.start.0).unwrap_or(GROUP);
+                    group.records += u64::from(frame.count);
+                    group.received = group.received.or_else(|| received(&frame));
+                    self.cut(&frame, &mut group);
+                }
+                Ok(None) => break,
+                // What was read is shipped first.
+                Err(_) if group.records > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+            group.end = reader.position();
+        }
+        if group.records == 0 {
+            // What was skipped as damaged has no frame.
+            group.end = reader.position();
+        }
+        Ok(group)
+    }
+
+    /// Adds a frame's pieces: the first in each lane is numbered by where the frame starts, and the others follow. They
+    /// are fewer than the frame has bytes.
+    fn cut(&self, frame: &Frame, group: &mut Group) {
+        let is_broken = frame.records().any(|record| record.is_err());
+        let records = frame.records().filter_map(|record| Some(record.ok()?.1));
+        // In the place of what is no record stands one that the fold puts among the dead letters.
+        let records = records.chain(is_broken.then_some(&b""[..]));
+        let (split, messages) = self.splitter.split_noting(records);
+        let before = &group.of_lane;
+        group.messages.extend(messages.into_iter().map(|message| {
+            let before = before.get(&message.lane).copied().unwrap_or(0);
+            Message { frame: before + message.frame, ..message }
+        }));
+        for (lane, batches) in split {
+            *group.of_lane.entry(lane).or_default() += batches.len();
+            let numbered = (frame.start.0 + 1..).zip(batches);
+            group.pieces.extend(numbered.map(|(number, batch)| LaneFrame { lane, number, batch }));
+        }
+    }
+
+    fn ship(&self, sender: &str, group: &Group) -> Result<(), Obstacle> {
+        self.journal.sync(group.end)?;
+        let firsts = self.intake.append(sender, &group.pieces)?;
+        if !group.messages.is_empty() {
+            claim::sent(&*self.claims, &group.messages, &group.pieces, &firsts);
+        }
+        Ok(())
+    }
+
+    /// Writes down what is shipped, and gives it up on this disk. Where that fails it is done the next time.
+    fn note(&self) {
+        let shipped = self.state.lock().place.shipped;
+        let noted = self.write_place();
+        let noted = noted.map_err(|error| chain(&error));
+        let released = self.journal.release(shipped).map_err(|error| chain(&error));
+        if let Err(error) = noted.and(released) {
+            self.metrics.ship_errors.inc();
+            tracing::warn!(error, "what is shipped cannot be given up on this disk");
+        }
+    }
+
+    fn write_place(&self) -> Result<(), PlaceError> {
+        let place = self.state.lock().place;
+        place.write(&self.data)
+    }
+
+    fn show(&self) {
+        let waiting = self.waiting();
+        let oldest = self.state.lock().oldest.filter(|_| waiting > 0);
+        let age = oldest.map_or(0, |oldest| self.clock.now().saturating_sub(oldest).max(0));
+        self.metrics.spool_bytes.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        #[expect(clippy::cast_precision_loss, reason = "a span of time has no 53 bits")]
+        self.metrics.spool_oldest.set(age as f64 / SECOND as f64);
+    }
+}
+
+/// When the first record was received that says so.
+fn received(frame: &Frame) -> Option<Millis> {
+    frame.records().find_map(|record| Record::owner(record.ok()?.1).ok()?.received())
+}
+
+impl fmt::Debug for Shipper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path: &Path = &self.shared.data;
+        f.debug_struct("Shipper").field("data", &path).finish_non_exhaustive()
+    }
+}
