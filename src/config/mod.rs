@@ -103,7 +103,7 @@ pub struct Console {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Store {
-    /// `embedded`; `redis` and `redis-cluster` are not there yet. Default `embedded`.
+    /// `embedded`, or `redis` or `redis-cluster`, which several processes share. Default `embedded`.
     pub backend: Backend,
     /// The Redis server, or the cluster's seeds separated by commas. Default `redis://127.0.0.1:6379`.
     pub url: String,
