@@ -10,6 +10,7 @@ mod disk;
 mod harness;
 mod import;
 mod nodes;
+mod outages;
 mod prometheus;
 mod push;
 #[path = "../store/redis/tests/server.rs"]
