@@ -33,9 +33,11 @@ use crate::net::Clock;
 use crate::store::StoreError;
 use crate::store::embedded::ledger::EmbeddedLedger;
 use crate::store::ledger::Batch;
+use crate::store::ledger::Books;
 use crate::store::ledger::Changes;
 use crate::store::ledger::Delivery;
 use crate::store::ledger::Held;
+use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
@@ -135,6 +137,22 @@ impl Ledger for FusedLedger {
 
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         self.0.deliveries(destination, limit)
+    }
+
+    fn destinations(&self) -> Result<Vec<String>, StoreError> {
+        self.0.destinations()
+    }
+
+    fn last_batches(&self, destination: &str) -> Result<Vec<LastBatch>, StoreError> {
+        self.0.last_batches(destination)
+    }
+
+    fn take_over(&self, books: &Books) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.take_over(books))
+    }
+
+    fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.take_held(target, held))
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) const ACROSS_PROCESSES: [fn(Open<'_>); 2] =
     [names_of_batches_only_rise, everything_outlives_the_process];
 
 /// Every contract. Each gets a store of its own.
-pub(crate) const ALL: [fn(Open<'_>); 8] = [
+pub(crate) const ALL: [fn(Open<'_>); 10] = [
     what_is_acknowledged_is_held_in_order,
     what_is_held_comes_in_pages,
     targets_do_not_meet,
@@ -22,6 +22,8 @@ pub(crate) const ALL: [fn(Open<'_>); 8] = [
     settling_twice_changes_nothing,
     everything_outlives_the_process,
     deliveries_are_remembered_and_bounded,
+    another_goes_on_where_one_has_ended,
+    one_goes_on_where_another_has_ended,
 ];
 
 fn identifier(namespace: &str, value: &str) -> Identifier {
@@ -206,4 +208,93 @@ fn deliveries_are_remembered_and_bounded(open: Open<'_>) {
     ledger.acknowledge(&old, 2).unwrap();
     assert!(held(&*ledger, &target()).contains(&("a".to_owned(), false)));
     assert_eq!(ledger.deliveries("ads", 5).unwrap(), [first.delivery()]);
+}
+
+fn another_goes_on_where_one_has_ended(open: Open<'_>) {
+    let here = open();
+    let batches: [(&str, u64, &[&str], &[&str]); 5] = [
+        ("buyers", 3, &["a", "b", "c"], &[]),
+        ("buyers", 3, &["d"], &["a"]),
+        ("lookers", 4, &["a"], &[]),
+        ("buyers", 5, &["e"], &["b"]),
+        ("buyers", 5, &["f"], &[]),
+    ];
+    for (at, (segment, generation, adds, removes)) in (0..).zip(batches) {
+        let target = Target::new("crm", segment);
+        let changes = changes(adds, removes);
+        let batch = here.prepare(&target, generation, at, changes, at + 10).unwrap();
+        match at {
+            0 | 2 => here.acknowledge(&batch, at + 20).unwrap(),
+            1 => here.withdraw(&batch, at + 20).unwrap(),
+            _ => here.failed(&batch, "no room").unwrap(),
+        }
+    }
+    let other = Target::new("ads", "buyers");
+    // All of it went, and its names are used up all the same.
+    for (adds, removes) in [(&["a"][..], &[][..]), (&[], &["a"])] {
+        let batch = here.prepare(&other, 9, 0, changes(adds, removes), 0).unwrap();
+        here.acknowledge(&batch, 1).unwrap();
+    }
+    let elsewhere = crate::store::embedded::ledger::EmbeddedLedger::in_memory();
+    hand_on(&*here, &elsewhere);
+    let marks = [("a", true), ("b", false), ("c", false), ("d", true)];
+    let marks = marks.map(|(value, unsure)| (value.to_owned(), unsure));
+    assert_eq!(held(&elsewhere, &target()), marks);
+    // It goes on there.
+    let go_on = |ledger: &dyn Ledger| {
+        let prepared = ledger.prepared(&target()).unwrap();
+        assert_eq!(prepared.len(), 2);
+        ledger.failed(&prepared[0], "still none").unwrap();
+        ledger.acknowledge(&prepared[0], 50).unwrap();
+        let on_record = ledger.deliveries("crm", 2).unwrap();
+        assert_eq!((on_record[1].failures, on_record[1].settled_at), (2, Some(50)));
+        let batch = ledger.prepare(&target(), 1, 0, changes(&["g"], &[]), 51).unwrap();
+        assert_eq!((batch.generation, batch.seq), (5, 3));
+        let batch = ledger.prepare(&other, 9, 0, changes(&["h"], &[]), 52).unwrap();
+        assert_eq!((batch.generation, batch.seq), (9, 3));
+        assert_eq!(ledger.deliveries("crm", 9).unwrap().len(), 6);
+    };
+    go_on(&elsewhere);
+}
+
+fn one_goes_on_where_another_has_ended(open: Open<'_>) {
+    let elsewhere = crate::store::embedded::ledger::EmbeddedLedger::in_memory();
+    for value in ["a", "b"] {
+        let batch = elsewhere.prepare(&target(), 7, 0, changes(&[value], &[]), 3).unwrap();
+        elsewhere.withdraw(&batch, 4).unwrap();
+    }
+    elsewhere.prepare(&target(), 7, 5, changes(&["c"], &["a"]), 6).unwrap();
+    let here = open();
+    hand_on(&elsewhere, &*here);
+    let batch = here.prepared(&target()).unwrap().remove(0);
+    here.acknowledge(&batch, 8).unwrap();
+    let marks = [("b", true), ("c", false)].map(|(value, unsure)| (value.to_owned(), unsure));
+    assert_eq!(held(&*here, &target()), marks);
+    assert_eq!(here.deliveries("crm", 9).unwrap()[0].settled_at, Some(8));
+    let batch = here.prepare(&target(), 7, 0, changes(&["d"], &[]), 9).unwrap();
+    assert_eq!((batch.generation, batch.seq), (7, 4));
+}
+
+/// Hands on all of a ledger, as much of it twice as a repeat would.
+fn hand_on(from: &dyn Ledger, to: &dyn Ledger) {
+    let destinations = from.destinations().unwrap();
+    for destination in &destinations {
+        let books = from.books(destination).unwrap();
+        for _ in 0..2 {
+            to.take_over(&books).unwrap();
+            for last in &books.last {
+                let target = Target::new(&**destination, &*last.segment);
+                let mut after: Option<Identifier> = None;
+                loop {
+                    let page = from.held(&target, after.as_ref(), 2).unwrap();
+                    let Some(last) = page.last() else { break };
+                    after = Some(last.identifier.clone());
+                    to.take_held(&target, &page).unwrap();
+                }
+            }
+        }
+        assert_eq!(to.books(destination).unwrap(), books);
+    }
+    assert_eq!(to.destinations().unwrap(), destinations);
+    assert_eq!(to.standings().unwrap(), from.standings().unwrap());
 }

@@ -126,6 +126,30 @@ pub struct Delivery {
     pub trouble: Option<String>,
 }
 
+/// What one ledger hands on to another of a destination, besides what its targets hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Books {
+    /// The destination's name.
+    pub destination: String,
+    /// Every target that ever had a batch, in order.
+    pub last: Vec<LastBatch>,
+    /// Batches without verdict, of each target in the order they were prepared.
+    pub prepared: Vec<Batch>,
+    /// What is on record of batches, the first prepared first.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// The name of the last batch of a target: names go on from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastBatch {
+    /// The segment's id.
+    pub segment: String,
+    /// The batch's generation.
+    pub generation: u64,
+    /// The batch's number in the generation.
+    pub seq: u64,
+}
+
 /// Keeps what destinations hold and what is on its way there. Each call is one transaction, durable when
 /// it returns.
 ///
@@ -173,6 +197,31 @@ pub trait Ledger: Send + Sync {
     /// The last batches of a destination, the latest prepared first, at most `limit` of those kept.
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError>;
 
+    /// Every destination that was ever sent to, in order.
+    fn destinations(&self) -> Result<Vec<String>, StoreError>;
+
+    /// The targets of a destination that ever had a batch, in order, with their last.
+    fn last_batches(&self, destination: &str) -> Result<Vec<LastBatch>, StoreError>;
+
+    /// What another ledger needs to go on with a destination. Nobody changes the destination meanwhile.
+    fn books(&self, destination: &str) -> Result<Books, StoreError> {
+        let last = self.last_batches(destination)?;
+        let mut prepared = Vec::new();
+        for LastBatch { segment, .. } in &last {
+            prepared.extend(self.prepared(&Target::new(destination, segment))?);
+        }
+        let mut deliveries = self.deliveries(destination, usize::MAX)?;
+        deliveries.reverse();
+        Ok(Books { destination: destination.to_owned(), last, prepared, deliveries })
+    }
+
+    /// Goes on with a destination that only another ledger knew; nobody uses this one meanwhile. It may take
+    /// several transactions, and may be called again after an error.
+    fn take_over(&self, books: &Books) -> Result<(), StoreError>;
+
+    /// Takes over what a target holds, or a part of it, after its destination's books. May be called again.
+    fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError>;
+
     /// How many bytes the ledger takes on disk, where that is known.
     fn bytes(&self) -> Option<u64> {
         None
@@ -190,6 +239,15 @@ impl Target {
     /// The audience of a segment at a destination.
     pub fn new(destination: impl Into<String>, segment: impl Into<String>) -> Self {
         Self { destination: destination.into(), segment: segment.into() }
+    }
+}
+
+impl Books {
+    /// The place of a batch in the history, from 1; 0 of one that is no longer on record.
+    pub(in crate::store) fn order_of(&self, batch: &Batch) -> u64 {
+        let id = batch.id();
+        let at = self.deliveries.iter().rposition(|delivery| delivery.batch == id);
+        at.map_or(0, |at| at as u64 + 1)
     }
 }
 

@@ -12,6 +12,7 @@
 //! is never forgotten, or the names of its batches could come again.
 
 mod doubt;
+mod moved;
 
 use redb::ReadableTable;
 use redb::TableDefinition;
@@ -32,11 +33,13 @@ use crate::store::embedded::file::Layout;
 use crate::store::embedded::file::META;
 use crate::store::embedded::file::RedbFile;
 use crate::store::ledger::Batch;
+use crate::store::ledger::Books;
 use crate::store::ledger::Changes;
 use crate::store::ledger::DELIVERIES_KEPT;
 use crate::store::ledger::Delivery;
 use crate::store::ledger::DeliveryState;
 use crate::store::ledger::Held;
+use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
@@ -279,6 +282,22 @@ impl Ledger for EmbeddedLedger {
             }
             Ok(deliveries)
         })
+    }
+
+    fn destinations(&self) -> Result<Vec<String>, StoreError> {
+        self.known_destinations()
+    }
+
+    fn last_batches(&self, destination: &str) -> Result<Vec<LastBatch>, StoreError> {
+        self.last_of(destination)
+    }
+
+    fn take_over(&self, books: &Books) -> Result<(), StoreError> {
+        self.take_books(books)
+    }
+
+    fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError> {
+        self.take_identifiers(target, held)
     }
 
     fn bytes(&self) -> Option<u64> {

@@ -12,31 +12,35 @@
 //! A large batch is settled some hundred identifiers at a time, and stays in the outbox until the last of them:
 //! what a crash leaves half done is a batch without verdict, to be settled again.
 
+mod moved;
+
 use parking_lot::Mutex;
 use redis::Value;
 use std::collections::BTreeSet;
 
-use super::functions;
-use super::keys::safe;
-use super::lease::Lease;
-use super::reply;
-use super::store;
-use super::store::Store;
 use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Millis;
 use crate::store::StoreError;
 use crate::store::ledger::Batch;
+use crate::store::ledger::Books;
 use crate::store::ledger::Changes;
 use crate::store::ledger::DELIVERIES_KEPT;
 use crate::store::ledger::Delivery;
 use crate::store::ledger::DeliveryState;
 use crate::store::ledger::Held;
+use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger as Port;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
 use crate::store::ledger::codec;
 use crate::store::ledger::codec::Posted;
+use crate::store::redis::functions;
+use crate::store::redis::keys::safe;
+use crate::store::redis::lease::Lease;
+use crate::store::redis::reply;
+use crate::store::redis::store;
+use crate::store::redis::store::Store;
 use crate::store::state::damaged;
 
 /// So many identifiers are settled in one call, which the server does nothing else during.
@@ -352,6 +356,24 @@ impl Port for Ledger {
     fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
         let marks = Marks { adds: b'u', removes: b'u' };
         self.settle(batch, now, DeliveryState::Withdrawn, marks)
+    }
+
+    fn destinations(&self) -> Result<Vec<String>, StoreError> {
+        let mut destinations = self.list(&self.destinations_key(), "SMEMBERS")?;
+        destinations.sort_unstable();
+        Ok(destinations)
+    }
+
+    fn last_batches(&self, destination: &str) -> Result<Vec<LastBatch>, StoreError> {
+        self.last_of(destination)
+    }
+
+    fn take_over(&self, books: &Books) -> Result<(), StoreError> {
+        self.take_books(books)
+    }
+
+    fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError> {
+        self.take_identifiers(target, held)
     }
 
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {
