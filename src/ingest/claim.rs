@@ -166,6 +166,7 @@ mod tests {
     use crate::model::ImportLines;
     use crate::model::Record;
     use crate::model::record::ImportedEvent;
+    use crate::store::claims::TakeClaimed;
     use crate::store::journal::Batch;
     use crate::store::lanes::Layout;
     use crate::store::state::Identity;
@@ -192,6 +193,11 @@ mod tests {
             let mut one =
                 |claim: &Claim| *claimed.entry((claim.hash, claim.passes)).or_insert(claim.event);
             Ok(claims.iter().map(&mut one).collect())
+        }
+
+        fn each(&self, take: TakeClaimed<'_>) -> Result<(), StoreError> {
+            let claimed = self.claimed.lock();
+            claimed.keys().try_for_each(|(hash, passes)| take(*passes, *hash, 0))
         }
     }
 

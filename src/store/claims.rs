@@ -33,6 +33,9 @@ pub struct Claim {
     pub event: Claimant,
 }
 
+/// Takes claims one by one: whether it passes, the message id's hash, and when its event was received.
+pub type TakeClaimed<'a> = &'a mut dyn FnMut(bool, [u64; 2], Millis) -> Result<(), StoreError>;
+
 /// Who has claimed which message id. Calls block.
 pub trait Claims: std::fmt::Debug + Send + Sync {
     /// Who has claimed each, where someone has.
@@ -40,4 +43,8 @@ pub trait Claims: std::fmt::Debug + Send + Sync {
 
     /// Claims each that nobody has claimed, in order; tells whose each is then.
     fn claim(&self, claims: &[Claim]) -> Result<Vec<Claimant>, StoreError>;
+
+    /// Gives all claims, in no order and perhaps more than once, while nobody claims anything. Some that no longer
+    /// count may be among them.
+    fn each(&self, take: TakeClaimed<'_>) -> Result<(), StoreError>;
 }

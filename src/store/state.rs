@@ -378,6 +378,16 @@ pub fn damaged(malformed: Malformed) -> StoreError {
     }
 }
 
+/// The error of a store that was to be moved to where it is, and is not whole there.
+pub fn half_moved(what: String) -> StoreError {
+    StoreError::Malformed {
+        what,
+        hint: "it holds half of a store that was to be moved there; run the same `throng move` again, or empty it"
+            .to_owned(),
+        source: None,
+    }
+}
+
 /// A store of what the fold keeps. Calls block.
 ///
 /// After an error nothing of the call was kept, or all of it where only the answer was lost: a commit of a

@@ -34,6 +34,8 @@ pub const LEDGER: &str = "ledger.redb";
 pub const SHELF: &str = "shelf";
 /// The state's file in a data directory.
 pub const STATE: &str = "state.redb";
+/// There while a store is being moved into the data directory, or where that was cut short.
+pub const UNFINISHED: &str = "move-unfinished";
 
 /// How many bytes an unprivileged process can still write to the file system that holds `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use redb::ReadableTable;
 
 use super::STATE;
+use super::UNFINISHED;
 use super::copy::NewFile;
 use super::file::Access;
 use super::file::Failure;
@@ -32,6 +33,7 @@ use super::state_tables::SEEN_PAGES;
 use super::state_tables::SEEN_RUNS;
 use super::state_tables::SKIPS;
 use super::state_tables::TRAITS;
+use super::state_tables::fresh;
 use super::state_tables::make;
 use super::state_tables::put_image;
 use super::state_tables::set_number;
@@ -64,6 +66,7 @@ use crate::store::state::State as Port;
 use crate::store::state::TakeBytes;
 use crate::store::state::TakePiece;
 use crate::store::state::TraitRow;
+use crate::store::state::half_moved;
 
 /// The fold's state on the local disk.
 #[derive(Debug)]
@@ -76,8 +79,25 @@ impl State {
     ///
     /// A store that was made with another number of shards keeps it: see [`Loaded::identity`].
     pub fn open(directory: &Path, shards: u16) -> Result<Self, StoreError> {
+        if directory.join(UNFINISHED).exists() {
+            return Err(half_moved(directory.display().to_string()));
+        }
         let access = Access::on_disk(&directory.join(STATE));
         Self::open_with(directory, shards, access)
+    }
+
+    /// Makes the state of a store that is moved here, or opens what was made before of the same store.
+    pub fn make(directory: &Path, identity: Identity) -> Result<Self, StoreError> {
+        let access = Access::on_disk(&directory.join(STATE));
+        let state = Self::open_as(directory, access, || Ok(identity))?;
+        if state.load()?.identity == identity {
+            return Ok(state);
+        }
+        Err(StoreError::Malformed {
+            what: directory.join(STATE).display().to_string(),
+            hint: "it is of another store; name an empty directory".to_owned(),
+            source: None,
+        })
     }
 
     /// Opens it by other means than the file system's.
@@ -86,6 +106,14 @@ impl State {
         shards: u16,
         access: Access,
     ) -> Result<Self, StoreError> {
+        Self::open_as(directory, access, || fresh(shards))
+    }
+
+    fn open_as(
+        directory: &Path,
+        access: Access,
+        identity: impl FnOnce() -> Result<Identity, StoreError>,
+    ) -> Result<Self, StoreError> {
         let layout = Layout {
             // The format of tables and rows here, and of the contents that others write.
             format: format!("throng-state-1.{CONTENT_VERSION}"),
@@ -93,7 +121,7 @@ impl State {
             cache: 64 << 20,
         };
         let path = directory.join(STATE);
-        Ok(Self { file: RedbFile::open(path, access, layout, |write| make(write, shards))? })
+        Ok(Self { file: RedbFile::open(path, access, layout, |write| make(write, identity()?))? })
     }
 
     pub(super) fn meta<R>(

@@ -195,13 +195,17 @@ impl State {
     }
 }
 
-pub(super) fn make(write: &WriteTransaction, shards: u16) -> Result<(), Failure> {
+/// The identity of a new store.
+pub(super) fn fresh(shards: u16) -> Result<Identity, StoreError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|error| StoreError::Unavailable {
         what: "the system's random numbers".to_owned(),
         source: Box::new(error),
     })?;
-    let identity = Identity { shards, key };
+    Ok(Identity { shards, key })
+}
+
+pub(super) fn make(write: &WriteTransaction, identity: Identity) -> Result<(), Failure> {
     write.open_table(META)?.insert(IDENTITY, &identity.row()[..])?;
     write.open_table(DELTAS)?;
     write.open_table(COLUMNS)?;

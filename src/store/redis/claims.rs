@@ -1,7 +1,7 @@
 //! Claims of message ids, in hashes that are small enough to lie packed.
 //!
 //! ```text
-//! throng:{TAG}:m:<period>:<bucket>   hash: of a message id, the rest of its hash → received lane record part
+//! throng:{TAG}:m:<period>:<bucket>   hash: a message id's hash → received lane record part
 //! throng:{TAG}:i:<bucket>            the same, of those that count once for good
 //! ```
 //! The tag is that of a lane, chosen by the message id's hash and not by the event. A period is half of the window;
@@ -13,15 +13,20 @@ use redis::Cmd;
 use redis::Value;
 
 use super::functions;
+use super::moved::each_page;
 use super::reply;
+use super::route;
 use super::store::Store;
-use crate::model::hex;
+use crate::model::Malformed;
+use crate::model::Millis;
 use crate::store::StoreError;
 use crate::store::claims::Claim;
 use crate::store::claims::Claimant;
 use crate::store::claims::Claims as Port;
+use crate::store::claims::TakeClaimed;
 use crate::store::claims::WINDOW;
 use crate::store::journal::EventNo;
+use crate::store::state::damaged;
 
 /// Hashes of one period in one lane.
 const BUCKETS: u64 = 4096;
@@ -93,18 +98,18 @@ impl Claims {
         claims: impl Iterator<Item = &'c Claim>,
         may_write: bool,
     ) -> (String, Cmd) {
-        let (mut keys, mut args) = (Vec::new(), vec![if may_write { "1" } else { "0" }.to_owned()]);
-        args.push(WINDOW.to_string());
+        let (mut keys, mut args) = (Vec::new(), vec![vec![if may_write { b'1' } else { b'0' }]]);
+        args.push(WINDOW.to_string().into_bytes());
         for claim in claims {
             let own = self.keys(tag, claim);
             let Claimant { lane, event } = claim.event;
-            args.push(own.len().to_string());
-            args.push(hex(&claim.hash[1].to_be_bytes()) + &hex(&claim.hash[0].to_be_bytes()[..4]));
-            args.push(claim.received.to_string());
-            args.push(format!("{lane} {} {}", event.record, event.part));
+            args.push(own.len().to_string().into_bytes());
+            args.push([claim.hash[0].to_be_bytes(), claim.hash[1].to_be_bytes()].concat());
+            args.push(claim.received.to_string().into_bytes());
+            args.push(format!("{lane} {} {}", event.record, event.part).into_bytes());
             keys.extend(own);
         }
-        let args: Vec<&[u8]> = args.iter().map(String::as_bytes).collect();
+        let args: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
         let first = keys.first().cloned().unwrap_or_default();
         (first, functions::call("claim", &keys, &args))
     }
@@ -135,4 +140,43 @@ impl Port for Claims {
         });
         whose.collect()
     }
+
+    fn each(&self, take: TakeClaimed<'_>) -> Result<(), StoreError> {
+        let link = &self.store.link;
+        each_page(link, &self.store.keys, &mut |found| {
+            let mut slots: BTreeMap<u16, Vec<(bool, String)>> = BTreeMap::new();
+            for key in found {
+                let name = key.split_once("}:").map_or("", |(_, name)| name);
+                let passes = name.starts_with("m:");
+                if passes || name.starts_with("i:") {
+                    slots.entry(route::slot(&key)).or_default().push((passes, key));
+                }
+            }
+            for keys in slots.values() {
+                let ask = |(_, key): &(bool, String)| {
+                    let mut cmd = redis::cmd("HGETALL");
+                    cmd.arg(key);
+                    cmd
+                };
+                let answers = link.run(&keys[0].1, &keys.iter().map(ask).collect::<Vec<_>>())?;
+                for ((passes, _), answer) in keys.iter().zip(answers) {
+                    let rows = reply::pairs(answer).ok_or_else(|| link.odd("claims"))?;
+                    for (field, row) in rows {
+                        let (hash, received) =
+                            claimed(&field, &row).ok_or_else(|| damaged(Malformed("a claim")))?;
+                        take(*passes, hash, received)?;
+                    }
+                }
+            }
+            Ok(true)
+        })
+    }
+}
+
+/// The hash of a message id that was claimed, and when its event was received.
+fn claimed(field: &[u8], row: &[u8]) -> Option<([u64; 2], Millis)> {
+    let (high, low) = field.split_at_checked(8)?;
+    let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+    let (received, _) = std::str::from_utf8(row).ok()?.split_once(' ')?;
+    Some(([number(high)?, number(low)?], received.parse().ok()?))
 }

@@ -17,6 +17,7 @@ mod lease;
 mod ledger;
 mod link;
 mod mode;
+mod moved;
 mod nodes;
 mod page;
 mod reader;

@@ -14,6 +14,7 @@ use crate::store::rows::Row;
 use crate::store::state::CONTENT_VERSION;
 use crate::store::state::Identity;
 use crate::store::state::damaged;
+use crate::store::state::half_moved;
 
 /// A store in Redis, found or made.
 #[derive(Debug, Clone)]
@@ -21,7 +22,7 @@ pub struct Store {
     pub(super) link: Link,
     pub(super) keys: Keys,
     pub(super) identity: Identity,
-    layout: Layout,
+    pub(super) layout: Layout,
     pub(super) watch: Arc<Watch>,
 }
 
@@ -41,10 +42,13 @@ impl Store {
         let args: [&[u8]; 3] = [format.as_bytes(), &row, lanes.as_bytes()];
         let answer = link.one(&at, functions::call("found", &[&at], &args))?;
         let found = reply::items(&answer).unwrap_or_default();
-        let [stored, identity, lanes] = found else {
+        let [stored, identity, lanes, unfinished] = found else {
             return Err(link.odd("the store's identity"));
         };
         refuse_other(&link, "the store", reply::text(stored).unwrap_or_default(), &format)?;
+        if reply::bytes(unfinished).is_some_and(|what| !what.is_empty()) {
+            return Err(half_moved(link.to_string()));
+        }
         let identity = reply::bytes(identity).unwrap_or_default();
         let identity = Identity::read((), identity).map_err(damaged)?;
         let lanes = reply::number(lanes).and_then(|lanes| u16::try_from(lanes).ok());

@@ -22,12 +22,32 @@ end
 
 -- KEYS the store's hash · ARGV format, identity, number of lanes
 local function found(keys, args)
-  local have = redis.call('HMGET', keys[1], 'format', 'identity', 'lanes')
+  local have = redis.call('HMGET', keys[1], 'format', 'identity', 'lanes', 'unfinished')
   if not have[1] then
     redis.call('HSET', keys[1], 'format', args[1], 'identity', args[2], 'lanes', args[3])
     have = args
   end
-  return { have[1], have[2], have[3] }
+  return { have[1], have[2], have[3], have[4] or '' }
+end
+
+-- Makes the store that another is to be moved to, or begins such a move anew.
+-- KEYS the store's hash · ARGV format, identity, number of lanes, what is moved
+local function receive(keys, args)
+  local format, identity, unfinished = unpack(redis.call('HMGET', keys[1], 'format', 'identity', 'unfinished'))
+  if format and (format ~= args[1] or identity ~= args[2] or not unfinished) then return 'THERE' end
+  redis.call('HSET', keys[1], 'format', args[1], 'identity', args[2], 'lanes', args[3], 'unfinished', args[4])
+  return 'OK'
+end
+
+-- Makes the journal of a lane go on where another has ended; where it has begun there already it is done.
+-- KEYS the lane's log · ARGV end, number of the next record
+local function begin(keys, args)
+  local ends, next = unpack(redis.call('HMGET', keys[1], 'end', 'next'))
+  if not ends then
+    redis.call('HSET', keys[1], 'end', args[1], 'next', args[2], 'begin', args[1])
+    return 'OK'
+  end
+  return ends == args[1] and next == args[2] and 'OK' or 'THERE'
 end
 
 -- Puts a value in the place of another, where that is what stands. Where the new one stands already it is done.
@@ -299,6 +319,8 @@ local function register(name, callback, flags)
 end
 
 register('found', found)
+register('receive', receive)
+register('begin', begin)
 register('swap', swap)
 register('beat', beat, { 'allow-oom' })
 register('nodes', nodes, { 'no-writes' })

@@ -258,6 +258,33 @@ impl EmbeddedJournal {
         Ok((Self { shared, flusher }, recovery))
     }
 
+    /// Makes an empty journal that goes on where another has ended: its first frame starts at `at` and its first
+    /// record is `next_record`. Refuses a directory that holds frames already.
+    pub fn begin_at(dir: &Path, at: Position, next_record: u64) -> Result<(), JournalError> {
+        std::fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
+        if let Some((_, file)) = recover::list(dir)?.into_iter().next() {
+            let hint = "a journal begins in an empty directory".to_owned();
+            return Err(JournalError::Foreign { file, hint });
+        }
+        let folder = File::open(dir).map_err(|source| failed("open", dir, source))?;
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt)
+            .map_err(|error| failed("make a salt for", dir, io::Error::other(error)))?;
+        let made = Segment::create(
+            dir,
+            &folder,
+            at.0,
+            next_record,
+            salt,
+            #[cfg(test)]
+            Arc::default(),
+        );
+        made.map(drop).map_err(|error| match error {
+            NotMade::Nothing(error) => error,
+            NotMade::Unsynced(error) => failed("sync", dir, error),
+        })
+    }
+
     /// How many bytes the frames take that were not released.
     pub fn bytes(&self) -> u64 {
         self.end().0 - self.begin().0

@@ -607,3 +607,28 @@ fn after_a_power_loss_every_acknowledged_frame_is_there() {
         assert!(acknowledged.iter().all(|number| seen.contains(number)), "seed {seed}");
     }
 }
+
+#[test]
+fn a_journal_that_goes_on_where_another_ended_begins_there_and_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    EmbeddedJournal::begin_at(&folder, Position(4_711), 99).unwrap();
+    let options = Options { durable_to: Position(4_711), ..Options::new(Durability::Disk) };
+    let (journal, _) = EmbeddedJournal::open(&folder, options).unwrap();
+    assert_eq!((journal.begin(), journal.end()), (Position(4_711), Position(4_711)));
+    assert_eq!(journal.next_record(), 99);
+    let mut batch = Batch::new();
+    batch.push(&choice()).unwrap();
+    journal.append(&batch).unwrap();
+    let frame = journal.reader(Position(4_711)).next().unwrap().unwrap();
+    assert_eq!((frame.start, frame.first), (Position(4_711), 99));
+    assert!(matches!(
+        EmbeddedJournal::begin_at(&folder, Position(0), 0),
+        Err(JournalError::Foreign { .. })
+    ));
+}
+
+fn choice() -> Record {
+    let identifier = Identifier::new(Namespace::new("cookie").unwrap(), "a").unwrap();
+    Record::Choice(Choice { identifier, opted_out: true, received: 1 })
+}

@@ -66,3 +66,26 @@ fn many_ids_at_once_have_one_owner_each() {
         });
     }
 }
+
+#[test]
+fn all_claims_can_be_read_back() {
+    for (name, link) in both() {
+        let claims = Claims::new(Store::open(link, fresh_keys(), 8, 4).unwrap());
+        let some = |id: u64| {
+            let passes = !id.is_multiple_of(3);
+            let received = NOW + i64::try_from(id).unwrap() * HOUR / 100;
+            Claim { passes, ..claim(id, received, event(1, id)) }
+        };
+        let all: Vec<_> = (1..1_000).map(some).collect();
+        claims.claim(&all).unwrap();
+        let key = |claim: &Claim| (claim.passes, claim.hash, claim.received);
+        let expected: std::collections::BTreeSet<_> = all.iter().map(key).collect();
+        let mut found = std::collections::BTreeSet::new();
+        let take = &mut |passes, hash, received| {
+            found.insert((passes, hash, received));
+            Ok(())
+        };
+        claims.each(take).unwrap();
+        assert!(found == expected, "{name}: {} of {}", found.len(), expected.len());
+    }
+}

@@ -2,6 +2,7 @@ mod claims;
 mod faults;
 mod journal;
 mod ledger;
+mod moved;
 pub(crate) mod proxy;
 mod registry;
 pub(crate) mod server;
