@@ -36,7 +36,7 @@ use crate::store::journal::Position;
 use crate::store::state::SeenSet;
 
 /// For how long a message id counts once.
-const WINDOW: Millis = DAY;
+pub(super) const WINDOW: Millis = DAY;
 
 /// Why the fold could not go on. It tries again.
 #[derive(Debug, thiserror::Error)]

@@ -83,7 +83,8 @@ fn load_shards(
     done.into_inner().into_iter().collect()
 }
 
-fn load_shard(
+/// Reads one shard, and the bytes of its deltas and images.
+pub(super) fn load_shard(
     state: &dyn State,
     number: ShardId,
     keys: &Keys,

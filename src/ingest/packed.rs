@@ -157,6 +157,24 @@ pub(crate) fn take<'a>(reader: &mut Reader<'a>, all: &'a [u8]) -> Result<&'a [u8
     Ok(&all[start..all.len() - reader.remaining()])
 }
 
+/// Appends an entry with another number of its namespace; one that is forgotten has none.
+pub(crate) fn renumber(
+    entry: &[u8],
+    new: impl Fn(u16) -> Option<u16>,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let mut reader = Reader::new(entry);
+    let (number, form) = head(&mut reader)?;
+    if form == Form::Forgotten {
+        out.extend_from_slice(entry);
+        return Ok(());
+    }
+    let number = new(number).ok_or(Malformed("an unknown namespace"))?;
+    put_varint(out, u64::from(number) << 3 | form as u64);
+    out.extend_from_slice(&entry[entry.len() - reader.remaining()..]);
+    Ok(())
+}
+
 /// Entries by number, in the order they were pushed.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
@@ -246,6 +264,20 @@ mod tests {
             assert_eq!(bytes.len(), length, "{value}");
             assert_eq!(unpack(&bytes).unwrap(), (3, value.into()));
         }
+    }
+
+    #[test]
+    fn another_number_of_the_namespace_changes_nothing_else() {
+        for (value, number) in [("é", 300), ("0123456789abcdef0123456789abcdef", 1), ("x", 0)] {
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            pack(7, value, &mut before);
+            renumber(&before, |old| (old == 7).then_some(number), &mut after).unwrap();
+            assert_eq!(unpack(&after).unwrap(), (number, value.into()));
+            assert!(renumber(&before, |_| None, &mut Vec::new()).is_err());
+        }
+        let mut after = Vec::new();
+        renumber(&FORGOTTEN, |_| None, &mut after).unwrap();
+        assert_eq!(after, FORGOTTEN);
     }
 
     #[test]

@@ -31,12 +31,12 @@ pub(crate) type Hash = [u64; 2];
 
 /// A hash and when its event was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    hash: Hash,
-    received: Millis,
+pub(super) struct Entry {
+    pub(super) hash: Hash,
+    pub(super) received: Millis,
 }
 
-const ENTRY: usize = 24;
+pub(super) const ENTRY: usize = 24;
 /// An entry in the table, with what the table leaves free.
 const TABLE_ENTRY: usize = 38;
 /// Entries of a page, which is read whole.
@@ -275,13 +275,13 @@ fn put(table: &mut Table, entry: Entry) {
 }
 
 impl Entry {
-    fn encode(self, out: &mut Vec<u8>) {
+    pub(super) fn encode(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.hash[0].to_le_bytes());
         out.extend_from_slice(&self.hash[1].to_le_bytes());
         put_i64(out, self.received);
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let hash = [reader.i64()?.cast_unsigned(), reader.i64()?.cast_unsigned()];
         Ok(Self { hash, received: reader.i64()? })
@@ -293,26 +293,31 @@ impl Frozen {
     pub(crate) fn write(&self) -> (SeenRun, Run) {
         let mut entries: Vec<Entry> = self.table.iter().copied().collect();
         entries.sort_unstable();
-        let mut run = Run {
-            number: self.number,
-            newest: entries.iter().map(|entry| entry.received).max().unwrap_or(Millis::MIN),
-            index: Vec::with_capacity(entries.len() / PAGE + 1),
-            filter: vec![0; (entries.len() * FILTER_BITS).div_ceil(64 * LINE) * LINE],
-        };
-        let mut pages = Vec::with_capacity(entries.len() / PAGE + 1);
-        for entries in entries.chunks(PAGE) {
-            run.index.push(entries[0].hash);
-            let mut page = Vec::with_capacity(entries.len() * ENTRY);
-            for entry in entries {
-                entry.encode(&mut page);
-                for (word, bit) in bits(entry.hash, run.filter.len()) {
-                    run.filter[word] |= bit;
-                }
-            }
-            pages.push(page);
-        }
-        (SeenRun { number: self.number, header: run.encode(), pages }, run)
+        run_of(self.number, &entries)
     }
+}
+
+/// A run of entries in order: what a commit keeps, and what stays in memory after it.
+pub(super) fn run_of(number: u64, entries: &[Entry]) -> (SeenRun, Run) {
+    let mut run = Run {
+        number,
+        newest: entries.iter().map(|entry| entry.received).max().unwrap_or(Millis::MIN),
+        index: Vec::with_capacity(entries.len() / PAGE + 1),
+        filter: vec![0; (entries.len() * FILTER_BITS).div_ceil(64 * LINE) * LINE],
+    };
+    let mut pages = Vec::with_capacity(entries.len() / PAGE + 1);
+    for entries in entries.chunks(PAGE) {
+        run.index.push(entries[0].hash);
+        let mut page = Vec::with_capacity(entries.len() * ENTRY);
+        for entry in entries {
+            entry.encode(&mut page);
+            for (word, bit) in bits(entry.hash, run.filter.len()) {
+                run.filter[word] |= bit;
+            }
+        }
+        pages.push(page);
+    }
+    (SeenRun { number, header: run.encode(), pages }, run)
 }
 
 /// The words and bits of a filter that stand for a hash, all in one line.
@@ -328,6 +333,11 @@ fn bits(hash: Hash, words: usize) -> impl Iterator<Item = (usize, u64)> {
 }
 
 impl Run {
+    /// How many pages it has.
+    pub(super) fn pages(&self) -> usize {
+        self.index.len()
+    }
+
     fn may_hold(&self, hash: Hash) -> bool {
         self.filter.is_empty()
             || bits(hash, self.filter.len()).all(|(word, bit)| self.filter[word] & bit != 0)
@@ -345,7 +355,7 @@ impl Run {
         out
     }
 
-    fn decode(number: u64, bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(number: u64, bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let newest = reader.i64()?;
         let mut index = Vec::new();
