@@ -26,7 +26,7 @@
 //!   lanes (`cluster::horizon`), and T does not go back.
 //! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile.
 //! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
-//!   archive, backup, ingest, cluster, segment, activate, privacy, collect, console. `src/tests/tidy.rs` holds the line.
+//!   archive, backup, ingest, cluster, segment, activate, privacy, collect, console, transfer. `src/tests/tidy.rs` holds the line.
 
 pub mod activate;
 pub mod app;
@@ -46,3 +46,4 @@ pub mod plan;
 pub mod rules;
 pub mod segment;
 pub mod store;
+pub mod transfer;

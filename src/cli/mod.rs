@@ -17,6 +17,7 @@ mod node;
 mod output;
 mod serve;
 mod token;
+mod transfer;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -95,6 +96,8 @@ enum Command {
     /// List the processes that share a store, or strike one off
     #[command(subcommand)]
     Node(node::Node),
+    /// Bring a store from a data directory to Redis, or back; no server may run on either
+    Move(transfer::Move),
     /// Make, list and revoke tokens of the private listener
     #[command(subcommand)]
     Token(token::Token),
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => backup::run(&global, &command),
         Command::Restore(command) => backup::restore(&global, &command),
         Command::Node(command) => node::run(&global, &command),
+        Command::Move(command) => transfer::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Completions(command) => completions::run(&command),
     };

@@ -93,6 +93,10 @@ const LOOK_FOR_TOKENS: Duration = Duration::from_secs(1);
 
 /// What this module keeps in a data directory.
 pub const FILES: [&str; 2] = [tokens::OPERATOR, tokens::OTHERS];
+/// The tokens but for the operator's, in a data directory.
+pub const TOKENS_FILE: &str = tokens::OTHERS;
+/// The same on the shelf of a store that nodes share.
+pub const TOKENS_NAME: &str = tokens::SHELVED;
 
 /// Binds the listener and returns its server, not yet polled, with the address it has.
 pub fn run(services: Services, data: &Path) -> io::Result<(Server, SocketAddr)> {

@@ -76,7 +76,7 @@ enum Kept {
 }
 
 /// The name of the tokens on the shelf.
-const SHELVED: &str = "tokens";
+pub(super) const SHELVED: &str = "tokens";
 
 impl Kept {
     fn read(&self) -> io::Result<Option<Vec<u8>>> {

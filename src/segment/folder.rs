@@ -39,9 +39,9 @@ enum Copies {
 }
 
 /// What the names on the shelf of good versions begin with.
-const GOOD: &str = "segment.good/";
+pub const GOOD: &str = "segment.good/";
 /// And those of segments that were written through the API.
-const MADE: &str = "segment.made/";
+pub const MADE: &str = "segment.made/";
 
 impl Folder {
     /// Names the folder and makes the one for copies.

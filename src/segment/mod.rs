@@ -42,6 +42,8 @@ pub use ask::Question;
 pub use caller::Caller;
 pub use caller::Stage;
 pub use folder::COPIES;
+pub use folder::GOOD;
+pub use folder::MADE;
 pub use gather::Gather;
 pub use gather::Holder;
 pub use gather::Holders;

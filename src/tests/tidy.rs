@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers, from the ground up: a module names only those before it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "model", "bitmap", "rules", "plan", "config", "metrics", "net", "store", "archive", "backup",
-    "ingest", "cluster", "segment", "activate", "privacy", "collect", "console",
+    "ingest", "cluster", "segment", "activate", "privacy", "collect", "console", "transfer",
 ];
 /// Above the layers: these may name all.
 const ABOVE: [&str; 5] = ["lib", "main", "app", "cli", "tests"];

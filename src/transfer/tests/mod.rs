@@ -1,0 +1,5 @@
+mod damage;
+mod journey;
+mod killed;
+mod refusals;
+mod world;
