@@ -23,6 +23,7 @@ use crate::net::Workers;
 use crate::store::embedded::write_small_file;
 use crate::store::journal::Journal as _;
 use crate::store::journal::Sink;
+use crate::store::nodes::Role;
 use crate::store::redis::Claims;
 use crate::store::redis::Store;
 use crate::store::redis::Streams;
@@ -70,22 +71,25 @@ impl Intake {
         let (identity, layout) = (store.identity(), store.layout());
         let claims = Arc::new(Claims::new(store.clone()));
         let settings = &ground.config.journal;
-        let mode = match settings.durability {
-            Durability::Redis(mode) => {
-                left_behind(ground)?;
-                let streams = Arc::new(Streams::new(store, mode));
-                let router = Router::new(streams, claims, identity, layout)?;
-                return Ok(Self::Straight(Arc::new(router)));
-            }
-            // What is shipped is given up on this disk.
-            Durability::Disk | Durability::DiskBuffered => RedisMode::Everysec,
+        let straight = match settings.durability {
+            Durability::Redis(mode) => Some(mode),
+            // Imports alone come this way: a worker that dies must not hold T back until it is retired.
+            _ if !ground.roles.has(Role::Collect) => Some(RedisMode::Everysec),
+            Durability::Disk | Durability::DiskBuffered => None,
         };
+        if let Some(mode) = straight {
+            left_behind(ground)?;
+            let streams = Arc::new(Streams::new(store, mode));
+            let router = Router::new(streams, claims, identity, layout)?;
+            return Ok(Self::Straight(Arc::new(router)));
+        }
         let journal = open_journal(ground, SPOOL, ship::shipped(&ground.data)?)?;
         let shipper = Shipper::open(ship::Parts {
             data: ground.data.clone(),
             node: id.to_owned(),
             journal,
-            intake: Arc::new(Streams::new(store, mode)),
+            // What is shipped is given up on this disk.
+            intake: Arc::new(Streams::new(store, RedisMode::Everysec)),
             claims,
             identity,
             layout,

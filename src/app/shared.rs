@@ -360,14 +360,14 @@ impl Starting {
             address: Some(address.unwrap_or_else(|| reachable(console).to_string())),
         };
         let (marking, lanes) = (self.intake.clone(), self.lanes.clone());
-        let (shipped, takes) = (self.intake.clone(), roles.has(Role::Collect));
+        let shipped = self.intake.clone();
         let parts = Parts {
             nodes: self.nodes.clone(),
             clock: self.clock.clone(),
             metrics: metrics.clone(),
             pace: Pace::default(),
             tell: Box::new(move || Told {
-                mark: marking.mark().filter(|_| takes),
+                mark: marking.mark(),
                 lanes: lanes.held().keys().copied().collect(),
             }),
             has_shipped: Box::new(move || shipped.has_shipped()),
