@@ -4,6 +4,7 @@
 //! scrape asks, from the state they describe. Labels come from closed enums or from configuration,
 //! never from a request.
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
@@ -101,6 +102,12 @@ metrics! {
     ship_errors: counter "throng_ship_errors_total" [];
     /// Bytes of the journal on disk (service).
     journal_bytes: gauge "throng_journal_bytes" [];
+    /// Frames of the journals that were added, and are neither released nor held any more, over all lanes held
+    /// (service). Somebody else has deleted them. Alert above 0.
+    journal_imbalance: gauge "throng_journal_imbalance" [];
+    /// Bytes of frames that were acknowledged here and are gone again: a failover took them, within what the
+    /// durability allows (service). Alert on any.
+    journal_lost_bytes: counter "throng_journal_lost_bytes_total" [];
     /// Events by what became of them at fold (`counted`, `duplicate`, `dead_letter`).
     ingest_folded: counters "throng_ingest_folded_events_total" ["outcome"];
     /// Age of the oldest event that is durable and not folded, 0 where there is none (service). Alert
@@ -220,6 +227,14 @@ impl Metrics {
         self
     }
 
+    /// Brings a counter up to a total that is counted elsewhere.
+    pub fn raise(&self, counter: &IntCounter, total: u64) {
+        // Two scrapes at a time would both add what is new.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock();
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
     /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
         let mut out = Vec::new();
@@ -233,6 +248,15 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_total_that_is_counted_elsewhere_is_taken_over_once() {
+        let metrics = Metrics::new();
+        for total in [0, 5, 5, 7] {
+            metrics.raise(&metrics.journal_lost_bytes, total);
+            assert_eq!(metrics.journal_lost_bytes.get(), total);
+        }
+    }
 
     #[test]
     fn names_follow_the_pattern_and_closed_labels_start_at_zero() {

@@ -57,6 +57,7 @@ pub(super) async fn metrics(services: web::Data<Services>) -> Result<HttpRespons
         services.segments.measure();
         let metrics = &services.metrics;
         services.lanes.measure(metrics);
+        metrics.raise(&metrics.journal_lost_bytes, services.sink.lost());
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         metrics.clock_behind.set(services.clock.behind() as f64 / 1000.0);
         metrics.render()

@@ -27,6 +27,7 @@ use crate::model::Ordinal;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::journal::EventNo;
 use crate::store::journal::Journal;
 use crate::store::state::DeadLetter;
@@ -279,11 +280,30 @@ impl Lanes {
         each.reduce(Stats::joined).unwrap_or_default()
     }
 
+    /// How many frames the journals have too few or too many by their books: 0, or someone else has
+    /// changed them. `None` where they keep no books, or no lane is held.
+    pub fn imbalance(&self) -> Result<Option<u64>, StoreError> {
+        let mut sum = None;
+        for lane in self.held().values() {
+            if let Some(books) = lane.journal.books()? {
+                sum = Some(sum.unwrap_or(0) + books.missing().unsigned_abs());
+            }
+        }
+        Ok(sum)
+    }
+
     /// Sets the metrics that a scrape asks for.
     pub fn measure(&self, metrics: &Metrics) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.stats().measure(metrics);
         metrics.lanes_held.set(number(self.held().len() as u64));
+        match self.imbalance() {
+            Ok(missing) => metrics.journal_imbalance.set(number(missing.unwrap_or(0))),
+            // It stays as it was when it was last known.
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "the books of the journals cannot be read")
+            }
+        }
         let (mut files, mut file_bytes, mut pending, mut journal) = (0, 0, 0, 0);
         let mut store = None;
         for lane in self.held().values() {

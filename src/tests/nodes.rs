@@ -157,3 +157,25 @@ fn a_server_with_a_store_of_its_own_has_no_other_nodes() {
     assert_eq!(answer.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&answer.stderr).contains("no other nodes"), "{answer:?}");
 }
+
+#[test]
+fn an_event_that_someone_deletes_from_a_stream_is_missed() {
+    let nodes = Nodes::new();
+    // Nothing is released meanwhile.
+    let node = nodes.start("all", "[ingest]\nhold_fold = true\n");
+    node.until("all lanes are held", || node.metric("throng_lanes_held") == 4.0);
+    assert_eq!(node.post_events(&events(0..1, "purchase")).status, 200);
+    let entry = || {
+        (0..4).find_map(|lane| {
+            let stream = format!("throng:{{0{lane}}}:ev");
+            let entries = nodes.redis.cli(&["xrange", &stream, "-", "+"]);
+            let id = entries.lines().next().filter(|id| id.contains('-'))?.to_owned();
+            Some((stream, id))
+        })
+    };
+    node.until("the event is in its lane", || entry().is_some());
+    assert_eq!(node.metric("throng_journal_imbalance"), 0.0);
+    let (stream, id) = entry().unwrap();
+    assert_eq!(nodes.redis.cli(&["xdel", &stream, &id]).trim(), "1");
+    assert_eq!(node.metric("throng_journal_imbalance"), 1.0);
+}

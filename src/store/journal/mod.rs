@@ -133,6 +133,25 @@ pub struct Appended {
     pub end: Position,
 }
 
+/// The books of a journal: whatever was added is released or held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    /// Frames ever added.
+    pub added: u64,
+    /// Frames folded and given up.
+    pub released: u64,
+    /// Frames that the journal holds, folded or not.
+    pub held: u64,
+}
+
+impl Balance {
+    /// How many frames are gone that nobody gave up: 0, or someone else has deleted them. Below 0 something was
+    /// counted twice.
+    pub fn missing(&self) -> i64 {
+        self.added.cast_signed() - self.released.cast_signed() - self.held.cast_signed()
+    }
+}
+
 /// One appended batch, as read back.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -226,6 +245,16 @@ pub trait Journal: Send + Sync {
     /// again with the same position is how what a reader held is given up later.
     fn release(&self, before: Position) -> Result<(), JournalError>;
 
+    /// Its books; `None` of a backend that keeps none, for its frames follow each other without a gap.
+    fn books(&self) -> Result<Option<Balance>, StoreError> {
+        Ok(None)
+    }
+
+    /// How many bytes of frames that were acknowledged to this process are gone again, within what the mode allows.
+    fn lost(&self) -> u64 {
+        0
+    }
+
     /// Copies what lies from `from` to `to`, the end of a frame, into a directory, as a data directory has
     /// it, durably, while appends go on; what the copy holds was checked. The caller keeps a reader at
     /// `from` or before. `None` of a backend that has its own way of backups.
@@ -251,6 +280,11 @@ pub trait Sink: Send + Sync {
 
     /// Why batches are refused, where they are: see [`Journal::trouble`].
     fn trouble(&self) -> Option<String>;
+
+    /// How many bytes of what was acknowledged here are gone again: see [`Journal::lost`].
+    fn lost(&self) -> u64 {
+        0
+    }
 }
 
 impl<J: Journal> Sink for J {
@@ -260,6 +294,10 @@ impl<J: Journal> Sink for J {
 
     fn trouble(&self) -> Option<String> {
         Journal::trouble(self)
+    }
+
+    fn lost(&self) -> u64 {
+        Journal::lost(self)
     }
 }
 

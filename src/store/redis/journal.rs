@@ -37,6 +37,7 @@ use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::intake::FRAME;
 use crate::store::journal::Appended;
+use crate::store::journal::Balance;
 use crate::store::journal::Batch;
 use crate::store::journal::Journal as Port;
 use crate::store::journal::JournalError;
@@ -47,25 +48,6 @@ use crate::store::journal::Position;
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
-}
-
-/// The books of a stream: whatever was added is released or held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Balance {
-    /// Frames ever added.
-    pub added: u64,
-    /// Frames folded and given up.
-    pub released: u64,
-    /// Frames that the stream holds, folded or not.
-    pub held: u64,
-}
-
-impl Balance {
-    /// How many frames are gone that nobody gave up: 0, or someone else has deleted them. Below 0 something was
-    /// counted twice.
-    pub fn missing(&self) -> i64 {
-        self.added.cast_signed() - self.released.cast_signed() - self.held.cast_signed()
-    }
 }
 
 pub(super) struct Shared {
@@ -248,9 +230,13 @@ impl Journal {
 
     /// The books of the stream.
     pub fn balance(&self) -> Result<Balance, StoreError> {
+        self.balance_within(self.shared.link.times().patience)
+    }
+
+    fn balance_within(&self, patience: Duration) -> Result<Balance, StoreError> {
         let shared = &self.shared;
         let call = functions::call("balance", &[&shared.stream, &shared.log], &[]);
-        let answer = shared.link.one(&shared.stream, call)?;
+        let answer = shared.link.one_within(&shared.stream, call, patience)?;
         let numbers = reply::items(&answer).map(|items| items.iter().map(reply::number));
         let numbers: Option<Vec<u64>> = numbers.and_then(Iterator::collect);
         match numbers.as_deref() {
@@ -269,6 +255,14 @@ impl Journal {
 }
 
 impl Port for Journal {
+    fn books(&self) -> Result<Option<Balance>, StoreError> {
+        self.balance_within(BRIEFLY).map(Some)
+    }
+
+    fn lost(&self) -> u64 {
+        Self::lost(self)
+    }
+
     fn append(&self, batch: &Batch) -> Result<Appended, JournalError> {
         if batch.is_empty() {
             return Ok(Appended { end: self.end() });

@@ -36,7 +36,6 @@ pub(crate) mod tests;
 mod watch;
 
 pub use claims::Claims;
-pub use journal::Balance;
 pub use journal::Journal;
 pub use keys::Keys;
 pub use lane::Lane;
