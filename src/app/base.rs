@@ -18,6 +18,7 @@ use crate::segment::Local;
 use crate::segment::Reserve;
 use crate::segment::Shards;
 use crate::segment::Watermark;
+use crate::store::health::Checkup;
 use crate::store::journal::Sink;
 use crate::store::ledger::Ledger;
 use crate::store::nodes::Roles;
@@ -51,6 +52,8 @@ pub(super) struct Base {
     pub(super) secret: collect::Secret,
     pub(super) backups: Option<Backups>,
     pub(super) peering: Option<Peering>,
+    /// Looks at the servers that the store is kept on.
+    pub(super) checkup: Option<Arc<dyn Checkup>>,
     /// Starts what runs beside the calls, told where the private listener is.
     pub(super) start: Start,
 }

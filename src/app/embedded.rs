@@ -120,6 +120,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         secret,
         backups: Some(backups),
         peering: None,
+        checkup: None,
         start: Box::new(start),
     })
 }

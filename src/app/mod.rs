@@ -41,6 +41,7 @@ use base::Base;
 use base::Ground;
 use run_file::RunFile;
 pub(crate) use run_file::reachable;
+pub(crate) use shared::checkup;
 
 /// How long a stop waits for requests under way.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -150,6 +151,7 @@ async fn serve(
         workers: workers.clone(),
         draining: draining.clone(),
     };
+    let archive = ground.archive();
     let base = actix_web::rt::task::spawn_blocking(move || match ground.config.store.backend {
         Backend::Embedded => embedded::open(&ground),
         Backend::Redis | Backend::RedisCluster => shared::open(ground),
@@ -205,6 +207,10 @@ async fn serve(
         backups: base.backups,
         shelf: base.shelf,
         peering: base.peering,
+        checkup: base.checkup,
+        roles: options.roles,
+        data: data.to_owned(),
+        archive,
         importer,
         segments: segments.clone(),
         pusher: pusher.clone(),
@@ -215,7 +221,7 @@ async fn serve(
         true => Some(collect::run(&config, sink, clock, metrics, base.secret)?),
         false => None,
     };
-    let (console_server, console) = console::run(services, data)?;
+    let (console_server, console) = console::run(services)?;
     let (collect_server, collect) = collecting.unzip();
 
     // What is acknowledged from here on holds others back until it is appended.

@@ -26,6 +26,8 @@ use crate::cluster::Parts;
 use crate::cluster::Share;
 use crate::cluster::Told;
 use crate::collect;
+use crate::config::Backend;
+use crate::config::Config;
 use crate::config::Durability;
 use crate::console::Leader;
 use crate::console::Peering;
@@ -48,9 +50,11 @@ use crate::segment::Shards;
 use crate::segment::Watermark;
 use crate::store::StoreError;
 use crate::store::chain;
+use crate::store::health::Checkup;
 use crate::store::nodes::Heard;
 use crate::store::nodes::Nodes;
 use crate::store::nodes::Role;
+use crate::store::redis::Checkup as RedisCheckup;
 use crate::store::redis::Claims;
 use crate::store::redis::Keys;
 use crate::store::redis::Ledger;
@@ -66,6 +70,8 @@ use crate::store::shelf::Shelf;
 const HEARD: Millis = 3 * SECOND;
 /// How long between two looks for a store that is out of reach.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a checkup waits for what it asks.
+const GLANCE: Duration = Duration::from_secs(3);
 /// The secret of the nodes on the shelf.
 const SECRET: &str = "peer.secret";
 
@@ -119,11 +125,13 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         peers,
         serve: Arc::new(Serve::new(local.clone(), layout.shards())),
         nodes: nodes.clone(),
+        lanes: layout.lanes(),
         leader: Box::new({
             let (cell, id) = (cell.clone(), id.clone());
             move || leader(&cell, &id)
         }),
     };
+    let checkup = look_at(&config)?;
     let watermark =
         Nodewise { cell: cell.clone(), clock: clock.clone(), may_lead: ground.roles.may_lead() };
     let ledger = Arc::new(Ledger::new(store.clone()));
@@ -152,6 +160,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         secret: cookies,
         backups: None,
         peering: Some(peering),
+        checkup: Some(checkup),
         start: Box::new(move |console| start.run(console)),
     })
 }
@@ -185,14 +194,32 @@ fn tell_layout(ground: &Ground, store: &Store) {
     }
 }
 
-/// Whether the servers are set up to keep what the durability mode promises.
-fn verify(ground: &Ground, link: &Link) -> anyhow::Result<()> {
-    // What is shipped is given up on the disk here, so a server has to keep it in any case.
-    let mode = match ground.config.journal.durability {
+/// What the servers have to keep.
+fn promised(config: &Config) -> Mode {
+    match config.journal.durability {
+        // What is shipped is given up on the disk here, so a server has to keep it in any case.
         Durability::Disk | Durability::DiskBuffered => Mode::Everysec,
         Durability::Redis(mode) => mode,
-    };
-    match mode.verify(link) {
+    }
+}
+
+/// Looks at the servers that the settings name; `None` where they name none.
+pub(crate) fn checkup(config: &Config) -> Option<Result<Arc<dyn Checkup>, StoreError>> {
+    match config.store.backend {
+        Backend::Embedded => None,
+        Backend::Redis | Backend::RedisCluster => Some(look_at(config)),
+    }
+}
+
+fn look_at(config: &Config) -> Result<Arc<dyn Checkup>, StoreError> {
+    let times = Times { patience: GLANCE, ..Times::default() };
+    let link = Link::open(&config.store.url, times)?;
+    Ok(Arc::new(RedisCheckup::new(link, promised(config))))
+}
+
+/// Whether the servers are set up to keep what the durability mode promises.
+fn verify(ground: &Ground, link: &Link) -> anyhow::Result<()> {
+    match promised(&ground.config).verify(link) {
         Ok(advice) if advice.is_empty() => Ok(()),
         Ok(advice) => anyhow::bail!(
             "Redis does not keep what journal.durability promises:\n  {}",

@@ -9,6 +9,7 @@ mod completions;
 mod deadletter;
 mod demo;
 mod destination;
+mod doctor;
 mod eval;
 mod files;
 mod fmt;
@@ -93,6 +94,8 @@ enum Command {
     Backup(backup::Backup),
     /// Make a data directory of a backup; no server may have it
     Restore(backup::Restore),
+    /// Check settings, server, store, clock and destinations, and say what to do; exit 1 if anything is not well
+    Doctor(doctor::Doctor),
     /// List the processes that share a store, or strike one off
     #[command(subcommand)]
     Node(node::Node),
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Deadletter(command) => deadletter::run(&global, &command),
         Command::Backup(command) => backup::run(&global, &command),
         Command::Restore(command) => backup::restore(&global, &command),
+        Command::Doctor(command) => doctor::run(&global, &command),
         Command::Node(command) => node::run(&global, &command),
         Command::Move(command) => transfer::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),

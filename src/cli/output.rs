@@ -16,13 +16,21 @@ pub enum Failure {
 
 /// The answer is no, and it has been said.
 pub(super) const NO: u8 = 1;
+/// The server or the store is out of reach, and it has been said.
+pub(super) const OUT_OF_REACH: u8 = 3;
 
 impl Failure {
+    /// What there is to say.
+    pub(super) fn message(&self) -> &str {
+        let (Self::No(message) | Self::Usage(message) | Self::OutOfReach(message)) = self;
+        message
+    }
+
     pub(super) fn report(&self) -> ExitCode {
         let (code, message) = match self {
-            Self::No(message) => (1, message),
+            Self::No(message) => (NO, message),
             Self::Usage(message) => (2, message),
-            Self::OutOfReach(message) => (3, message),
+            Self::OutOfReach(message) => (OUT_OF_REACH, message),
         };
         if !message.is_empty() {
             eprintln!("throng: {message}");

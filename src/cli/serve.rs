@@ -86,7 +86,8 @@ pub(super) fn settings(global: &Global) -> Result<Config, Failure> {
     config::read(file.as_deref(), &overrides).map_err(told)
 }
 
-fn config_file(global: &Global) -> Option<PathBuf> {
+/// The file of settings; `None` where the built-in ones are all there is.
+pub(super) fn config_file(global: &Global) -> Option<PathBuf> {
     match &global.config {
         Some(file) => Some(file.clone()),
         None => Some(PathBuf::from(DEFAULT_CONFIG)).filter(|file| file.is_file()),
@@ -94,7 +95,7 @@ fn config_file(global: &Global) -> Option<PathBuf> {
 }
 
 /// The file of destinations beside the settings.
-fn destinations(global: &Global) -> PathBuf {
+pub(super) fn destinations(global: &Global) -> PathBuf {
     let beside = config_file(global).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
     beside.parent().unwrap_or(Path::new(".")).join("destinations.toml")
 }

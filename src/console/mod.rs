@@ -7,6 +7,7 @@ mod asking;
 mod audiences;
 mod backup;
 mod destinations;
+mod doctor;
 mod health;
 mod import;
 mod letters;
@@ -31,7 +32,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -46,7 +47,9 @@ use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::segment::Segments;
+use crate::store::health::Checkup;
 use crate::store::journal::Sink;
+use crate::store::nodes::Roles;
 use crate::store::shelf::Shelf;
 pub use peers::Leader;
 pub use peers::Peering;
@@ -79,6 +82,14 @@ pub struct Services {
     pub pusher: Arc<Pusher>,
     /// What this node is to others that share its store.
     pub peering: Option<Peering>,
+    /// Looks at the servers that the store is kept on, where there are any.
+    pub checkup: Option<Arc<dyn Checkup>>,
+    /// What this process does.
+    pub roles: Roles,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The archive's directory.
+    pub archive: PathBuf,
     /// The threads, for the probes.
     pub workers: Workers,
     /// Set when the process is about to stop: it is not ready then.
@@ -99,9 +110,9 @@ pub const TOKENS_FILE: &str = tokens::OTHERS;
 pub const TOKENS_NAME: &str = tokens::SHELVED;
 
 /// Binds the listener and returns its server, not yet polled, with the address it has.
-pub fn run(services: Services, data: &Path) -> io::Result<(Server, SocketAddr)> {
+pub fn run(services: Services) -> io::Result<(Server, SocketAddr)> {
     let listen = services.config.console.listen;
-    let tokens = web::Data::new(Tokens::open(data, services.shelf.clone())?);
+    let tokens = web::Data::new(Tokens::open(&services.data, services.shelf.clone())?);
     if tokens.are_shared() {
         let (tokens, draining) = (tokens.clone(), services.draining.clone());
         services.workers.spawn("tokens", move || {
@@ -178,6 +189,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/dead-letters/{number}", web::delete().to(letters::drop))
                 .route("/schema", web::get().to(profiles::schema))
                 .route("/backup", web::post().to(backup::take))
+                .route("/doctor", web::get().to(doctor::look))
                 .route("/nodes", web::get().to(nodes::list))
                 .route("/nodes/{id}", web::delete().to(nodes::retire))
                 .route("/tokens", web::get().to(health::tokens))
@@ -253,8 +265,8 @@ fn allow(request: &ServiceRequest, services: &Services) -> Result<Way, Problem> 
         }
         _ => {}
     }
-    // Tokens and nodes are known to every node.
-    let of_all = ["/api/v1/tokens", "/api/v1/nodes"];
+    // Tokens and nodes are known to every node, and how it is itself it knows best.
+    let of_all = ["/api/v1/tokens", "/api/v1/nodes", "/api/v1/doctor"];
     let Some(peering) = peering.filter(|_| path.starts_with("/api/")) else {
         return Ok(Way::Here);
     };

@@ -48,6 +48,8 @@ pub struct Peering {
     pub serve: Arc<Serve>,
     /// The register of nodes.
     pub nodes: Arc<dyn Nodes>,
+    /// How many lanes the store has.
+    pub lanes: u16,
     /// Who leads now.
     pub leader: Box<dyn Fn() -> Leader + Send + Sync>,
 }

@@ -295,15 +295,16 @@ impl Lanes {
     /// Sets the metrics that a scrape asks for.
     pub fn measure(&self, metrics: &Metrics) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.stats().measure(metrics);
         metrics.lanes_held.set(number(self.held().len() as u64));
         match self.imbalance() {
             Ok(missing) => metrics.journal_imbalance.set(number(missing.unwrap_or(0))),
-            // It stays as it was when it was last known.
+            // Each lane would be waited for, and a scrape has some seconds: what else is known stays as it is.
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "the books of the journals cannot be read")
+                tracing::debug!(error = %chain(&error), "the books of the journals cannot be read");
+                return;
             }
         }
+        self.stats().measure(metrics);
         let (mut files, mut file_bytes, mut pending, mut journal) = (0, 0, 0, 0);
         let mut store = None;
         for lane in self.held().values() {

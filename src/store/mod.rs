@@ -7,6 +7,7 @@ pub mod claims;
 #[cfg(test)]
 mod conformance;
 pub mod embedded;
+pub mod health;
 pub mod intake;
 pub mod journal;
 pub mod lanes;

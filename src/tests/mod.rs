@@ -7,6 +7,7 @@ mod audiences;
 mod backup;
 mod dashboards;
 mod disk;
+mod doctor;
 mod harness;
 mod import;
 mod nodes;

@@ -37,6 +37,9 @@ pub struct Link {
     pub(super) nodes: Arc<Nodes>,
 }
 
+/// A server, and what it said or why it did not.
+pub(super) type Said = (String, Result<Value, String>);
+
 /// A peer that is gone without a word is noticed after this.
 const GONE: Duration = Duration::from_secs(5);
 /// So many redirections are followed at once; after that, each waits like any other trouble.
@@ -145,6 +148,30 @@ impl Link {
                 Err(trouble) => self.face(trouble, &mut pause)?,
             }
         }
+    }
+
+    /// Asks every primary that is known now, once; tells what each said, or why it did not.
+    pub(super) fn each(&self, cmd: &Cmd) -> Result<Vec<Said>, StoreError> {
+        // A connection may have gone while it was not used: then the first try tells nothing.
+        let nodes = self.nodes.primaries().or_else(|_| self.nodes.primaries());
+        let nodes = nodes.map_err(|trouble| self.unavailable(trouble.into_error()))?;
+        let ask = |node: &Address| {
+            let asked = || self.nodes.exchange(node, &[cmd], false);
+            match asked().or_else(|_| asked()).map(|mut answers| answers.pop()) {
+                Ok(Some(Value::ServerError(error))) => {
+                    Err(format!("{} {}", error.code(), error.details().unwrap_or_default()))
+                }
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => Err("an answer is missing".to_owned()),
+                // Its causes say the same once more.
+                Err(trouble) => Err(trouble.into_error().to_string()),
+            }
+        };
+        Ok(nodes.iter().map(|node| (format!("{}:{}", node.0, node.1), ask(node))).collect())
+    }
+
+    fn unavailable(&self, source: RedisError) -> StoreError {
+        StoreError::Unavailable { what: self.to_string(), source: Box::new(source) }
     }
 
     /// The error of an answer that says what none should.
@@ -261,10 +288,7 @@ impl Link {
 
     /// Waits, or finds out where keys lie by now; an error where it is no use or too late.
     pub(super) fn face(&self, trouble: Trouble, pause: &mut Pause) -> Result<(), StoreError> {
-        let unavailable = |source: RedisError| StoreError::Unavailable {
-            what: self.to_string(),
-            source: Box::new(source),
-        };
+        let unavailable = |source: RedisError| self.unavailable(source);
         let error = match trouble {
             Trouble::Never(error) => return Err(unavailable(error)),
             Trouble::Moved(_) | Trouble::Ask(_) | Trouble::Missing => {

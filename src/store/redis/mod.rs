@@ -7,6 +7,7 @@
 //! but the append of a larger frame.
 
 mod blob;
+mod checkup;
 mod claims;
 mod draft;
 mod functions;
@@ -35,6 +36,7 @@ mod taken;
 pub(crate) mod tests;
 mod watch;
 
+pub use checkup::Checkup;
 pub use claims::Claims;
 pub use journal::Journal;
 pub use keys::Keys;

@@ -66,6 +66,19 @@ pub(super) struct Sent {
     asking: bool,
 }
 
+impl Trouble {
+    /// What was answered; of a redirection, that it was one.
+    pub(super) fn into_error(self) -> RedisError {
+        match self {
+            Self::Lost(error) | Self::Wait(error) | Self::Full(error) | Self::Never(error) => error,
+            Self::Moved(_) | Self::Ask(_) => {
+                RedisError::from(std::io::Error::other("it sends to another node"))
+            }
+            Self::Missing => RedisError::from(std::io::Error::other("it has no library")),
+        }
+    }
+}
+
 /// So many unused connections to a node are kept.
 const IDLE: usize = 8;
 

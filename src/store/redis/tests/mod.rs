@@ -1,3 +1,4 @@
+mod checkup;
 mod claims;
 mod faults;
 mod journal;
