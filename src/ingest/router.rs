@@ -140,6 +140,10 @@ impl Sink for Router {
     fn trouble(&self) -> Option<String> {
         self.intake.trouble()
     }
+
+    fn lost(&self) -> u64 {
+        self.intake.lost()
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +194,8 @@ mod tests {
         assert_eq!(hand.taken(), [1, 6]);
         router.append(&Batch::new()).unwrap();
         assert_eq!(hand.taken().len(), 2);
+        hand.set(|hand| hand.lost = 9);
+        assert_eq!(router.lost(), 9);
     }
 
     #[test]

@@ -35,4 +35,8 @@ pub trait Intake: Send + Sync {
     /// Why frames are refused, where they are: what the last append that failed was told, until what stood in its
     /// way is gone.
     fn trouble(&self) -> Option<String>;
+
+    /// How many bytes of frames that were acknowledged to this process are gone again: a failover lost them, within
+    /// what the mode allows.
+    fn lost(&self) -> u64;
 }

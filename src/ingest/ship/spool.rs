@@ -41,4 +41,8 @@ impl Sink for Spool {
     fn trouble(&self) -> Option<String> {
         self.full().or_else(|| self.shared.journal.trouble())
     }
+
+    fn lost(&self) -> u64 {
+        self.shared.intake.lost()
+    }
 }

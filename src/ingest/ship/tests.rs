@@ -331,6 +331,8 @@ fn a_spool_takes_so_much_and_goes_on_when_there_is_room() {
     hand.set(|hand| hand.refuses = true);
     let node = Node::by_hand(&hand);
     let spool = Spool::new(&node.shipper, ByteSize(2_000));
+    hand.set(|hand| hand.lost = 9);
+    assert_eq!(spool.lost(), 9);
     let thread = node.start();
     let mut taken = 0;
     let refused = loop {

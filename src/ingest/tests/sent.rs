@@ -75,6 +75,8 @@ pub(crate) struct Hand {
 pub(crate) struct HandState {
     pub(crate) is_shut: bool,
     pub(crate) refuses: bool,
+    /// How many bytes of what it took it has lost.
+    pub(crate) lost: u64,
     /// How many appends have come, and of which numbers of records those that were taken are.
     pub(crate) calls: usize,
     pub(crate) taken: Vec<u32>,
@@ -122,5 +124,9 @@ impl Intake for Hand {
 
     fn trouble(&self) -> Option<String> {
         self.state.lock().refuses.then(|| "it refuses".into())
+    }
+
+    fn lost(&self) -> u64 {
+        self.state.lock().lost
     }
 }

@@ -72,12 +72,6 @@ impl Streams {
         }
     }
 
-    /// How many bytes of frames that were acknowledged to this process are gone again: a failover lost them, within
-    /// what the mode allows.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
     fn append_all(
         &self,
         sender: &str,
@@ -196,5 +190,9 @@ impl Intake for Streams {
         }
         *self.refused.lock() = None;
         None
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 }
