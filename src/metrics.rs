@@ -140,7 +140,9 @@ metrics! {
     archive_rows: counter "throng_archive_rows_total" [];
     /// Bytes of the archive's files (service).
     archive_bytes: gauge "throng_archive_bytes" [];
-    /// Lanes in this process's hands (service).
+    /// Lanes that the store has; 1 of an embedded one.
+    lanes: gauge "throng_lanes" [];
+    /// Lanes in this process's hands (service). Over all nodes they are to come to those that the store has.
     lanes_held: gauge "throng_lanes_held" [];
     /// Lanes that this process took.
     lanes_taken: counter "throng_lanes_taken_total" [];
@@ -215,10 +217,12 @@ impl Metrics {
         for kind in ["full", "io"] {
             self.journal_errors.with_label_values(&[kind]);
         }
-        for operation in ["commit", "compact", "archive", "ledger"] {
+        for operation in ["commit", "compact", "archive", "ledger", "lane"] {
             self.store_errors.with_label_values(&[operation]);
         }
-        for thread in ["segments", "fill", "fold", "commit", "archive", "ship", "nodes"] {
+        for thread in
+            ["segments", "fill", "fold", "commit", "archive", "ship", "nodes", "lanes", "leases"]
+        {
             self.thread_panics.with_label_values(&[thread]);
         }
         for part in ["columns", "dictionary", "attributes", "dedup"] {

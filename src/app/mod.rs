@@ -158,6 +158,7 @@ async fn serve(
     });
     let base = base.await.context("cannot open the store")??;
     let Base { clock, local, lanes, ledger, sink, start, .. } = base;
+    metrics.lanes.set(base.peering.as_ref().map_or(1, |peering| peering.lanes.into()));
     let parts = segment::Parts {
         config: config.clone(),
         clock: clock.clone(),

@@ -8,7 +8,7 @@ use crate::harness::Server;
 use crate::redis_server;
 
 /// Some nodes on one Redis, with segments of their own that say the same.
-struct Nodes {
+pub(super) struct Nodes {
     /// Ended after the nodes.
     redis: redis_server::Server,
     archive: tempfile::TempDir,
@@ -17,11 +17,11 @@ struct Nodes {
 const BUYERS: [(&str, &str); 1] = [("buyers", "rule = 'did purchase'")];
 
 impl Nodes {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { redis: redis_server::Server::start(&[]), archive: tempfile::tempdir().unwrap() }
     }
 
-    fn start(&self, role: &str, settings: &str) -> Server {
+    pub(super) fn start(&self, role: &str, settings: &str) -> Server {
         let settings = format!(
             "{settings}\n[store]\nbackend = \"redis\"\nurl = \"{}\"\nshards = 8\nlanes = 4\n\
              [archive]\npath = \"{}\"\nfile_age = \"1s\"\n",

@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes a server under load: every query of a dashboard has data, every alert is
-//! evaluated, and none of what wakes somebody fires on a healthy server.
+//! A real Prometheus scrapes a server under load, and two nodes on a Redis: every query of a dashboard has data
+//! of those that it is for, every alert is evaluated, and none of what wakes somebody fires while all are healthy.
 
 use serde_json::{Value, json};
 use std::fs;
@@ -10,6 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::dashboards::{alerts, dashboards, queries, selectors};
 use super::harness::{Server, get};
+use super::nodes::Nodes;
+
+/// What Prometheus calls a server.
+fn instance(server: &Server) -> String {
+    server.console().strip_prefix("http://").unwrap().to_owned()
+}
 
 /// A Prometheus of the test's own.
 struct Prometheus {
@@ -19,18 +25,21 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes the server twice a second, with the alerts of this repository.
-    fn start(server: &Server) -> Self {
+    /// Starts one that scrapes the servers of each job twice a second, with the alerts of this repository.
+    fn start(jobs: &[(&str, &[&Server])]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/prometheus/alerts.yml");
-        let target = server.console();
-        let settings = format!(
+        let mut settings = format!(
             "global: {{ scrape_interval: 500ms, evaluation_interval: 1s }}\n\
-             rule_files: [{:?}]\n\
-             scrape_configs:\n  - job_name: throng\n    static_configs: [{{ targets: [{:?}] }}]\n",
+             rule_files: [{:?}]\nscrape_configs:\n",
             rules.display().to_string(),
-            target.strip_prefix("http://").unwrap(),
         );
+        for (job, servers) in jobs {
+            let targets: Vec<String> = servers.iter().map(|server| instance(server)).collect();
+            settings.push_str(&format!(
+                "  - job_name: {job}\n    static_configs: [{{ targets: {targets:?} }}]\n"
+            ));
+        }
         fs::write(folder.path().join("prometheus.yml"), settings).unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap().to_string();
@@ -116,25 +125,38 @@ fn load(server: &Server, round: u64) {
 }
 
 #[test]
-fn every_query_has_data_and_no_page_goes_out_for_a_healthy_server() {
+fn every_query_has_data_and_no_page_goes_out_for_healthy_servers() {
+    let shared = Nodes::new();
+    let nodes = [shared.start("all", ""), shared.start("work", "")];
     let mut server =
         Server::start_with(&[("buyers", SEGMENT)], "[archive]\nfile_age = \"1s\"\n", &[]);
     assert!(server.stop());
     fs::write(server.folder().join("destinations.toml"), DESTINATIONS).unwrap();
     server.run();
-    let mut prometheus = Prometheus::start(&server);
-    prometheus.until("up == 1").unwrap();
+    let jobs: [(&str, &[&Server]); 2] =
+        [("throng", &[&server]), ("nodes", &[&nodes[0], &nodes[1]])];
+    let mut prometheus = Prometheus::start(&jobs);
+    prometheus.until("count(up == 1) == 3").unwrap();
     // A rate needs two scrapes of a series, and of some the first comes with the first event.
     let mut round = 0;
-    let queries: Vec<String> = dashboards().iter().flat_map(|(_, d)| queries(d)).collect();
-    assert!(queries.len() > 30, "only {} queries were found", queries.len());
+    let mut asked = Vec::new();
+    for (path, dashboard) in dashboards() {
+        let instances = match path.ends_with("redis.json") {
+            true => nodes.iter().map(instance).collect::<Vec<_>>().join("|"),
+            false => instance(&server),
+        };
+        asked.extend(queries(&dashboard).into_iter().map(|query| (query, instances.clone())));
+    }
+    assert!(asked.len() > 60, "only {} queries were found", asked.len());
     server.until("some scrapes beside the load", || {
         load(&server, round);
+        load(&nodes[0], round);
         round += 1;
-        prometheus.query("count_over_time(up[1m]) >= 8").is_ok_and(|series| !series.is_empty())
+        let enough = prometheus.query("min(count_over_time(up[1m])) >= 8");
+        enough.is_ok_and(|series| !series.is_empty())
     });
-    for query in &queries {
-        let query = query.replace("$instance", ".*").replace("$__rate_interval", "1m");
+    for (query, instances) in &asked {
+        let query = query.replace("$instance", instances).replace("$__rate_interval", "1m");
         if let Err(error) = prometheus.until(&query) {
             panic!("{error}, of `{query}`\n{}", server.log());
         }
