@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Both ends are lanes (an embedded store is one) with a state, a journal, a ledger and some small values; nothing
-//! but [`source`] and [`target`] knows which end is which. What is copied is what the fold knows, as images in new
+//! but `source` and `target` knows which end is which. What is copied is what the fold knows, as images in new
 //! numbers of namespaces and traits, and not what lies in files or keys. Journals are not copied: at rest they are
 //! empty, and those of the target begin where the last of the source's ended, so that positions and numbers of
 //! records go on. The hash key stays, so every profile stays in its shard.
