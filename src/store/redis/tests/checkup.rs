@@ -66,7 +66,7 @@ fn a_primary_that_does_not_answer_is_told_beside_those_that_do() {
     let told =
         |finding: &&Finding| (finding.state, finding.found.contains(&primary.port.to_string()));
     assert_eq!(
-        servers.iter().map(|f| told(f)).collect::<Vec<_>>(),
+        servers.iter().map(told).collect::<Vec<_>>(),
         [(State::Ill, true), (State::Well, false)]
     );
 }
