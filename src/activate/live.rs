@@ -35,6 +35,11 @@ impl LiveAudiences {
 
 impl Audiences for LiveAudiences {
     fn activations(&self) -> Option<Vec<Activation>> {
+        // Who does not publish knows what was live when it last did, or nothing: what another node has made live
+        // since would look like what is to be taken back.
+        if !self.segments.leads() {
+            return None;
+        }
         let live = self.segments.live();
         if live.version == 0 {
             return None;

@@ -52,6 +52,7 @@ impl Segments {
             } else if led {
                 tracing::info!("another node publishes the audiences from now on");
                 self.generation.store(Arc::default());
+                self.registry.close();
                 led = false;
             }
             let mut turn = self.turn.lock();

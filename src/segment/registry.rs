@@ -64,6 +64,12 @@ impl Registry {
         Ok(())
     }
 
+    /// Forgets what was live: another node says what is.
+    pub(super) fn close(&self) {
+        *self.seen.lock() = Seen::default();
+        *self.live.write() = Arc::default();
+    }
+
     /// The live segments.
     pub fn live(&self) -> Arc<Live> {
         self.live.read().clone()
