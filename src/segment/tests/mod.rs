@@ -3,6 +3,7 @@
 mod gather;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -63,6 +64,10 @@ struct Rig {
 
 impl Rig {
     fn new(files: &[(&str, &str)]) -> Self {
+        Self::with(files, None)
+    }
+
+    fn with(files: &[(&str, &str)], watermark: Option<Arc<dyn crate::segment::Watermark>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("segments");
         std::fs::create_dir(&folder).unwrap();
@@ -106,7 +111,7 @@ impl Rig {
             metrics,
             shards: local.clone(),
             count: 4,
-            watermark: Arc::new(crate::segment::Alone(clock.clone())),
+            watermark: watermark.unwrap_or_else(|| Arc::new(crate::segment::Alone(clock.clone()))),
             shelf: None,
             reserve: Box::new(move |count| Ok(next.fetch_add(count, Ordering::Relaxed))),
         };
@@ -293,5 +298,48 @@ fn an_event_of_the_far_future_costs_no_evaluation_and_one_of_soon_is_seen_in_tim
     assert_eq!(at(10_000), (true, Some(1)));
     assert_eq!(at(29_999), (true, Some(1)));
     assert_eq!(at(30_000), (false, Some(2)));
+    rig.engine.stop();
+}
+
+/// A watermark of a node that leads or not, as it is told.
+struct Told(Arc<TestClock>, Arc<AtomicBool>);
+
+impl crate::segment::Watermark for Told {
+    fn t(&self) -> Option<Millis> {
+        Some(self.0.now())
+    }
+
+    fn appended(&self, _: &dyn Fn() -> Result<(), AskError>) -> Result<Millis, AskError> {
+        Ok(self.0.now())
+    }
+
+    fn leads(&self) -> bool {
+        self.1.load(Ordering::Acquire)
+    }
+}
+
+#[test]
+fn who_no_longer_publishes_knows_no_segments() {
+    let leads = Arc::new(AtomicBool::new(true));
+    let (told, clock) = (leads.clone(), Arc::new(TestClock(AtomicI64::new(1_700_000_000_000))));
+    let watermark = Arc::new(Told(clock, told));
+    let rig = Rig::with(&[("buyers", "rule = 'did purchase'")], Some(watermark));
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
+    let until = |holds: &dyn Fn() -> bool| {
+        while !holds() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| rig.segments.run());
+        until(&|| rig.segments.generation().number > 0);
+        assert!(rig.segments.live().version > 0);
+        leads.store(false, Ordering::Release);
+        until(&|| rig.segments.live().version == 0);
+        assert_eq!(rig.segments.generation().number, 0);
+        leads.store(true, Ordering::Release);
+        until(&|| rig.segments.generation().number > 0);
+        rig.segments.stop();
+    });
     rig.engine.stop();
 }
