@@ -10,23 +10,29 @@ use parking_lot::Mutex;
 
 use super::base::Ground;
 use super::embedded::open_journal;
+use crate::config::ByteSize;
 use crate::config::Durability;
 use crate::config::RedisMode;
-use crate::ingest::Router;
 use crate::ingest::ship;
+use crate::ingest::ship::Heir;
 use crate::ingest::ship::Shipper;
 use crate::ingest::ship::Spool;
 use crate::model::Millis;
 use crate::model::hex;
 use crate::net::Clock;
 use crate::net::Workers;
+use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::embedded::write_small_file;
-use crate::store::journal::Journal as _;
+use crate::store::journal::Journal;
 use crate::store::journal::Sink;
 use crate::store::nodes::Role;
 use crate::store::redis::Claims;
+use crate::store::redis::SpooledJournal;
+use crate::store::redis::Spools;
 use crate::store::redis::Store;
 use crate::store::redis::Streams;
+use crate::store::spools;
 
 /// This process's name among the nodes, the same after a restart.
 const NODE: &str = "node.id";
@@ -52,13 +58,20 @@ pub(super) fn node_id(data: &Path) -> anyhow::Result<String> {
 const SPOOL: &str = "spool";
 /// How long a stop waits until what was taken is shipped.
 const STOP: Duration = Duration::from_secs(8);
+/// Where what waits to be shipped is held in memory, no more of it is.
+const IN_MEMORY: u64 = 256 << 20;
 
-/// The way into the lanes.
-pub(super) enum Intake {
-    /// Straight into them.
-    Straight(Arc<Router>),
-    /// Into a journal on this disk, and from there into them.
-    Spooled { shipper: Shipper, spool: Arc<Spool>, thread: Mutex<Option<JoinHandle<()>>> },
+/// The way into the lanes: a journal on this disk or a spool in the store, and what ships it.
+pub(super) struct Intake {
+    shipper: Shipper,
+    sink: Arc<Spool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    node: String,
+    /// The spool in the store, where there is one.
+    spool: Option<spools::Spool>,
+    /// Whether something may be acknowledged before it is in the lanes.
+    holds_back: bool,
+    heir: Heir,
 }
 
 impl Intake {
@@ -71,71 +84,89 @@ impl Intake {
         let (identity, layout) = (store.identity(), store.layout());
         let claims = Arc::new(Claims::new(store.clone()));
         let settings = &ground.config.journal;
-        let straight = match settings.durability {
+        let collects = ground.roles.has(Role::Collect);
+        let mode = match settings.durability {
             Durability::Redis(mode) => Some(mode),
-            // Imports alone come this way: a worker that dies must not hold T back until it is retired.
-            _ if !ground.roles.has(Role::Collect) => Some(RedisMode::Everysec),
-            Durability::Disk | Durability::DiskBuffered => None,
+            // Imports alone come this way.
+            Durability::Disk | Durability::DiskBuffered => {
+                (!collects).then_some(RedisMode::Everysec)
+            }
         };
-        if let Some(mode) = straight {
-            left_behind(ground)?;
-            let streams = Arc::new(Streams::new(store, mode));
-            let router = Router::new(streams, claims, identity, layout)?;
-            return Ok(Self::Straight(Arc::new(router)));
-        }
-        let journal = open_journal(ground, SPOOL, ship::shipped(&ground.data)?)?;
+        // What is shipped is given up on this disk.
+        let intake = Arc::new(Streams::new(store, mode.unwrap_or(RedisMode::Everysec)));
+        let spools = Arc::new(Spools::new(store.clone()));
+        let (journal, spool, bound): (Arc<dyn Journal>, _, _) = match mode {
+            Some(mode) => {
+                left_behind(ground)?;
+                let journal = SpooledJournal::new(store, mode, id)?;
+                let spool = journal.spool().clone();
+                (Arc::new(journal), Some(spool), ByteSize(settings.spool.0.min(IN_MEMORY)))
+            }
+            None => {
+                let journal = open_journal(ground, SPOOL, ship::shipped(&ground.data)?)?;
+                (journal, None, settings.spool)
+            }
+        };
         let shipper = Shipper::open(ship::Parts {
-            data: ground.data.clone(),
-            node: id.to_owned(),
+            data: spool.is_none().then(|| ground.data.clone()),
+            sender: spool.as_ref().map_or(id, |spool| &spool.sender).to_owned(),
             journal,
-            // What is shipped is given up on this disk.
-            intake: Arc::new(Streams::new(store, RedisMode::Everysec)),
-            claims,
+            intake: intake.clone(),
+            claims: claims.clone(),
             identity,
             layout,
             clock,
             metrics: ground.metrics.clone(),
         })?;
-        let spool = Arc::new(Spool::new(&shipper, settings.spool));
-        Ok(Self::Spooled { shipper, spool, thread: Mutex::default() })
+        // A worker that dies must not hold T back, so it acknowledges what is in the lanes.
+        let sink = Arc::new(Spool::new(&shipper, bound, !collects));
+        let heir = Heir { spools, intake, claims, identity, layout };
+        let node = id.to_owned();
+        let thread = Mutex::default();
+        Ok(Self { shipper, sink, thread, node, spool, holds_back: collects, heir })
     }
 
     pub(super) fn sink(&self) -> Arc<dyn Sink> {
-        match self {
-            Self::Straight(router) => router.clone(),
-            Self::Spooled { spool, .. } => spool.clone(),
-        }
+        self.sink.clone()
+    }
+
+    /// Ships what others have left.
+    pub(super) fn heir(&self) -> &Heir {
+        &self.heir
     }
 
     /// What holds T back, where something may be acknowledged and not be in the lanes.
     pub(super) fn mark(&self) -> Option<Millis> {
-        match self {
-            Self::Straight(_) => None,
-            Self::Spooled { shipper, .. } => Some(shipper.mark()),
-        }
+        self.holds_back.then(|| self.shipper.mark())
     }
 
     pub(super) fn has_shipped(&self) -> bool {
-        match self {
-            Self::Straight(_) => true,
-            Self::Spooled { shipper, .. } => shipper.has_shipped(),
-        }
+        self.shipper.has_shipped()
+    }
+
+    /// Ships what processes before this one have left in the store: before this one tells how far it is.
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
+        self.heir.clear(&self.node, self.spool.as_ref().map(|spool| &*spool.sender))?;
+        self.spool.as_ref().map_or(Ok(()), |spool| self.heir.spools.register(spool))
     }
 
     pub(super) fn start(&self, workers: &Workers) -> std::io::Result<()> {
-        if let Self::Spooled { shipper, thread, .. } = self {
-            *thread.lock() = Some(shipper.start(workers)?);
-        }
+        *self.thread.lock() = Some(self.shipper.start(workers)?);
         Ok(())
     }
 
     pub(super) fn stop(&self) {
-        if let Self::Spooled { shipper, thread, .. } = self
-            && shipper.stop(STOP)
-            && let Some(thread) = thread.lock().take()
-        {
+        if !self.shipper.stop(STOP) {
+            return;
+        }
+        if let Some(thread) = self.thread.lock().take() {
             // A panic of it was told when it happened.
             let _ = thread.join();
+        }
+        if let Some(spool) = &self.spool
+            && let Err(error) = self.heir.spools.delete(&spool.sender)
+        {
+            tracing::warn!(error = %chain(&error), "an empty spool stays in the store");
         }
     }
 }

@@ -18,6 +18,7 @@ use super::intake;
 use super::intake::Intake;
 use super::reachable;
 use crate::cluster::House;
+use crate::cluster::Inheriting;
 use crate::cluster::Keeper;
 use crate::cluster::Me;
 use crate::cluster::Member;
@@ -400,16 +401,24 @@ impl Starting {
             has_shipped: Box::new(move || shipped.has_shipped()),
         };
         let member = Member::new(me, parts);
+        patient(&self.ground, || self.intake.clear())?;
         patient(&self.ground, || member.beat())?;
         let _ = self.cell.set(member.clone());
         let beating = member.start(workers).context("cannot start the beat")?;
         self.intake.start(workers).context("cannot start shipping")?;
+        let leading = member.clone();
         let keeper = match roles.has(Role::Work) {
             true => Some(self.keep(member)?),
             false => None,
         };
-        let intake = self.intake.clone();
+        let (intake, heir) = (self.intake.clone(), self.intake.heir().clone());
+        let inheriting = match roles.may_lead() {
+            true => Some(Inheriting::start(leading, self.nodes.clone(), heir, workers)),
+            false => None,
+        };
+        let inheriting = inheriting.transpose().context("cannot start the heir")?;
         Ok(Box::new(move || {
+            drop(inheriting);
             if let Some(keeper) = keeper {
                 keeper.stop();
             }

@@ -25,11 +25,13 @@ use crate::ingest::Lane;
 use crate::ingest::Lanes;
 use crate::ingest::Options;
 use crate::metrics::Metrics;
+use crate::model::time::SECOND;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::claims::Claims;
+use crate::store::claims::SWEEP;
 use crate::store::lanes::Hold;
 use crate::store::lanes::LaneStore;
 use crate::store::lanes::Taken;
@@ -150,6 +152,18 @@ impl Kept {
                     tracing::warn!(lane = number, error = %chain(&error), "a lease was not renewed");
                 }
             }
+            self.sweep(number);
+        }
+    }
+
+    /// Sweeps old claims of message ids, at its turn.
+    fn sweep(&self, number: u16) {
+        let now = self.house.clock.now();
+        let turn = now.div_euclid(SECOND) + i64::from(number);
+        if turn.rem_euclid(SWEEP / SECOND) == 0
+            && let Err(error) = self.house.claims.sweep(number, now)
+        {
+            tracing::debug!(lane = number, error = %chain(&error), "old claims stay for now");
         }
     }
 

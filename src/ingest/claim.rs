@@ -13,6 +13,7 @@ use super::split::Message;
 use crate::model::Millis;
 use crate::model::time::SECOND;
 use crate::store::StoreError;
+use crate::store::chain;
 use crate::store::claims::Claim;
 use crate::store::claims::Claimant;
 use crate::store::claims::Claims;
@@ -26,6 +27,7 @@ const FRESH: Millis = 5 * SECOND;
 const LOOK: Duration = Duration::from_millis(2);
 
 /// An event whose message id is claimed.
+#[derive(Debug)]
 struct Wanted {
     event: Claimant,
     received: Millis,
@@ -35,6 +37,8 @@ struct Wanted {
     imported: Option<Hash>,
     /// Whether another event has it.
     is_taken: bool,
+    /// Whether it is known whose it is.
+    is_settled: bool,
 }
 
 /// Claims the message ids of a frame's events; where another event has one, it counts as seen before.
@@ -56,12 +60,13 @@ pub(super) fn claim(
                 recent: recent.map(|(hash, _)| hash),
                 imported: imported.map(|(hash, _)| hash),
                 is_taken: false,
+                is_settled: false,
             });
             places.push(place);
         }
     }
     if wanted.iter().any(|wanted| now.saturating_sub(wanted.received) < FRESH) {
-        wait(claims, &wanted)?;
+        wait(claims, &mut wanted)?;
     }
     claim_all(claims, &mut wanted)?;
     for (place, wanted) in places.into_iter().zip(&wanted) {
@@ -72,15 +77,30 @@ pub(super) fn claim(
     Ok(())
 }
 
-/// Waits a moment until all are somebody's.
-fn wait(claims: &dyn Claims, wanted: &[Wanted]) -> Result<(), StoreError> {
+/// Waits a moment until all are somebody's. Of what is no line of an import that settles whose it is.
+fn wait(claims: &dyn Claims, wanted: &mut [Wanted]) -> Result<(), StoreError> {
     let until = Instant::now() + PATIENCE;
-    let mut open: Vec<Claim> =
-        wanted.iter().filter_map(|wanted| wanted.claim_of(wanted.recent, true)).collect();
+    let ask = |(at, wanted): (usize, &Wanted)| Some((at, wanted.claim_of(wanted.recent, true)?));
+    let (mut places, mut open): (Vec<usize>, Vec<Claim>) =
+        wanted.iter().enumerate().filter_map(ask).unzip();
     loop {
         let found = claims.look(&open)?;
-        let mut found = found.into_iter();
-        open.retain(|_| found.next().flatten().is_none());
+        let mut left = (Vec::new(), Vec::new());
+        for ((at, claim), whose) in places.into_iter().zip(open).zip(found) {
+            let wanted = &mut wanted[at];
+            match whose {
+                None => {
+                    left.0.push(at);
+                    left.1.push(claim);
+                }
+                Some(whose) if wanted.imported.is_none() => {
+                    wanted.is_settled = true;
+                    wanted.is_taken = whose != wanted.event;
+                }
+                Some(_) => {}
+            }
+        }
+        (places, open) = left;
         if open.is_empty() || Instant::now() >= until {
             return Ok(());
         }
@@ -96,6 +116,14 @@ pub(super) fn sent(
     frames: &[LaneFrame],
     firsts: &[Option<u64>],
 ) {
+    let mut wanted = found(messages, frames, firsts);
+    if let Err(error) = claim_all(claims, &mut wanted) {
+        tracing::warn!(error = %chain(&error), "message ids are left to be claimed by who folds them");
+    }
+}
+
+/// What is known of where it lies.
+fn found(messages: &[Message], frames: &[LaneFrame], firsts: &[Option<u64>]) -> Vec<Wanted> {
     let mut of_lane: Vec<Vec<Option<u64>>> = Vec::new();
     for (frame, first) in frames.iter().zip(firsts) {
         let lane = usize::from(frame.lane);
@@ -113,12 +141,10 @@ pub(super) fn sent(
             recent: Some(message.recent),
             imported: message.imported,
             is_taken: false,
+            is_settled: false,
         })
     });
-    let mut wanted: Vec<Wanted> = wanted.collect();
-    if let Err(error) = claim_all(claims, &mut wanted) {
-        tracing::warn!(%error, "message ids are left to be claimed by who folds them");
-    }
+    wanted.collect()
 }
 
 fn claim_all(claims: &dyn Claims, wanted: &mut [Wanted]) -> Result<(), StoreError> {
@@ -133,7 +159,7 @@ fn of_set(
     hash: impl Fn(&Wanted) -> Option<Hash>,
     passes: bool,
 ) -> Result<(), StoreError> {
-    let open = wanted.iter_mut().filter(|wanted| !wanted.is_taken);
+    let open = wanted.iter_mut().filter(|wanted| !wanted.is_taken && !wanted.is_settled);
     let (asked, open): (Vec<Claim>, Vec<&mut Wanted>) =
         open.filter_map(|wanted| Some((wanted.claim_of(hash(wanted), passes)?, wanted))).unzip();
     if asked.is_empty() {
@@ -193,6 +219,10 @@ mod tests {
             let mut one =
                 |claim: &Claim| *claimed.entry((claim.hash, claim.passes)).or_insert(claim.event);
             Ok(claims.iter().map(&mut one).collect())
+        }
+
+        fn sweep(&self, _lane: u16, _now: Millis) -> Result<(), StoreError> {
+            Ok(())
         }
 
         fn each(&self, take: TakeClaimed<'_>) -> Result<(), StoreError> {
@@ -283,12 +313,19 @@ mod tests {
         };
         let wanted = || {
             let Claim { event, received, .. } = claim(2, 5);
-            vec![Wanted { event, received, recent: Some([1, 1]), imported: None, is_taken: false }]
+            vec![Wanted {
+                event,
+                received,
+                recent: Some([1, 1]),
+                imported: None,
+                is_taken: false,
+                is_settled: false,
+            }]
         };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let mut wanted = wanted();
-                wait(&*book, &wanted).unwrap();
+                wait(&*book, &mut wanted).unwrap();
                 claim_all(&*book, &mut wanted).unwrap();
                 wanted[0].is_taken
             });
@@ -300,7 +337,7 @@ mod tests {
         });
         book.claimed.lock().clear();
         let mut wanted = wanted();
-        wait(&*book, &wanted).unwrap();
+        wait(&*book, &mut wanted).unwrap();
         claim_all(&*book, &mut wanted).unwrap();
         assert!(!wanted[0].is_taken);
     }

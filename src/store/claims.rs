@@ -11,6 +11,9 @@ use crate::store::journal::EventNo;
 /// For how long a message id counts once, in milliseconds of receive time.
 pub const WINDOW: Millis = crate::model::time::DAY;
 
+/// How often something is to be swept, in milliseconds.
+pub const SWEEP: Millis = 10 * crate::model::time::SECOND;
+
 /// An event of one of the lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claimant {
@@ -43,6 +46,10 @@ pub trait Claims: std::fmt::Debug + Send + Sync {
 
     /// Claims each that nobody has claimed, in order; tells whose each is then.
     fn claim(&self, claims: &[Claim]) -> Result<Vec<Claimant>, StoreError>;
+
+    /// Gives some of the room back of claims made in the name of a lane's tag that [`WINDOW`] has passed. Called by
+    /// whoever holds the lane, once in [`SWEEP`].
+    fn sweep(&self, lane: u16, now: Millis) -> Result<(), StoreError>;
 
     /// Gives all claims, in no order and perhaps more than once, while nobody claims anything. Some that no longer
     /// count may be among them.

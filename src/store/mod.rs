@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod redis;
 mod rows;
 pub mod shelf;
+pub mod spools;
 pub mod state;
 
 use std::error::Error;

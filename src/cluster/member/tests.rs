@@ -55,6 +55,10 @@ impl Nodes for Flaky {
         self.reach()?.retire(id)
     }
 
+    fn strike(&self, id: &str, heard: Millis) -> Result<bool, StoreError> {
+        self.reach()?.strike(id, heard)
+    }
+
     fn lead(&self, id: &str, ttl: Duration) -> Result<Option<u64>, StoreError> {
         self.reach()?.lead(id, ttl)
     }

@@ -1,4 +1,5 @@
 //! Ships the journal of this process into the lanes of a shared store, in order, until all of it is there.
+//! The journal lies on this disk, or in a spool of the store.
 //!
 //! ```text
 //! Spool ─► journal ─► group of frames ─► split by lane ─► Intake ─► shipped, given up on this disk
@@ -7,15 +8,17 @@
 //! pieces are numbered by its place in the journal, so that it may be shipped again from anywhere and counts once.
 //! Nothing is dropped: what cannot be shipped is tried again until it can.
 
+mod left;
 mod place;
 mod spool;
+#[cfg(test)]
+mod spooled;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -48,6 +51,7 @@ use crate::store::lanes::Layout;
 use crate::store::state::Identity;
 use place::Place;
 
+pub use left::Heir;
 pub use place::PlaceError;
 pub use place::shipped;
 pub use spool::Spool;
@@ -56,6 +60,10 @@ pub use spool::Spool;
 const GROUP: usize = 4 << 20;
 /// How long an idle shipper looks for what comes before it looks around.
 const IDLE: Duration = Duration::from_millis(200);
+/// Between two shipments passes no less, where they are small: a lane takes many events at once as quickly as one.
+const GATHER: Duration = Duration::from_millis(10);
+/// A group of so many bytes is not small.
+const LARGE: usize = 1 << 20;
 /// How often the place is written down.
 const NOTE: Duration = Duration::from_secs(1);
 /// The longest wait between two tries.
@@ -63,10 +71,10 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// What a shipper works with.
 pub struct Parts {
-    /// The data directory, which holds its place.
-    pub data: PathBuf,
-    /// This node's name, the same after a restart; of no other node.
-    pub node: String,
+    /// The data directory, which holds its place; `None` of a journal that ends with this process.
+    pub data: Option<PathBuf>,
+    /// Whose journal it is: a name of its own, the same for as long as the journal is.
+    pub sender: String,
     /// What is shipped.
     pub journal: Arc<dyn Journal>,
     /// Where to.
@@ -90,8 +98,8 @@ pub struct Shipper {
 }
 
 struct Shared {
-    data: PathBuf,
-    node: String,
+    data: Option<PathBuf>,
+    sender: String,
     journal: Arc<dyn Journal>,
     intake: Arc<dyn Intake>,
     claims: Arc<dyn Claims>,
@@ -101,6 +109,8 @@ struct Shared {
     state: Mutex<State>,
     /// Somebody asks it to stop, or it has ended.
     changed: Condvar,
+    /// Something is in the lanes.
+    shipped: Condvar,
 }
 
 struct State {
@@ -132,15 +142,57 @@ struct Group {
     of_lane: BTreeMap<u16, usize>,
     messages: Vec<Message>,
     records: u64,
+    bytes: usize,
     end: Position,
     received: Option<Millis>,
+}
+
+impl Group {
+    /// Adds a frame's pieces: the first in each lane is numbered by where the frame starts, and the others follow. They
+    /// are fewer than the frame has bytes.
+    fn add(&mut self, frame: &Frame, splitter: &Splitter) {
+        self.bytes += frame.payload().len();
+        self.records += u64::from(frame.count);
+        self.received = self.received.or_else(|| received(frame));
+        let is_broken = frame.records().any(|record| record.is_err());
+        let records = frame.records().filter_map(|record| Some(record.ok()?.1));
+        // In the place of what is no record stands one that the fold puts among the dead letters.
+        let records = records.chain(is_broken.then_some(&b""[..]));
+        let (split, messages) = splitter.split_noting(records);
+        let before = &self.of_lane;
+        self.messages.extend(messages.into_iter().map(|message| {
+            let before = before.get(&message.lane).copied().unwrap_or(0);
+            Message { frame: before + message.frame, ..message }
+        }));
+        for (lane, batches) in split {
+            *self.of_lane.entry(lane).or_default() += batches.len();
+            let numbered = (frame.start.0 + 1..).zip(batches);
+            self.pieces.extend(numbered.map(|(number, batch)| LaneFrame { lane, number, batch }));
+        }
+    }
+
+    /// Ships the pieces, and claims their message ids.
+    fn ship(
+        &self,
+        sender: &str,
+        intake: &dyn Intake,
+        claims: &dyn Claims,
+    ) -> Result<(), StoreError> {
+        let firsts = intake.append(sender, &self.pieces)?;
+        if !self.messages.is_empty() {
+            claim::sent(claims, &self.messages, &self.pieces, &firsts);
+        }
+        Ok(())
+    }
 }
 
 impl Shipper {
     /// A shipper that goes on where the one before it has come to.
     pub fn open(parts: Parts) -> Result<Self, PlaceError> {
-        let Parts { data, node, journal, intake, claims, identity, layout, clock, metrics } = parts;
-        let mut place = Place::read(&data)?.unwrap_or_default();
+        let Parts { data, sender, journal, intake, claims, identity, layout, clock, metrics } =
+            parts;
+        let place = data.as_deref().map(Place::read).transpose()?;
+        let mut place = place.flatten().unwrap_or_default();
         if place.shipped > journal.end() {
             // It is not the journal that was shipped from: all of it may be new.
             place.shipped = journal.begin();
@@ -152,8 +204,9 @@ impl Shipper {
             splitter: Splitter::new(identity, layout),
             state: Mutex::new(state),
             changed: Condvar::new(),
+            shipped: Condvar::new(),
             data,
-            node,
+            sender,
             journal,
             intake,
             claims,
@@ -226,6 +279,18 @@ impl Shared {
         end.saturating_sub(self.state.lock().place.shipped.0)
     }
 
+    /// Waits until all before a position is in the lanes; tells whether it is.
+    fn wait_shipped(&self, to: Position, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        while state.place.shipped < to {
+            if self.shipped.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
+        state.place.shipped >= to
+    }
+
     fn run(&self) {
         let Some(sender) = self.patiently(|| self.sender()) else { return };
         let mut reader = self.journal.reader(self.state.lock().place.shipped);
@@ -244,6 +309,7 @@ impl Shared {
             let mut state = self.state.lock();
             state.oldest = None;
             state.place.shipped = group.end;
+            self.shipped.notify_all();
             let is_stopping = state.deadline.is_some();
             drop(state);
             self.show();
@@ -256,6 +322,11 @@ impl Shared {
             }
             if idle {
                 self.journal.wait(group.end, IDLE);
+            } else if group.bytes < LARGE && !is_stopping {
+                let mut state = self.state.lock();
+                if state.deadline.is_none() {
+                    self.changed.wait_for(&mut state, GATHER);
+                }
             }
         }
         self.note();
@@ -297,13 +368,14 @@ impl Shared {
     fn sender(&self) -> Result<String, Obstacle> {
         loop {
             let turn = self.state.lock().place.turn;
-            let name = if turn == 0 { self.node.clone() } else { format!("{}.{turn}", self.node) };
+            let name =
+                if turn == 0 { self.sender.clone() } else { format!("{}.{turn}", self.sender) };
             if self.intake.last_number(&name)? <= self.journal.end().0 {
                 return Ok(name);
             }
             tracing::error!(
-                "the journal in {} ends before what was shipped of it; if it was restored, events that it held then may count twice",
-                self.data.display()
+                "the journal of {} ends before what was shipped of it; if it was restored, events that it held then may count twice",
+                self.sender
             );
             self.state.lock().place.turn += 1;
             self.write_place()?;
@@ -313,15 +385,9 @@ impl Shared {
     /// Reads what comes next, which may be nothing.
     fn gather(&self, reader: &mut dyn JournalReader) -> Result<Group, Obstacle> {
         let mut group = Group { end: reader.position(), ..Group::default() };
-        let mut bytes = 0;
-        while bytes < GROUP {
+        while group.bytes < GROUP {
             match reader.next() {
-                Ok(Some(frame)) => {
-                    bytes += usize::try_from(frame.end.0 - frame.start.0).unwrap_or(GROUP);
-                    group.records += u64::from(frame.count);
-                    group.received = group.received.or_else(|| received(&frame));
-                    self.cut(&frame, &mut group);
-                }
+                Ok(Some(frame)) => group.add(&frame, &self.splitter),
                 Ok(None) => break,
                 // What was read is shipped first.
                 Err(_) if group.records > 0 => break,
@@ -336,33 +402,9 @@ impl Shared {
         Ok(group)
     }
 
-    /// Adds a frame's pieces: the first in each lane is numbered by where the frame starts, and the others follow. They
-    /// are fewer than the frame has bytes.
-    fn cut(&self, frame: &Frame, group: &mut Group) {
-        let is_broken = frame.records().any(|record| record.is_err());
-        let records = frame.records().filter_map(|record| Some(record.ok()?.1));
-        // In the place of what is no record stands one that the fold puts among the dead letters.
-        let records = records.chain(is_broken.then_some(&b""[..]));
-        let (split, messages) = self.splitter.split_noting(records);
-        let before = &group.of_lane;
-        group.messages.extend(messages.into_iter().map(|message| {
-            let before = before.get(&message.lane).copied().unwrap_or(0);
-            Message { frame: before + message.frame, ..message }
-        }));
-        for (lane, batches) in split {
-            *group.of_lane.entry(lane).or_default() += batches.len();
-            let numbered = (frame.start.0 + 1..).zip(batches);
-            group.pieces.extend(numbered.map(|(number, batch)| LaneFrame { lane, number, batch }));
-        }
-    }
-
     fn ship(&self, sender: &str, group: &Group) -> Result<(), Obstacle> {
         self.journal.sync(group.end)?;
-        let firsts = self.intake.append(sender, &group.pieces)?;
-        if !group.messages.is_empty() {
-            claim::sent(&*self.claims, &group.messages, &group.pieces, &firsts);
-        }
-        Ok(())
+        Ok(group.ship(sender, &*self.intake, &*self.claims)?)
     }
 
     /// Writes down what is shipped, and gives it up on this disk. Where that fails it is done the next time.
@@ -379,7 +421,7 @@ impl Shared {
 
     fn write_place(&self) -> Result<(), PlaceError> {
         let place = self.state.lock().place;
-        place.write(&self.data)
+        self.data.as_deref().map_or(Ok(()), |data| place.write(data))
     }
 
     fn show(&self) {
@@ -399,7 +441,6 @@ fn received(frame: &Frame) -> Option<Millis> {
 
 impl fmt::Debug for Shipper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path: &Path = &self.shared.data;
-        f.debug_struct("Shipper").field("data", &path).finish_non_exhaustive()
+        f.debug_struct("Shipper").field("sender", &self.shared.sender).finish_non_exhaustive()
     }
 }

@@ -1,32 +1,38 @@
-//! The way into a journal that is shipped: it takes so much and no more before the store has it.
+//! The way into a journal that is shipped: it takes so much and no more before the lanes have it.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Shared;
 use super::Shipper;
 use crate::config::ByteSize;
+use crate::store::StoreError;
 use crate::store::journal::Batch;
 use crate::store::journal::JournalError;
 use crate::store::journal::Sink;
+
+/// How long who waits for the lanes does.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Appends to the journal while what waits to be shipped is within a bound.
 pub struct Spool {
     shared: Arc<Shared>,
     bound: ByteSize,
+    waits: bool,
 }
 
 impl Spool {
-    /// The way into a shipper's journal.
-    pub fn new(shipper: &Shipper, bound: ByteSize) -> Self {
+    /// The way into a shipper's journal; one that `waits` takes only what has come into the lanes.
+    pub fn new(shipper: &Shipper, bound: ByteSize, waits: bool) -> Self {
         let limit = i64::try_from(bound.0).unwrap_or(i64::MAX);
         shipper.shared.metrics.spool_limit.set(limit);
-        Self { shared: shipper.shared.clone(), bound }
+        Self { shared: shipper.shared.clone(), bound, waits }
     }
 
     fn full(&self) -> Option<String> {
         let is_full = self.shared.waiting() > self.bound.0;
-        is_full.then(|| format!("more than {} wait on this disk to be shipped", self.bound))
+        is_full.then(|| format!("more than {} wait to be shipped", self.bound))
     }
 }
 
@@ -35,7 +41,13 @@ impl Sink for Spool {
         if let Some(full) = self.full() {
             return Err(JournalError::Full(io::Error::new(io::ErrorKind::StorageFull, full)));
         }
-        self.shared.journal.append(batch).map(|_| ())
+        let appended = self.shared.journal.append(batch)?;
+        if self.waits && !self.shared.wait_shipped(appended.end, PATIENCE) {
+            let source = "it is not in the lanes yet, and will be".into();
+            let what = "what was appended".to_owned();
+            return Err(JournalError::Store(StoreError::Unavailable { what, source }));
+        }
+        Ok(())
     }
 
     fn trouble(&self) -> Option<String> {

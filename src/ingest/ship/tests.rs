@@ -66,8 +66,8 @@ impl Node {
         let clock = Arc::new(TestClock(AtomicI64::new(0)));
         let metrics = Metrics::new();
         let shipper = Shipper::open(Parts {
-            data: data.path().to_owned(),
-            node: "n1".into(),
+            data: Some(data.path().to_owned()),
+            sender: "n1".into(),
             journal: journal.clone(),
             intake,
             claims,
@@ -330,7 +330,7 @@ fn a_spool_takes_so_much_and_goes_on_when_there_is_room() {
     let hand = Arc::new(Hand::default());
     hand.set(|hand| hand.refuses = true);
     let node = Node::by_hand(&hand);
-    let spool = Spool::new(&node.shipper, ByteSize(2_000));
+    let spool = Spool::new(&node.shipper, ByteSize(2_000), false);
     hand.set(|hand| hand.lost = 9);
     assert_eq!(spool.lost(), 9);
     let thread = node.start();

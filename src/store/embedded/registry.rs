@@ -79,6 +79,12 @@ impl Nodes for Registry {
         Ok(self.known.lock().nodes.remove(id).is_some())
     }
 
+    fn strike(&self, id: &str, heard: Millis) -> Result<bool, StoreError> {
+        let nodes = &mut self.known.lock().nodes;
+        let is_same = nodes.get(id).is_some_and(|node| node.heard == heard);
+        Ok(is_same && nodes.remove(id).is_some())
+    }
+
     fn lead(&self, id: &str, ttl: Duration) -> Result<Option<u64>, StoreError> {
         let lead = &mut self.known.lock().lead;
         let now = self.clock.now();

@@ -124,6 +124,11 @@ impl Batch {
     pub fn bytes(&self) -> &[u8] {
         &self.payload
     }
+
+    /// The same, for good.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.payload
+    }
 }
 
 /// Where an append ended up.
@@ -170,6 +175,11 @@ impl Frame {
     /// A frame of the given payload, for backends; the payload is that of [`Batch::bytes`].
     pub fn new(start: Position, end: Position, first: u64, count: u32, payload: Vec<u8>) -> Self {
         Self { start, end, first, count, payload }
+    }
+
+    /// Its payload: that of [`Batch::bytes`].
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// The number that follows its last record.

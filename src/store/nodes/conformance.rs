@@ -61,6 +61,11 @@ fn who_leaves_or_is_retired_is_gone(nodes: &dyn Nodes) {
     }
     nodes.leave("b").unwrap();
     nodes.leave("b").unwrap();
+    let heard = nodes.list().unwrap().nodes[0].heard;
+    assert!(!nodes.strike("a", heard - 1).unwrap());
+    assert!(nodes.strike("a", heard).unwrap());
+    assert!(!nodes.strike("a", heard).unwrap());
+    nodes.beat(&node("a"), 0).unwrap();
     assert!(nodes.retire("a").unwrap());
     assert!(!nodes.retire("a").unwrap());
     let left = nodes.list().unwrap().nodes;

@@ -139,6 +139,9 @@ pub trait Nodes: Send + Sync {
     /// whether there was one; a repeat after a lost answer may find none.
     fn retire(&self, id: &str) -> Result<bool, StoreError>;
 
+    /// Strikes a node off that was not heard of since it was `heard`; tells whether it is gone by this call.
+    fn strike(&self, id: &str, heard: Millis) -> Result<bool, StoreError>;
+
     /// Takes the lead for `ttl` from now on, where nobody else has it, or holds on to it. Returns the term, which
     /// grows whenever the leader is another one and whenever the lead was over in between; `None` while another node
     /// leads.

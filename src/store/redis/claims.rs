@@ -1,13 +1,14 @@
 //! Claims of message ids, in hashes that are small enough to lie packed.
 //!
 //! ```text
-//! throng:{TAG}:m:<period>:<bucket>   hash: a message id's hash → received lane record part
-//! throng:{TAG}:i:<bucket>            the same, of those that count once for good
+//! throng:{TAG}:m:<bucket>   hash: a message id's hash → when its event was received, and which event it is
+//! throng:{TAG}:i:<bucket>   the same, of those that count once for good
 //! ```
-//! The tag is that of a lane, chosen by the message id's hash and not by the event. A period is half of the window;
-//! its hashes are gone when the window has passed them.
+//! The tag is that of a lane, chosen by the message id's hash and not by the event. What the window has passed is
+//! given to who asks next, and swept out bucket by bucket.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use redis::Cmd;
 use redis::Value;
@@ -23,14 +24,14 @@ use crate::store::StoreError;
 use crate::store::claims::Claim;
 use crate::store::claims::Claimant;
 use crate::store::claims::Claims as Port;
+use crate::store::claims::SWEEP;
 use crate::store::claims::TakeClaimed;
 use crate::store::claims::WINDOW;
 use crate::store::journal::EventNo;
 use crate::store::state::damaged;
 
-/// Hashes of one period in one lane.
+/// Hashes in one lane.
 const BUCKETS: u64 = 4096;
-const PERIOD: i64 = WINDOW / 2;
 /// In one call no more.
 const AT_ONCE: usize = 512;
 
@@ -46,16 +47,20 @@ impl Claims {
         Self { store }
     }
 
-    /// The keys of a claim: where it is written, and where an earlier one of the same may lie.
-    fn keys(&self, tag: &str, claim: &Claim) -> Vec<String> {
-        let keys = &self.store.keys;
+    /// The key of a claim.
+    fn key(&self, tag: &str, claim: &Claim) -> String {
         let bucket = claim.hash[0] / u64::from(self.store.layout().lanes()) % BUCKETS;
-        if !claim.passes {
-            return vec![keys.lane(tag, &format!("i:{bucket}"))];
-        }
-        let period = claim.received.div_euclid(PERIOD);
-        let of = |period: i64| keys.lane(tag, &format!("m:{period}:{bucket}"));
-        [0, -1, -2, 1, 2].into_iter().map(|by| of(period + by)).collect()
+        self.store.keys.lane(tag, &format!("{}:{bucket}", kind(claim.passes)))
+    }
+
+    /// Claims one that nobody has.
+    fn set(&self, claim: &Claim) -> (String, Cmd) {
+        let layout = self.store.layout();
+        let lane = u16::try_from(claim.hash[0] % u64::from(layout.lanes())).unwrap_or(0);
+        let key = self.key(&layout.tag(lane), claim);
+        let mut cmd = redis::cmd("HSETNX");
+        cmd.arg(&key).arg(&field(claim)[..]).arg(row(claim));
+        (key, cmd)
     }
 
     /// Asks for all at once, those of one lane's tag in one call.
@@ -70,22 +75,31 @@ impl Claims {
         let mut found = vec![None; claims.len()];
         // One after the other: of two calls for one tag the order counts.
         while !by_tag.is_empty() {
-            let mut turn: Vec<(Vec<usize>, String, Cmd)> = Vec::new();
+            let (mut turn, mut cmds): (Vec<(Vec<usize>, String)>, Vec<Cmd>) = Default::default();
             by_tag.retain(|lane, places| {
                 let rest = places.split_off(places.len().min(AT_ONCE));
                 let is_open = !rest.is_empty();
                 let now = std::mem::replace(places, rest);
                 let of_turn = now.iter().map(|at| &claims[*at]);
                 let (key, cmd) = self.call(&layout.tag(*lane), of_turn, may_write);
-                turn.push((now, key, cmd));
+                turn.push((now, key));
+                cmds.push(cmd);
                 is_open
             });
-            let calls = turn.iter().map(|(_, key, cmd)| (&**key, cmd.clone())).collect();
+            let calls = turn.iter().map(|(_, key)| &**key).zip(cmds).collect();
             let answers = link.spread(calls, None, link.times().patience)?;
-            for ((places, ..), answer) in turn.iter().zip(answers) {
+            for ((places, _), answer) in turn.iter().zip(answers) {
                 let items = reply::items(&answer).ok_or_else(|| link.odd("claims"))?;
                 for (at, item) in places.iter().zip(items) {
-                    found[*at] = read(item).ok_or_else(|| link.odd("a claim"))?;
+                    found[*at] = match (item, may_write) {
+                        // Nobody had it, and the one who asks has it now.
+                        (Value::Nil, true) => Some(claims[*at].event),
+                        (Value::Nil, false) => None,
+                        (item, _) => {
+                            let row = reply::bytes(item).and_then(read);
+                            Some(row.ok_or_else(|| link.odd("a claim"))?.1)
+                        }
+                    };
                 }
             }
         }
@@ -98,34 +112,60 @@ impl Claims {
         claims: impl Iterator<Item = &'c Claim>,
         may_write: bool,
     ) -> (String, Cmd) {
-        let (mut keys, mut args) = (Vec::new(), vec![vec![if may_write { b'1' } else { b'0' }]]);
-        args.push(WINDOW.to_string().into_bytes());
+        let window = WINDOW.to_string();
+        let mut keys = Vec::new();
+        let mut rows = Vec::new();
         for claim in claims {
-            let own = self.keys(tag, claim);
-            let Claimant { lane, event } = claim.event;
-            args.push(own.len().to_string().into_bytes());
-            args.push([claim.hash[0].to_be_bytes(), claim.hash[1].to_be_bytes()].concat());
-            args.push(claim.received.to_string().into_bytes());
-            args.push(format!("{lane} {} {}", event.record, event.part).into_bytes());
-            keys.extend(own);
+            keys.push(self.key(tag, claim));
+            rows.push((field(claim), row(claim)));
         }
-        let args: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
         let first = keys.first().cloned().unwrap_or_default();
-        (first, functions::call("claim", &keys, &args))
+        let mut args: Vec<&[u8]> = vec![window.as_bytes()];
+        for (field, row) in &rows {
+            args.push(field);
+            if may_write {
+                args.push(row);
+            }
+        }
+        (first, functions::call(if may_write { "claim" } else { "claimed" }, &keys, &args))
     }
 }
 
-/// Who has claimed: `Some(None)` is nobody.
-fn read(item: &Value) -> Option<Option<Claimant>> {
-    let text = reply::text(item)?;
-    if text.is_empty() {
-        return Some(None);
+fn field(claim: &Claim) -> Vec<u8> {
+    [claim.hash[0].to_be_bytes(), claim.hash[1].to_be_bytes()].concat()
+}
+
+fn kind(passes: bool) -> char {
+    if passes { 'm' } else { 'i' }
+}
+
+/// ```text
+/// u48 received, ms · u16 lane · u48 record · u32 part, where it is not 0        big-endian
+/// ```
+fn row(claim: &Claim) -> Vec<u8> {
+    let Claimant { lane, event } = claim.event;
+    let received = u64::try_from(claim.received).unwrap_or(0);
+    let mut row = Vec::with_capacity(18);
+    row.extend(&received.to_be_bytes()[2..]);
+    row.extend(lane.to_be_bytes());
+    row.extend(&event.record.to_be_bytes()[2..]);
+    if event.part > 0 {
+        row.extend(event.part.to_be_bytes());
     }
-    let mut words = text.split(' ');
-    let lane = words.next()?.parse().ok()?;
-    let record = words.next()?.parse().ok()?;
-    let part = words.next()?.parse().ok()?;
-    Some(Some(Claimant { lane, event: EventNo { record, part } }))
+    row
+}
+
+fn read(row: &[u8]) -> Option<(Millis, Claimant)> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
+    let (received, rest) = row.split_at_checked(6)?;
+    let (lane, rest) = rest.split_at_checked(2)?;
+    let (record, part) = rest.split_at_checked(6)?;
+    if !matches!(part.len(), 0 | 4) {
+        return None;
+    }
+    let event = EventNo { record: number(record), part: u32::try_from(number(part)).ok()? };
+    let lane = u16::try_from(number(lane)).ok()?;
+    Some((Millis::try_from(number(received)).ok()?, Claimant { lane, event }))
 }
 
 impl Port for Claims {
@@ -134,11 +174,44 @@ impl Port for Claims {
     }
 
     fn claim(&self, claims: &[Claim]) -> Result<Vec<Claimant>, StoreError> {
-        let found = self.ask(claims, true)?;
-        let whose = found.into_iter().map(|claimant| {
-            claimant.ok_or_else(|| self.store.link.odd("a claim that nobody was given"))
-        });
+        let link = &self.store.link;
+        // Nearly all are new, and for these a plain command is a tenth of the work of a function.
+        let mut first = HashMap::with_capacity(claims.len());
+        let (mut places, mut cmds) = (Vec::with_capacity(claims.len()), Vec::new());
+        for (at, claim) in claims.iter().enumerate() {
+            if first.insert((claim.passes, claim.hash), at).is_none() {
+                places.push(at);
+                cmds.push(self.set(claim));
+            }
+        }
+        let calls = cmds.iter_mut().map(|(key, cmd)| (&**key, std::mem::take(cmd))).collect();
+        let answers = link.spread(calls, None, link.times().patience)?;
+        let mut whose: Vec<Option<Claimant>> = vec![None; claims.len()];
+        for (at, answer) in places.into_iter().zip(answers) {
+            match reply::number(&answer) {
+                Some(1) => whose[at] = Some(claims[at].event),
+                Some(_) => {}
+                None => return Err(link.odd("a claim")),
+            }
+        }
+        let open: Vec<usize> = (0..claims.len()).filter(|at| whose[*at].is_none()).collect();
+        let asked: Vec<Claim> = open.iter().map(|at| claims[*at]).collect();
+        for (at, found) in open.into_iter().zip(self.ask(&asked, true)?) {
+            whose[at] = found;
+        }
+        let whose =
+            whose.into_iter().map(|whose| whose.ok_or_else(|| link.odd("a claim that nobody has")));
         whose.collect()
+    }
+
+    fn sweep(&self, lane: u16, now: Millis) -> Result<(), StoreError> {
+        let tag = self.store.layout().tag(lane);
+        // All of them in half a window.
+        let turn = now.max(0).unsigned_abs() / SWEEP.unsigned_abs() % BUCKETS;
+        let key = self.store.keys.lane(&tag, &format!("{}:{turn}", kind(true)));
+        let before = now.saturating_sub(WINDOW).max(0).to_string();
+        let call = functions::call("sweep", &[&key], &[before.as_bytes()]);
+        self.store.link.one(&key, call).map(drop)
     }
 
     fn each(&self, take: TakeClaimed<'_>) -> Result<(), StoreError> {
@@ -177,6 +250,5 @@ impl Port for Claims {
 fn claimed(field: &[u8], row: &[u8]) -> Option<([u64; 2], Millis)> {
     let (high, low) = field.split_at_checked(8)?;
     let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
-    let (received, _) = std::str::from_utf8(row).ok()?.split_once(' ')?;
-    Some(([number(high)?, number(low)?], received.parse().ok()?))
+    Some(([number(high)?, number(low)?], read(row)?.0))
 }

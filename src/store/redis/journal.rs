@@ -454,11 +454,19 @@ impl Shared {
 
     /// Asks where the journal begins and ends.
     pub(super) fn refresh(&self, patience: Option<Duration>) -> Result<Bounds, StoreError> {
+        let (key, cmd) = self.question();
+        let patience = patience.unwrap_or(self.link.times().patience);
+        self.hear(&self.link.one_within(key, cmd, patience)?)
+    }
+
+    fn question(&self) -> (&str, Cmd) {
         let mut cmd = redis::cmd("HMGET");
         cmd.arg(&self.log).arg(&["end", "next", "begin"]);
-        let patience = patience.unwrap_or(self.link.times().patience);
-        let answer = self.link.one_within(&self.log, cmd, patience)?;
-        let Some([end, next, begin]) = reply::items(&answer) else {
+        (&self.log, cmd)
+    }
+
+    fn hear(&self, answer: &Value) -> Result<Bounds, StoreError> {
+        let Some([end, next, begin]) = reply::items(answer) else {
             return Err(self.link.odd("a journal's end"));
         };
         let [end, next, begin] = [end, next, begin].map(|value| reply::number(value).unwrap_or(0));
@@ -470,13 +478,18 @@ impl Shared {
         Ok(Bounds { end, next, begin })
     }
 
-    /// Looks where the journal ends; tells whether Redis said.
-    pub(super) fn look(&self) -> bool {
-        let before = self.known.lock().end;
-        let Ok(now) = self.refresh(Some(Duration::ZERO)) else { return false };
-        if now.end != before {
-            self.went_back.store(now.end < before, Ordering::Release);
-            self.grown.notify_all();
+    /// Looks where journals of one store end, in one exchange; tells whether Redis said.
+    pub(super) fn look(journals: &[Arc<Self>]) -> bool {
+        let Some(first) = journals.first() else { return true };
+        let before: Vec<u64> = journals.iter().map(|journal| journal.known.lock().end).collect();
+        let questions = journals.iter().map(|journal| journal.question()).collect();
+        let Ok(answers) = first.link.spread(questions, None, Duration::ZERO) else { return false };
+        for ((journal, before), answer) in journals.iter().zip(before).zip(&answers) {
+            let Ok(now) = journal.hear(answer) else { return false };
+            if now.end != before {
+                journal.went_back.store(now.end < before, Ordering::Release);
+                journal.grown.notify_all();
+            }
         }
         true
     }

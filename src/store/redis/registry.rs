@@ -123,6 +123,13 @@ impl Nodes for Registry {
         gone.map(|gone| gone > 0).ok_or_else(|| self.odd("how many nodes are gone"))
     }
 
+    fn strike(&self, id: &str, heard: Millis) -> Result<bool, StoreError> {
+        let heard = heard.to_string();
+        let answer = self.call("strike", &self.nodes, &[id.as_bytes(), heard.as_bytes()])?;
+        let gone = reply::number(&answer).ok_or_else(|| self.odd("how many nodes are gone"))?;
+        Ok(gone > 0)
+    }
+
     fn lead(&self, id: &str, ttl: Duration) -> Result<Option<u64>, StoreError> {
         let millis = ttl.as_millis().to_string();
         match self.call("lead", &self.lead, &[id.as_bytes(), millis.as_bytes()])? {

@@ -81,7 +81,7 @@ impl Store {
 
 /// The format of the keys here, and of the contents that others write.
 pub(super) fn format() -> String {
-    format!("throng-redis-1.{CONTENT_VERSION}")
+    format!("throng-redis-2.{CONTENT_VERSION}")
 }
 
 /// Refuses what another version wrote, with the way out.

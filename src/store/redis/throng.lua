@@ -87,6 +87,14 @@ local function beat(keys, args)
   return 'OK'
 end
 
+-- Strikes a node off that was not heard of since.
+-- KEYS the nodes · ARGV id, when it was heard last
+local function strike(keys, args)
+  local heard = string.match(redis.call('HGET', keys[1], args[1]) or '', '^(%d+) ')
+  if heard ~= args[2] then return 0 end
+  return redis.call('HDEL', keys[1], args[1])
+end
+
 -- KEYS the nodes
 local function nodes(keys, args)
   return { text(now()), redis.call('HGETALL', keys[1]) }
@@ -202,6 +210,25 @@ local function append(keys, args)
   return { 'OK', text(ends), text(next), text(start) }
 end
 
+-- Notes that the process of a spool is there.
+-- KEYS the register of spools · ARGV sender, node
+local function enlist(keys, args)
+  redis.call('HSET', keys[1], args[1], text(now()) .. ' ' .. args[2])
+  return 'OK'
+end
+
+-- Appends to a spool whose only writer gives the positions: one that is not beyond the last was taken earlier.
+-- KEYS stream · ARGV the end, count and payload of each frame
+local function spool(keys, args)
+  for at = 1, #args, 3 do
+    local done = redis.pcall('XADD', keys[1], args[at] .. '-0', 'c', args[at + 1], 'p', args[at + 2])
+    if type(done) == 'table' and done.err and not string.find(done.err, 'equal or smaller', 1, true) then
+      return done
+    end
+  end
+  return 'OK'
+end
+
 -- Gives up frames that end at or before a position and before the checkpoint, some at a time.
 -- KEYS stream, log, the lane's hash · ARGV position
 local function release(keys, args)
@@ -230,33 +257,45 @@ local function balance(keys, args)
   return { text(found['entries-added']), released, text(found['length']) }
 end
 
--- Tells whose message ids are, and gives those that are nobody's to who asks.
--- KEYS for each: the hash it is kept in, then those of the periods around it, where it may pass · ARGV whether to
--- give, the window, then for each: how many keys, the field, when it was received, the event
+-- Gives message ids to who asks, where they are nobody's, or somebody's who the window has passed; tells whose the
+-- others are. One that was received longer before another than the window counts beside it.
+-- KEYS for each: the hash it is kept in · ARGV the window, then for each: the field, the row, which begins with when
+-- its event was received
 local function claim(keys, args)
-  local found, at = { }, 1
-  for arg = 3, #args, 4 do
-    local own, field, received, event = at, args[arg + 1], tonumber(args[arg + 2]), args[arg + 3]
-    at = at + args[arg]
-    local whose = ''
-    for key = own, at - 1 do
-      local have = redis.call('HGET', keys[key], field)
-      local time, claimant = string.match(have or '', '^(%S+) (.+)$')
-      if time and (at - own == 1 or received - tonumber(time) <= tonumber(args[2])) then
-        whose = claimant
-        break
+  local found, window = { }, tonumber(args[1])
+  for at = 1, #keys do
+    local key, field, row = keys[at], args[2 * at], args[2 * at + 1]
+    found[at] = false
+    if redis.call('HSETNX', key, field, row) == 0 then
+      local have = redis.call('HGET', key, field)
+      local age = string.find(key, ':m:%d+$') and struct.unpack('>I6', row) - struct.unpack('>I6', have) or 0
+      if age > window then
+        redis.call('HSET', key, field, row)
+      elseif age >= -window then
+        found[at] = have
       end
     end
-    if whose == '' and args[1] == '1' then
-      whose = event
-      redis.call('HSET', keys[own], field, args[arg + 2] .. ' ' .. event)
-      if at - own > 1 and redis.call('HLEN', keys[own]) == 1 then
-        redis.call('PEXPIRE', keys[own], args[2] * 2)
-      end
-    end
-    found[#found + 1] = whose
   end
   return found
+end
+
+-- Tells whose message ids are.
+-- KEYS for each: the hash it is kept in · ARGV the window, which is not asked, then for each: the field
+local function claimed(keys, args)
+  local found = { }
+  for at = 1, #keys do found[at] = redis.call('HGET', keys[at], args[at + 1]) end
+  return found
+end
+
+-- Sweeps out the claims of what was received before a time.
+-- KEYS the hash they are kept in · ARGV the time
+local function sweep(keys, args)
+  local all, before, gone = redis.call('HGETALL', keys[1]), tonumber(args[1]), { }
+  for at = 1, #all, 2 do
+    if struct.unpack('>I6', all[at + 1]) < before then gone[#gone + 1] = all[at] end
+  end
+  each_slice(gone, 1, #gone, function(...) redis.call('HDEL', keys[1], ...) end)
+  return #gone
 end
 
 -- Writes a batch down under the target's next number.
@@ -323,6 +362,7 @@ register('receive', receive)
 register('begin', begin)
 register('swap', swap)
 register('beat', beat, { 'allow-oom' })
+register('strike', strike, { 'allow-oom' })
 register('nodes', nodes, { 'no-writes' })
 register('lead', lead, { 'allow-oom' })
 register('leader', leader, { 'no-writes' })
@@ -331,8 +371,12 @@ register('acquire', acquire, { 'allow-oom' })
 register('renew', renew, { 'allow-oom' })
 register('commit', commit)
 register('append', append)
+register('enlist', enlist, { 'allow-oom' })
+register('spool', spool)
 register('release', release, { 'allow-oom' })
 register('claim', claim)
+register('claimed', claimed, { 'no-writes' })
+register('sweep', sweep, { 'allow-oom' })
 register('balance', balance, { 'no-writes' })
 register('prepare', prepare)
 register('note', note)

@@ -52,7 +52,7 @@ impl Watch {
                 }
                 watched.iter().filter_map(Weak::upgrade).collect()
             };
-            let well = journals.iter().all(|journal| journal.look());
+            let well = Shared::look(&journals);
             drop(journals);
             std::thread::sleep(if well { EVERY } else { PAUSE });
         }

@@ -2,4 +2,5 @@ mod damage;
 mod journey;
 mod killed;
 mod refusals;
+mod shipping;
 mod world;

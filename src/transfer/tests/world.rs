@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shipping::Shipping;
 use crate::archive::Catalog;
 use crate::archive::Policy;
 use crate::config::Config;
@@ -15,7 +16,6 @@ use crate::ingest;
 use crate::ingest::Engine;
 use crate::ingest::Lane;
 use crate::ingest::Lanes;
-use crate::ingest::Router;
 use crate::metrics::Metrics;
 use crate::model::Choice;
 use crate::model::Device;
@@ -90,7 +90,7 @@ const TRAITS: [&str; 2] = ["did buy", "sum buy.value"];
 
 /// The time stands still, so that all answers are for the same instant.
 #[derive(Debug)]
-struct Still;
+pub(super) struct Still;
 
 impl Clock for Still {
     fn now(&self) -> Millis {
@@ -257,8 +257,7 @@ impl Running {
         }
         let claims: Arc<dyn Claims> = Arc::new(redis::Claims::new(store.clone()));
         let streams = Arc::new(redis::Streams::new(&store, Mode::Everysec));
-        let sink = Router::new(streams, claims.clone(), store.identity(), store.layout()).unwrap();
-        let sink = Arc::new(sink);
+        let sink = Arc::new(Shipping::new(&store, streams, claims.clone()));
         let ledger = Arc::new(redis::Ledger::new(store));
         Self::new(parts, archive, Some(claims), sink, ledger, holds)
     }

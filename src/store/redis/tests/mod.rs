@@ -48,7 +48,7 @@ fn impatient(url: &str) -> Link {
 }
 
 /// Both topologies, each with a name for messages.
-fn both() -> [(&'static str, Link); 2] {
+pub(crate) fn both() -> [(&'static str, Link); 2] {
     let open = |url: String| Link::open(&url, times()).unwrap();
     [("server", open(shared_server().url())), ("cluster", open(shared_cluster().url()))]
 }
