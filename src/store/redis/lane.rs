@@ -1,15 +1,15 @@
 //! A lane in the hands of its owner: the lease, the index, and the one way to change it.
 //!
 //! ```text
-//! throng:{TAG}:lane   hash: format, identity, owner, token, until, epoch, seq, attempt, position, past,
+//! throng:{TAG}:lane   hash: format, identity, owner, token, until, epoch, seq, attempt, position, past, reader, read
 //!                     and the index, whose fields begin with a dot
 //! throng:{TAG}:c:…    contents, see `blob`
 //! ```
 //! A change is an **attempt**: it writes its contents, which nobody sees, and then asks for one step that
 //! compares lease and number and puts the index right. An attempt whose answer was lost is looked up before
 //! anything else is written, so that none takes effect twice and none is taken for another. What an attempt
-//! replaced is on a list in the index until it is deleted; what one left behind that never counted is deleted
-//! with the next change, or by the next owner.
+//! replaced is on a list in the index until it is deleted, which waits while the lane is read by others (`pinned`);
+//! what one left behind that never counted is deleted with the next change, or by the next owner.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -123,6 +123,15 @@ impl Lane {
         Ok(Some(lane))
     }
 
+    /// A lane in other hands as it is now, to be read. It does not change, and cannot be changed.
+    pub(super) fn of_others(store: &Store, tag: &str) -> Result<Self, StoreError> {
+        let blobs = Blobs { link: store.link.clone(), keys: store.keys.clone(), tag: tag.into() };
+        let key = blobs.keys.lane(tag, "lane");
+        let (index, _) = read(&blobs, &key)?;
+        let held = HeldLane { index, fenced: false, ..HeldLane::default() };
+        Ok(Self { blobs, key, lease: Lease { epoch: 0, token: 0 }, held: RwLock::new(held) })
+    }
+
     /// How often the lane was acquired, this time included.
     pub fn epoch(&self) -> u64 {
         self.lease.epoch
@@ -172,7 +181,8 @@ impl Lane {
     ) -> Result<(), StoreError> {
         let held = &mut *self.held.write();
         loop {
-            if held.fenced {
+            // The first owner's epoch is 1.
+            if held.fenced || self.lease.epoch == 0 {
                 return Err(self.fenced());
             }
             if held.doubt {
@@ -203,7 +213,8 @@ impl Lane {
             }
             held.stray.insert(attempt, parts);
             held.doubt = true;
-            match &*self.step(seq, attempt, &held.swept, &fields, position)? {
+            let (said, stays) = self.step(seq, attempt, &held.swept, &fields, position)?;
+            match &*said {
                 "OK" => {
                     held.doubt = false;
                     held.seq = seq;
@@ -215,7 +226,9 @@ impl Lane {
                             None => _ = held.index.remove(&field),
                         }
                     }
-                    self.sweep(held);
+                    if !stays {
+                        self.sweep(held);
+                    }
                     return Ok(());
                 }
                 "ELSEWHERE" => {}
@@ -231,7 +244,7 @@ impl Lane {
         }
     }
 
-    /// The step that makes an attempt count.
+    /// The step that makes an attempt count. Tells what became of it, and whether what it replaced has to stay.
     fn step(
         &self,
         seq: u64,
@@ -239,7 +252,7 @@ impl Lane {
         swept: &[Vec<u8>],
         fields: &BTreeMap<Vec<u8>, Option<Entry>>,
         position: Option<u64>,
-    ) -> Result<String, StoreError> {
+    ) -> Result<(String, bool), StoreError> {
         let gone = fields.iter().filter(|(_, entry)| entry.is_none()).map(|(field, _)| field);
         let gone: Vec<&Vec<u8>> = gone.chain(swept).collect();
         let head =
@@ -254,8 +267,11 @@ impl Lane {
         args.extend(kept.iter().flat_map(|(field, value)| [*field, &value[..]]));
         let call = functions::call("commit", &[&self.key], &args);
         let answer = self.blobs.link.one(&self.key, call)?;
-        let said = reply::items(&answer).and_then(|items| reply::text(items.first()?));
-        said.map(str::to_owned).ok_or_else(|| self.blobs.link.odd("a commit"))
+        let items = reply::items(&answer).unwrap_or_default();
+        let said = items.first().and_then(reply::text);
+        let stays = items.get(1).and_then(reply::text) == Some("1");
+        let said = said.ok_or_else(|| self.blobs.link.odd("a commit"))?;
+        Ok((said.to_owned(), stays))
     }
 
     /// Deletes what is not named any longer; what cannot be deleted now stays on the list.
@@ -283,18 +299,7 @@ impl Lane {
 
     /// Reads the lane as it is, and what its owners before left to sweep.
     fn look_up(&self, held: &mut HeldLane) -> Result<String, StoreError> {
-        let mut cmd = redis::cmd("HGETALL");
-        cmd.arg(&self.key);
-        let answer: Value = self.blobs.link.one(&self.key, cmd)?;
-        let fields = reply::pairs(answer).ok_or_else(|| self.blobs.link.odd("a lane"))?;
-        let (mut index, mut meta) = (Index::new(), BTreeMap::new());
-        for (field, value) in fields {
-            if field.first() == Some(&b'.') {
-                index.insert(field, Entry::decode(&value).map_err(damaged)?);
-            } else {
-                meta.insert(field, value);
-            }
-        }
+        let (index, meta) = read(&self.blobs, &self.key)?;
         let text = |name: &str| {
             let value = meta.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value));
             value.unwrap_or_default().into_owned()
@@ -322,6 +327,26 @@ impl Lane {
     fn fenced(&self) -> StoreError {
         StoreError::Fenced { what: self.blobs.to_string() }
     }
+}
+
+/// What a lane's hash holds besides the index.
+type Meta = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Reads a lane's hash at once.
+fn read(blobs: &Blobs, key: &str) -> Result<(Index, Meta), StoreError> {
+    let mut cmd = redis::cmd("HGETALL");
+    cmd.arg(key);
+    let answer: Value = blobs.link.one(key, cmd)?;
+    let fields = reply::pairs(answer).ok_or_else(|| blobs.link.odd("a lane"))?;
+    let (mut index, mut meta) = (Index::new(), Meta::new());
+    for (field, value) in fields {
+        if field.first() == Some(&b'.') {
+            index.insert(field, Entry::decode(&value).map_err(damaged)?);
+        } else {
+            meta.insert(field, value);
+        }
+    }
+    Ok((index, meta))
 }
 
 #[cfg(test)]

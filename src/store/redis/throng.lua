@@ -160,20 +160,40 @@ local function renew(keys, args)
   return 'OK'
 end
 
--- Makes visible what was written before: the one step of a commit.
+-- Keeps what a lane holds, and its stream, for a reader who does not own it: the owner goes on, and gives nothing up
+-- that the reader may come to, until it lets go or is not heard of for so long.
+-- KEYS the lane's hash · ARGV reader, milliseconds from now; 0 lets go, whether it has to hold it already
+local function pin(keys, args)
+  local format, reader, ends = unpack(redis.call('HMGET', keys[1], 'format', 'reader', 'read'))
+  if not format then return { 'NONE' } end
+  local time = now()
+  local held = ends and tonumber(ends) > time
+  if held and reader ~= args[1] then return { 'TAKEN', reader, text(tonumber(ends) - time) } end
+  if args[3] == '1' and not held then return { 'OVER' } end
+  redis.call('HSET', keys[1], 'reader', args[1], 'read', text(time + args[2]))
+  return { 'OK' }
+end
+
+local function is_read(lane)
+  local ends = redis.call('HGET', lane, 'read')
+  return ends and tonumber(ends) > now()
+end
+
+-- Makes visible what was written before: the one step of a commit. Tells whether what it replaced has to stay.
 -- KEYS the lane's hash · ARGV token, number of the change, number of the attempt, how many fields go, these
 -- fields, then fields and values
 local function commit(keys, args)
   local lane = keys[1]
   local token, seq, attempt = unpack(redis.call('HMGET', lane, 'token', 'seq', 'attempt'))
   if token ~= args[1] then return { 'FENCED' } end
-  if seq == args[2] and attempt == args[3] then return { 'OK' } end
+  local stays = is_read(lane) and '1' or '0'
+  if seq == args[2] and attempt == args[3] then return { 'OK', stays } end
   if tonumber(seq) + 1 ~= tonumber(args[2]) then return { 'ELSEWHERE', seq } end
   local first = 5 + args[4]
   each_slice(args, 5, first - 1, function(...) redis.call('HDEL', lane, ...) end)
   each_slice(args, first, #args, function(...) redis.call('HSET', lane, ...) end)
   redis.call('HSET', lane, 'seq', args[2], 'attempt', args[3])
-  return { 'OK' }
+  return { 'OK', stays }
 end
 
 -- Appends frames of one sender in one go. A sender numbers its frames from 1 in the order in which it sends them;
@@ -229,9 +249,11 @@ local function spool(keys, args)
   return 'OK'
 end
 
--- Gives up frames that end at or before a position and before the checkpoint, some at a time.
+-- Gives up frames that end at or before a position and before the checkpoint, some at a time; none while the lane is
+-- read.
 -- KEYS stream, log, the lane's hash · ARGV position
 local function release(keys, args)
+  if is_read(keys[3]) then return 0 end
   local to = math.min(tonumber(args[1]), tonumber(redis.call('HGET', keys[3], 'position') or '0'))
   local id = text(to + 1) .. '-0'
   local gone = redis.call('XTRIM', keys[1], 'MINID', '~', id, 'LIMIT', 10000)
@@ -369,6 +391,7 @@ register('leader', leader, { 'no-writes' })
 register('resign', resign, { 'allow-oom' })
 register('acquire', acquire, { 'allow-oom' })
 register('renew', renew, { 'allow-oom' })
+register('pin', pin, { 'allow-oom' })
 register('commit', commit)
 register('append', append)
 register('enlist', enlist, { 'allow-oom' })

@@ -4,6 +4,7 @@ mod faults;
 mod journal;
 mod ledger;
 mod moved;
+mod pinned;
 pub(crate) mod proxy;
 mod registry;
 pub(crate) mod server;
