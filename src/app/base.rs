@@ -50,7 +50,7 @@ pub(super) struct Base {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) secret: collect::Secret,
-    pub(super) backups: Option<Backups>,
+    pub(super) backups: Backups,
     pub(super) peering: Option<Peering>,
     /// Looks at the servers that the store is kept on.
     pub(super) checkup: Option<Arc<dyn Checkup>>,

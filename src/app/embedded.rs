@@ -118,7 +118,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         ledger,
         sink: journal,
         secret,
-        backups: Some(backups),
+        backups,
         peering: None,
         checkup: None,
         start: Box::new(start),

@@ -17,6 +17,7 @@ use super::base::tell_clock;
 use super::intake;
 use super::intake::Intake;
 use super::reachable;
+use crate::backup::Backups;
 use crate::cluster::House;
 use crate::cluster::Inheriting;
 use crate::cluster::Keeper;
@@ -66,6 +67,7 @@ use crate::store::redis::Shelf as RedisShelf;
 use crate::store::redis::Store;
 use crate::store::redis::Times;
 use crate::store::shelf::Shelf;
+use crate::transfer::RunningStore;
 
 /// A node that was not heard of for so long is asked nothing, and its lanes are free to take once their leases end.
 const HEARD: Millis = 3 * SECOND;
@@ -137,6 +139,18 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         Nodewise { cell: cell.clone(), clock: clock.clone(), may_lead: ground.roles.may_lead() };
     let ledger = Arc::new(Ledger::new(store.clone()));
     let numbers = store.clone();
+    let backups = Backups::new(RunningStore {
+        store: store.clone(),
+        member: cell.clone(),
+        node: id.clone(),
+        data: ground.data.clone(),
+        archive: ground.archive(),
+        policy: ground.policy(),
+        fold: ground.fold(),
+        clock: clock.clone(),
+        patience: RunningStore::PATIENCE,
+        draining: ground.draining.clone(),
+    });
     let start = Starting {
         me: id,
         nodes,
@@ -159,7 +173,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         ledger,
         sink: intake.sink(),
         secret: cookies,
-        backups: None,
+        backups,
         peering: Some(peering),
         checkup: Some(checkup),
         start: Box::new(move |console| start.run(console)),

@@ -1,4 +1,4 @@
-//! Taking a backup of a running server.
+//! Taking a backup of a running server: what all stores have in common.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,7 +20,6 @@ use super::manifest;
 use super::manifest::Counts;
 use super::manifest::Manifest;
 use crate::archive::ArchiveError;
-use crate::archive::Catalog;
 use crate::archive::checksum;
 use crate::model::Millis;
 use crate::net::Clock;
@@ -31,35 +30,53 @@ use crate::store::embedded::STATE;
 use crate::store::embedded::free_bytes;
 use crate::store::embedded::sync_dir;
 use crate::store::embedded::write_small_file;
-use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
-use crate::store::ledger::Ledger;
 use crate::store::state::ManifestRow;
-use crate::store::state::State;
 
 /// What a backup on the server's own disk leaves free of it.
 const SPARE: u64 = 64 << 20;
 /// What is not known beforehand: folders, the manifest, pages of a new file.
 const SLACK: u64 = 4 << 20;
 
-/// What is backed up.
-pub struct Source {
-    /// The data directory.
-    pub data: PathBuf,
-    /// The fold's state.
-    pub state: Arc<dyn State>,
-    /// The journal.
-    pub journal: Arc<dyn Journal>,
-    /// The ledger.
-    pub ledger: Arc<dyn Ledger>,
-    /// The archive.
-    pub catalog: Arc<Catalog>,
+/// What is backed up, and how it is brought into a directory that is like a data directory.
+pub trait Origin: Send + Sync {
+    /// The data directory of this server.
+    fn data(&self) -> &Path;
+
+    /// The archive's directory.
+    fn archive(&self) -> &Path;
+
     /// The clock.
-    pub clock: Arc<dyn Clock>,
-    /// Small files of the data directory, and folders of such; each is replaced whole when it changes.
-    pub small: Vec<PathBuf>,
+    fn clock(&self) -> &dyn Clock;
+
     /// Set when the process is about to stop: a backup under way is given up.
-    pub draining: Arc<AtomicBool>,
+    fn draining(&self) -> &AtomicBool;
+
+    /// About how many bytes a copy takes besides the archive's files, and how many these do; 0 where that is not
+    /// known.
+    fn bytes(&self) -> (u64, u64);
+
+    /// What a copy may leave in the directory besides state, ledger, journal and archive.
+    fn names(&self) -> Vec<PathBuf>;
+
+    /// Makes the copy.
+    fn copy(&self, dir: &Path, meter: &mut Meter<'_>) -> Result<Copied, BackupError>;
+}
+
+/// A copy that was made and has no manifest yet.
+pub struct Copied {
+    /// T of the copy.
+    pub true_for: Millis,
+    /// How many shards the store has.
+    pub shards: u16,
+    /// Events counted.
+    pub counted: u64,
+    /// Records of the journal that the fold goes on with.
+    pub to_fold: u64,
+    /// Profiles, where they were counted.
+    pub profiles: Option<u64>,
+    /// The files of the archive that count.
+    pub rows: Vec<ManifestRow>,
 }
 
 /// Why there is no backup.
@@ -92,6 +109,9 @@ pub enum BackupError {
     /// The backend is no data directory.
     #[error("this store is not in the data directory: it is backed up with its own means")]
     Elsewhere,
+    /// The store is not as it has to be for a backup.
+    #[error("{0}")]
+    Unready(String),
     /// The caller went, or the server stops.
     #[error("the backup was given up: {0}")]
     GivenUp(&'static str),
@@ -112,22 +132,29 @@ pub enum BackupError {
 /// How far a backup has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Progress {
-    /// `state`, `archive`, `journal`, `secrets`, `ledger`, `checksums`, in this order.
+    /// Of a data directory `state`, `archive`, `journal`, `secrets`, `ledger`, `checksums`, in this order; of a store
+    /// on Redis `wait`, `fold`, `import` where one is under way, `archive`, `shards`, `ids`, `ledger`, `compare`,
+    /// `checksums`.
     pub part: &'static str,
-    /// Bytes done of the part.
+    /// How much of the part is done.
     pub done: u64,
-    /// Bytes it has, about until it is whole.
+    /// How much it has, about until it is whole.
     pub of: u64,
     /// Whether the part is whole.
     pub whole: bool,
+    /// What is counted.
+    pub unit: &'static str,
 }
+
+/// Most parts are so many bytes.
+pub(super) const BYTES: &str = "bytes";
 
 /// Hears how far it has come; `false` gives it up.
 pub type Tell<'a> = &'a mut dyn FnMut(Progress) -> bool;
 
 /// Takes the backups of one server, one at a time.
 pub struct Backups {
-    source: Arc<Source>,
+    source: Arc<dyn Origin>,
     busy: Arc<AtomicBool>,
 }
 
@@ -142,7 +169,7 @@ impl Drop for Turn {
 
 impl Backups {
     /// Of a source; none is taken yet.
-    pub fn new(source: Source) -> Self {
+    pub fn new(source: impl Origin + 'static) -> Self {
         Self { source: Arc::new(source), busy: Arc::default() }
     }
 
@@ -159,7 +186,7 @@ impl Backups {
             return Err(unfit("give the whole path, from `/`, on the server's machine"));
         }
         let dir = files::resolved(dir).map_err(failed("find", dir))?;
-        let data = source.data.canonicalize().map_err(failed("find", &source.data))?;
+        let data = source.data().canonicalize().map_err(failed("find", source.data()))?;
         if dir.starts_with(&data) {
             return Err(unfit("it lies in the data directory; name one elsewhere"));
         }
@@ -177,7 +204,7 @@ impl Backups {
             Err(error) => return Err(failed("read", &dir)(error).into()),
         }
         let is_new = files::make_dir(&dir)?;
-        let begun = source.clock.now();
+        let begun = source.clock().now();
         let job = Job { source, dir, begun, profiles, is_new, is_done: false, _turn: turn };
         job.see_room()?;
         Ok(job)
@@ -186,7 +213,7 @@ impl Backups {
 
 /// A backup that is being taken. Where it comes to no good end, what it wrote is removed.
 pub struct Job {
-    source: Arc<Source>,
+    source: Arc<dyn Origin>,
     dir: PathBuf,
     begun: Millis,
     profiles: u64,
@@ -196,17 +223,17 @@ pub struct Job {
 }
 
 impl Job {
-    /// Takes the backup; `tell` hears how far it has come. The order of the parts is told in the module.
+    /// Takes the backup; `tell` hears how far it has come.
     pub fn run(mut self, tell: Tell<'_>) -> Result<Manifest, BackupError> {
         let source = self.source.clone();
         let mut meter = Meter {
             tell,
-            draining: &source.draining,
+            draining: source.draining(),
             spare: self.is_on_own_disk().then_some(&*self.dir),
-            now: Progress { part: "", done: 0, of: 0, whole: false },
+            now: Progress { part: "", done: 0, of: 0, whole: false, unit: BYTES },
             given_up: None,
         };
-        match self.make(&source, &mut meter) {
+        match self.make(&*source, &mut meter) {
             Ok(manifest) => {
                 self.is_done = true;
                 Ok(manifest)
@@ -215,116 +242,18 @@ impl Job {
         }
     }
 
-    fn make(&self, source: &Source, meter: &mut Meter<'_>) -> Result<Manifest, BackupError> {
-        let dir = self.dir.as_path();
-        let (pin, ()) = source.catalog.pin(&*source.journal, |_| ());
-
-        meter.start("state", source.state.bytes().unwrap_or(0));
-        let copied = source.state.copy_to(dir, &mut |bytes| meter.add(bytes))?;
-        let state = copied.ok_or(BackupError::Elsewhere)?;
-        meter.end_as(&dir.join(STATE));
-
-        meter.start("archive", state.manifest.iter().map(|row| row.bytes).sum());
-        self.copy_archive(&pin.dir, &state.manifest, meter)?;
-        meter.end();
-
-        // Before the end is asked for: what was acknowledged by then lies before it.
-        let true_for = source.clock.now();
-        let (from, to) = (state.archived.position, source.journal.end());
-        meter.start("journal", to.0.saturating_sub(from.0));
-        let copied = source.journal.copy_to(dir, from, to, &mut |bytes| meter.add(bytes))?;
-        let journal = copied.ok_or(BackupError::Elsewhere)?;
-        meter.end();
-        drop(pin);
-
-        meter.start("secrets", 0);
-        self.copy_small(source, meter)?;
-        meter.end();
-
-        meter.start("ledger", source.ledger.bytes().unwrap_or(0));
-        if !source.ledger.copy_to(dir, &mut |bytes| meter.add(bytes))? {
-            return Err(BackupError::Elsewhere);
-        }
-        meter.end_as(&dir.join(LEDGER));
-
-        let files = self.sum(&state.manifest, meter)?;
+    fn make(&self, source: &dyn Origin, meter: &mut Meter<'_>) -> Result<Manifest, BackupError> {
+        let copied = source.copy(&self.dir, meter)?;
+        let files = self.sum(&copied.rows, meter)?;
         let counts = Counts {
-            counted: state.checkpoint.counters.counted,
-            to_fold: journal.next_record.saturating_sub(state.checkpoint.next_record),
-            profiles: self.profiles,
-            archive_files: state.manifest.len() as u64,
+            counted: copied.counted,
+            to_fold: copied.to_fold,
+            profiles: copied.profiles.unwrap_or(self.profiles),
+            archive_files: copied.rows.len() as u64,
         };
-        let manifest = Manifest::new(self.begun, true_for, state.shards, counts, files);
+        let manifest = Manifest::new(self.begun, copied.true_for, copied.shards, counts, files);
         self.seal(&manifest)?;
         Ok(manifest)
-    }
-
-    /// Links the archive's files, which nobody ever writes to again; copies them where it cannot.
-    fn copy_archive(
-        &self,
-        from: &Path,
-        rows: &[ManifestRow],
-        meter: &mut Meter<'_>,
-    ) -> Result<(), BackupError> {
-        let to = self.dir.join(ARCHIVE);
-        files::make_dir(&to)?;
-        let mut may_link = true;
-        for row in rows {
-            let (source, target) = (from.join(&*row.file), to.join(&*row.file));
-            files::make_dir(target.parent().unwrap_or(&to))?;
-            if may_link {
-                match fs::hard_link(&source, &target) {
-                    Ok(()) => {
-                        meter.add(row.bytes).map_err(failed("link", &target))?;
-                        continue;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        let hint = "it is missing; restore it from an earlier backup".to_owned();
-                        return Err(ArchiveError::Damaged { file: source, hint }.into());
-                    }
-                    Err(_) => may_link = false,
-                }
-            }
-            files::copy(&source, &target, None, &mut |bytes| meter.add(bytes))?;
-        }
-        Ok(())
-    }
-
-    fn copy_small(&self, source: &Source, meter: &mut Meter<'_>) -> Result<(), BackupError> {
-        for name in &source.small {
-            let from = source.data.join(name);
-            if !from.is_dir() {
-                self.copy_secret(&from, &self.dir.join(name), meter)?;
-                continue;
-            }
-            files::make_dir(&self.dir.join(name))?;
-            for entry in fs::read_dir(&from).map_err(failed("read", &from))? {
-                let path = entry.map_err(failed("read", &from))?.path();
-                // One that is being written has not come yet.
-                if path.extension().is_none_or(|extension| extension != "new") {
-                    let file = path.file_name().unwrap_or_default();
-                    self.copy_secret(&path, &self.dir.join(name).join(file), meter)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies a file for the owner alone, if it is there.
-    fn copy_secret(
-        &self,
-        from: &Path,
-        to: &Path,
-        meter: &mut Meter<'_>,
-    ) -> Result<(), BackupError> {
-        if !from.is_file() {
-            return Ok(());
-        }
-        match files::copy(from, to, Some(0o600), &mut |bytes| meter.add(bytes)) {
-            // A segment that was deleted meanwhile.
-            Err(error) if error.action == "open" && !from.exists() => Ok(()),
-            copied => Ok(copied?),
-        }
     }
 
     /// Reads what was written, links too: a file of the archive that has rotted is no backup.
@@ -347,7 +276,7 @@ impl Job {
                 && (sums.bytes != row.bytes || checksum(row) != Some(sums.crc))
             {
                 let hint = "its bytes have changed; restore it from an earlier backup".to_owned();
-                let file = self.source.catalog.dir().join(&*row.file);
+                let file = self.source.archive().join(&*row.file);
                 return Err(ArchiveError::Damaged { file, hint }.into());
             }
             let path = path.to_string_lossy().into_owned();
@@ -374,19 +303,18 @@ impl Job {
     }
 
     fn is_on_own_disk(&self) -> bool {
-        files::share_a_disk(&self.dir, &self.source.data)
+        files::share_a_disk(&self.dir, self.source.data())
     }
 
     /// Whether the backup will fit, as far as that can be told.
     fn see_room(&self) -> Result<(), BackupError> {
-        let Source { state, journal, ledger, catalog, .. } = &*self.source;
-        let tail = journal.end().0.saturating_sub(journal.begin().0);
-        let mut needed = SLACK + tail + state.bytes().unwrap_or(0) + ledger.bytes().unwrap_or(0);
+        let (bytes, files) = self.source.bytes();
+        let mut needed = SLACK + bytes;
         if self.is_on_own_disk() {
             needed += SPARE;
         }
-        if !files::share_a_disk(&self.dir, catalog.dir()) {
-            needed += catalog.files().iter().map(|row| row.bytes).sum::<u64>();
+        if !files::share_a_disk(&self.dir, self.source.archive()) {
+            needed += files;
         }
         let free = free_bytes(&self.dir).map_err(failed("read", &self.dir))?;
         let dir = self.dir.clone();
@@ -402,7 +330,7 @@ impl Drop for Job {
         // By name, and the manifest first: what else came into the directory meanwhile is not ours.
         let aside = format!("{MANIFEST}.new");
         let ours = [MANIFEST, &aside, STATE, LEDGER, JOURNAL, ARCHIVE].map(PathBuf::from);
-        for name in ours.iter().chain(&self.source.small) {
+        for name in ours.iter().chain(&self.source.names()) {
             let path = self.dir.join(name);
             let removed =
                 if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -420,7 +348,7 @@ impl Drop for Job {
 }
 
 /// Follows one part of the work.
-struct Meter<'a> {
+pub struct Meter<'a> {
     tell: Tell<'a>,
     draining: &'a AtomicBool,
     /// The directory, where it takes room from the server.
@@ -430,15 +358,37 @@ struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    fn start(&mut self, part: &'static str, of: u64) {
-        self.now = Progress { part, done: 0, of, whole: false };
+    /// Tells how far a part has come that is not counted in bytes; `false` where it is given up. A part is whole when
+    /// the next begins.
+    pub fn at(&mut self, part: &'static str, unit: &'static str, done: u64, of: u64) -> bool {
+        if self.now.part != part && !self.now.part.is_empty() && !self.now.whole {
+            self.end();
+        }
+        self.now = Progress { part, done, of, whole: false, unit };
+        let seen = self.see();
+        if seen.is_err() && self.given_up.is_none() {
+            self.given_up = Some("its disk has no room left but what the server needs");
+        }
+        seen.is_ok()
+    }
+
+    pub(super) fn start(&mut self, part: &'static str, of: u64) {
+        if !self.now.part.is_empty() && !self.now.whole {
+            self.end();
+        }
+        self.now = Progress { part, done: 0, of, whole: false, unit: BYTES };
         // Who gave up is asked again at the next bytes.
         (self.tell)(self.now);
     }
 
-    fn add(&mut self, bytes: u64) -> io::Result<()> {
+    pub(super) fn add(&mut self, bytes: u64) -> io::Result<()> {
         self.now.done += bytes;
         self.now.of = self.now.of.max(self.now.done);
+        self.see()
+    }
+
+    /// Tells, and sees whether it is to go on.
+    fn see(&mut self) -> io::Result<()> {
         if self.draining.load(Ordering::Acquire) {
             self.given_up = Some("the server is stopping");
         } else if !(self.tell)(self.now) {
@@ -454,12 +404,12 @@ impl Meter<'_> {
     }
 
     /// Ends a part that has become one file: rows were told, and the file is larger.
-    fn end_as(&mut self, file: &Path) {
+    pub(super) fn end_as(&mut self, file: &Path) {
         self.now.done = fs::metadata(file).map_or(self.now.done, |meta| meta.len());
         self.end();
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.now = Progress { of: self.now.done, whole: true, ..self.now };
         (self.tell)(self.now);
     }

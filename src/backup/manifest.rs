@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::MADE_SEGMENTS;
 use super::restore::RestoreError;
 use crate::model::Millis;
 
@@ -96,6 +97,10 @@ impl Manifest {
         let mut shown = serde_json::to_value(self).unwrap_or_default();
         shown["files"] = self.files.len().into();
         shown["bytes"] = self.bytes().into();
+        let made = self.files.iter().filter(|file| file.path.starts_with(MADE_SEGMENTS)).count();
+        if made > 0 {
+            shown["made_segments"] = made.into();
+        }
         shown
     }
 

@@ -1,8 +1,8 @@
-//! Backups of a running embedded system: a consistent copy of its data directory, and the way back.
+//! Backups of a running system: a consistent copy of it, and the way back.
 //!
 //! A copy is a data directory as a crash would leave it, and beside it a manifest, `backup.json`, which is
-//! written last: a directory without it is no backup. What makes the parts fit each other is their order
-//! ([`Job::run`]):
+//! written last: a directory without it is no backup. Where the store is a data directory itself, what makes the
+//! parts of the copy fit each other is their order:
 //!
 //! 1. A pin of the archive. What counts from now on is neither deleted nor released from the journal.
 //! 2. The state, one snapshot: it says which files of the archive count, and from where it needs the journal.
@@ -13,12 +13,15 @@
 //!    by the first push after a restore; the other way round a destination would hold for ever what nobody
 //!    remembers sending.
 //!
+//! How a store on Redis becomes one is told in `transfer`, which every copy between stores goes through.
+//!
 //! After a restore destinations have been sent more than the ledger's copy knows: see [`restore()`].
 
 mod files;
 mod job;
 mod manifest;
 mod restore;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -28,9 +31,11 @@ use std::path::PathBuf;
 
 pub use job::BackupError;
 pub use job::Backups;
+pub use job::Copied;
 pub use job::Job;
+pub use job::Meter;
+pub use job::Origin;
 pub use job::Progress;
-pub use job::Source;
 pub use job::Tell;
 pub use manifest::Counts;
 pub use manifest::MANIFEST;
@@ -38,9 +43,12 @@ pub use manifest::Manifest;
 pub use restore::RestoreError;
 pub use restore::restore;
 pub use restore::verify;
+pub use source::Source;
 
 /// The archive's folder in a data directory.
 const ARCHIVE: &str = "archive";
+/// The folder of segments that were made through the API of a store on Redis, and have no file anywhere else.
+pub const MADE_SEGMENTS: &str = "segments.made";
 /// There while a restore is under way, or where one was cut short.
 const UNFINISHED: &str = "restore-unfinished";
 
@@ -69,6 +77,13 @@ pub struct FileError {
     path: PathBuf,
     #[source]
     source: io::Error,
+}
+
+impl FileError {
+    /// What the system answered when something was tried.
+    pub fn new(action: &'static str, path: PathBuf, source: io::Error) -> Self {
+        Self { action, path, source }
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {

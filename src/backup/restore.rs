@@ -12,6 +12,7 @@ use super::Progress;
 use super::UNFINISHED;
 use super::failed;
 use super::files;
+use super::job::BYTES;
 use super::manifest::Manifest;
 use crate::net::Clock;
 use crate::store::StoreError;
@@ -109,7 +110,7 @@ fn check(
     manifest: &Manifest,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<(), RestoreError> {
-    let mut now = Progress { part, done: 0, of: manifest.bytes(), whole: false };
+    let mut now = Progress { part, done: 0, of: manifest.bytes(), whole: false, unit: BYTES };
     let mut wrong = Vec::new();
     for file in &manifest.files {
         let mut watch = |bytes| {
@@ -183,7 +184,8 @@ fn copy(
     manifest: &Manifest,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<(), RestoreError> {
-    let mut now = Progress { part: "copy", done: 0, of: manifest.bytes(), whole: false };
+    let mut now =
+        Progress { part: "copy", done: 0, of: manifest.bytes(), whole: false, unit: BYTES };
     let mut folders = BTreeSet::from([to.to_owned()]);
     for file in &manifest.files {
         let target = to.join(&file.path);

@@ -114,6 +114,14 @@ fn say(global: &Global, dir: &Path, what: &str, summary: &Value) -> Result<ExitC
         count(number(&counts["counted"])),
         count(number(&counts["profiles"])),
     ))?;
+    let made = number(&summary["made_segments"]);
+    if made > 0 {
+        print(&format!(
+            "segments that were made through the API: {made}, in {}; a server on a data directory knows those that \
+             are in its --segments folder, so copy them there before it starts",
+            dir.join(backup::MADE_SEGMENTS).display()
+        ))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -127,7 +135,7 @@ impl Meter {
     fn new(global: &Global) -> Self {
         let is_quiet = global.json;
         let bar = (!is_quiet && io::stderr().is_terminal()).then(|| {
-            let style = "{prefix:9} {bar:32} {percent:>3} % {bytes}/{total_bytes}";
+            let style = "{prefix:9} {bar:32} {percent:>3} % {msg}";
             let style = ProgressStyle::with_template(style);
             let bar = ProgressBar::new(0);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -140,13 +148,18 @@ impl Meter {
     fn show(&mut self, progress: &Value) {
         let number = |field: &str| progress[field].as_u64().unwrap_or(0);
         let part = progress["part"].as_str().unwrap_or_default();
+        let amount = |field: &str| match progress["unit"].as_str() {
+            Some("bytes") | None => HumanBytes(number(field)).to_string(),
+            Some(unit) => format!("{} {unit}", count(number(field))),
+        };
         if let Some(bar) = &self.bar {
             bar.set_prefix(part.to_owned());
             bar.set_length(number("of"));
             bar.set_position(number("done"));
+            bar.set_message(format!("{} of {}", amount("done"), amount("of")));
         }
         if progress["whole"] == true && !self.is_quiet {
-            let line = format!("{part:9} {}", HumanBytes(number("done")));
+            let line = format!("{part:9} {}", amount("done"));
             match &self.bar {
                 Some(bar) => bar.suspend(|| eprintln!("{line}")),
                 None => eprintln!("{line}"),

@@ -90,7 +90,7 @@ enum Command {
     /// List, show or drop what could not be folded
     #[command(subcommand)]
     Deadletter(deadletter::Deadletter),
-    /// Copy the data directory of a running server, as of one moment, or check such a copy
+    /// Copy a store while it is served into a directory, or check such a copy
     Backup(backup::Backup),
     /// Make a data directory of a backup; no server may have it
     Restore(backup::Restore),

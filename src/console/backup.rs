@@ -28,21 +28,16 @@ pub(super) struct Asked {
     dir: PathBuf,
 }
 
-/// `POST /api/v1/backup`: streams NDJSON, `{"part","done","of","whole"}` as it goes, and as the last line
-/// `{"backup":{…}}` or `{"error":"…"}`. Who hangs up gives it up.
+/// `POST /api/v1/backup`: streams NDJSON, `{"part","done","of","whole","unit"}` as it goes, and as the last
+/// line `{"backup":{…}}` or `{"error":"…"}`. Who hangs up gives it up.
 pub(super) async fn take(
     services: web::Data<Services>,
     asked: web::Json<Asked>,
 ) -> Result<HttpResponse, Problem> {
     let dir = asked.into_inner().dir;
     let job = web::block(move || {
-        let Some(backups) = &services.backups else {
-            return Err(Problem::conflict(
-                "the state of this store lies in Redis: back up its append-only files, and the archive",
-            ));
-        };
         let profiles = services.lanes.stats().profiles;
-        backups.begin(&dir, profiles).map_err(problem)
+        services.backups.begin(&dir, profiles).map_err(problem)
     })
     .await
     .map_err(|error| Problem::internal(&error))??;
@@ -80,9 +75,10 @@ fn line(send: &Sender<Chunk>, value: &Value) -> bool {
 
 fn problem(error: BackupError) -> Problem {
     match error {
-        BackupError::Busy | BackupError::Unfit { .. } | BackupError::Elsewhere => {
-            Problem::conflict(error.to_string())
-        }
+        BackupError::Busy
+        | BackupError::Unfit { .. }
+        | BackupError::Unready(_)
+        | BackupError::Elsewhere => Problem::conflict(error.to_string()),
         // What the system said of a directory that the caller named is the caller's to know.
         BackupError::NoRoom { .. } | BackupError::File(_) => Problem::conflict(chain(&error)),
         error => Problem::internal(&error),

@@ -70,8 +70,8 @@ pub struct Services {
     pub sink: Arc<dyn Sink>,
     /// The lanes in this process's hands.
     pub lanes: Arc<Lanes>,
-    /// Backups, of a store that is this process's alone.
-    pub backups: Option<Backups>,
+    /// Backups.
+    pub backups: Backups,
     /// The shelf of a store that others share.
     pub shelf: Option<Arc<dyn Shelf>>,
     /// Imports.

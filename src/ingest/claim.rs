@@ -227,7 +227,9 @@ mod tests {
 
         fn each(&self, take: TakeClaimed<'_>) -> Result<(), StoreError> {
             let claimed = self.claimed.lock();
-            claimed.keys().try_for_each(|(hash, passes)| take(*passes, *hash, 0))
+            claimed.iter().try_for_each(|((hash, passes), event)| {
+                take(Claim { hash: *hash, passes: *passes, received: 0, event: *event })
+            })
         }
     }
 

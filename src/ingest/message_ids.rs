@@ -72,12 +72,17 @@ impl MessageIds {
         Ok(ids)
     }
 
-    /// Reads what was claimed of both sets, in a store that received its latest event at `newest`.
-    pub fn claimed(claims: &dyn Claims, newest: Millis) -> Result<[Self; 2], StoreError> {
+    /// Reads what was claimed of both sets, in a store that received its latest event at `newest`, for events that
+    /// `counts` says are part of it.
+    pub fn claimed(
+        claims: &dyn Claims,
+        newest: Millis,
+        counts: &dyn Fn(Claimant) -> bool,
+    ) -> Result<[Self; 2], StoreError> {
         let mut found = [Self::new(SeenSet::Recent), Self::new(SeenSet::Imported)];
         let edge = newest.saturating_sub(WINDOW);
-        claims.each(&mut |passes, hash, received| {
-            if !passes || received >= edge {
+        claims.each(&mut |Claim { hash, passes, received, event }| {
+            if (!passes || received >= edge) && counts(event) {
                 found[usize::from(!passes)].entries.push(Entry { hash, received });
             }
             Ok(())

@@ -1,30 +1,37 @@
-//! All that an engine holds, shard by shard, written for another store; and what a store holds, read back.
+//! All that a store has committed, shard by shard, written for another store, or read back.
 //!
 //! Namespaces and traits have numbers of their own in each lane. A store that is made of others numbers them anew
 //! ([`Numbers`]); what a shard holds is compared by names ([`Content`]), so that numbers do not matter.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use sha2::Digest;
 use sha2::Sha256;
 
-use super::engine::Engine;
 use super::identity::Keys;
 use super::identity::Namespaces;
 use super::load;
 use super::packed;
 use super::shard::Shard;
+use super::skips::Skips;
 use super::traits::Traits;
+use crate::archive::Folded;
 use crate::bitmap::Block;
 use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
+use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Namespace;
 use crate::model::ShardId;
 use crate::model::codec::Reader;
 use crate::model::codec::put_varint;
+use crate::model::time::Day;
 use crate::store::StoreError;
+use crate::store::journal::EventNo;
+use crate::store::state::ArchivePosition;
+use crate::store::state::Checkpoint;
 use crate::store::state::Loaded;
 use crate::store::state::Part;
 use crate::store::state::PartKind;
@@ -55,35 +62,34 @@ pub struct Content {
 }
 
 impl Numbers {
-    /// Of engines that are at rest. Traits go along that all of them hold whole; the others are filled anew where
+    /// Of all that a store consists of. Traits go along that all of it holds whole; the others are filled anew where
     /// they are asked for. `None` where there are more namespaces than numbers.
-    pub fn of<'a>(engines: impl Iterator<Item = &'a Engine> + Clone) -> Option<Self> {
+    pub fn of<'a>(parts: impl Iterator<Item = &'a Stored>) -> Result<Option<Self>, StoreError> {
         let mut numbers = Self::default();
         let mut known = HashSet::new();
-        for engine in engines.clone() {
-            for name in engine.shared.memory.read().namespaces.iter() {
+        let mut traits: Option<Vec<Box<str>>> = None;
+        for part in parts {
+            for name in part.namespaces.iter() {
                 if known.insert(name.clone()) {
                     numbers.namespaces.push(name.clone());
                 }
             }
-        }
-        u16::try_from(numbers.namespaces.len()).ok()?;
-        // A lane that nobody has come to holds every trait whole.
-        let mut traits: Option<Vec<Box<str>>> = None;
-        for engine in engines {
-            let memory = engine.shared.memory.read();
-            if memory.shards.iter().all(|shard| shard.dictionary.len() == 0) {
+            // A lane that nobody has come to holds every trait whole.
+            if part.is_empty()? {
                 continue;
             }
-            let mut whole = whole(&memory.traits);
+            let mut whole = whole(&part.traits);
             if let Some(before) = traits {
                 whole.retain(|text| before.contains(text));
             }
             traits = Some(whole);
         }
+        if u16::try_from(numbers.namespaces.len()).is_err() {
+            return Ok(None);
+        }
         numbers.traits = traits.unwrap_or_default();
         numbers.traits.sort_unstable();
-        Some(numbers)
+        Ok(Some(numbers))
     }
 
     /// The namespaces with their numbers.
@@ -126,19 +132,72 @@ fn whole(traits: &Traits) -> Vec<Box<str>> {
     whole.filter_map(|id| Some(traits.spec(id)?.to_string().into())).collect()
 }
 
-impl Engine {
-    /// Gives the images of all parts of a shard as they are now, in the numbers of a new store, and tells what the
-    /// shard holds. The engine is at rest.
+/// Writes the packed identifiers of an image with other numbers of their namespaces.
+fn renumbered(kind: PartKind, image: &[u8], new: &[u16]) -> Result<Vec<u8>, Malformed> {
+    let number = |number| new.get(usize::from(number)).copied();
+    let mut out = Vec::with_capacity(image.len());
+    let mut reader = Reader::new(image);
+    while reader.remaining() > 0 {
+        let mut entries = 1;
+        if kind == PartKind::Others {
+            put_varint(&mut out, reader.varint()?);
+            entries = reader.length()?;
+            put_varint(&mut out, entries as u64);
+        }
+        for _ in 0..entries {
+            packed::renumber(packed::take(&mut reader, image)?, number, &mut out)?;
+        }
+    }
+    Ok(out)
+}
+
+/// What a lane has committed, read shard by shard.
+pub struct Stored {
+    state: Arc<dyn State>,
+    shards: Vec<ShardId>,
+    keys: Keys,
+    namespaces: Namespaces,
+    traits: Traits,
+    skips: Skips,
+    checkpoint: Checkpoint,
+}
+
+impl Stored {
+    /// Of what was read at first of a lane with these shards. Traits that are not whole are left out.
+    pub fn new(
+        state: Arc<dyn State>,
+        shards: Vec<ShardId>,
+        loaded: &Loaded,
+    ) -> Result<Self, StoreError> {
+        let namespaces = Namespaces::load(loaded.namespaces.clone()).map_err(damaged)?;
+        let mut traits = Traits::default();
+        for row in &loaded.traits {
+            traits.load(row);
+        }
+        let skips = Skips::load(&loaded.skips).map_err(damaged)?;
+        let (keys, checkpoint) = (Keys::new(loaded.identity), loaded.checkpoint);
+        Ok(Self { state, shards, keys, namespaces, traits, skips, checkpoint })
+    }
+
+    /// Reads a shard as a start does.
+    pub fn shard(&self, shard: ShardId) -> Result<Content, StoreError> {
+        let mut texts = whole(&self.traits);
+        texts.sort_unstable();
+        let numbers = Numbers { namespaces: Vec::new(), traits: texts };
+        let columns = numbers.columns(&self.traits);
+        content(&self.load(shard)?, &self.namespaces, &columns).map_err(damaged)
+    }
+
+    /// Gives the images of all parts of a shard, in the numbers of a new store, and tells what the shard holds.
     pub fn images(
         &self,
         shard: ShardId,
         numbers: &Numbers,
         take: TakeImage<'_>,
     ) -> Result<Content, StoreError> {
-        let memory = self.shared.memory.read();
-        let shard = &memory.shards[usize::from(shard)];
-        let columns = numbers.columns(&memory.traits);
-        let renumbering = numbers.renumbering(&memory.namespaces);
+        let shard = self.load(shard)?;
+        let columns = numbers.columns(&self.traits);
+        let renumbering = numbers.renumbering(&self.namespaces);
         let view = shard.view();
         for (number, block) in (0..=u16::MAX).zip(&shard.blocks) {
             for kind in [PartKind::Owners, PartKind::Others, PartKind::Profiles] {
@@ -161,59 +220,52 @@ impl Engine {
                 }
             }
         }
-        content(shard, &memory.namespaces, &columns).map_err(damaged)
+        content(&shard, &self.namespaces, &columns).map_err(damaged)
     }
-}
 
-/// Writes the packed identifiers of an image with other numbers of their namespaces.
-fn renumbered(kind: PartKind, image: &[u8], new: &[u16]) -> Result<Vec<u8>, Malformed> {
-    let number = |number| new.get(usize::from(number)).copied();
-    let mut out = Vec::with_capacity(image.len());
-    let mut reader = Reader::new(image);
-    while reader.remaining() > 0 {
-        let mut entries = 1;
-        if kind == PartKind::Others {
-            put_varint(&mut out, reader.varint()?);
-            entries = reader.length()?;
-            put_varint(&mut out, entries as u64);
-        }
-        for _ in 0..entries {
-            packed::renumber(packed::take(&mut reader, image)?, number, &mut out)?;
-        }
+    fn load(&self, shard: ShardId) -> Result<Shard, StoreError> {
+        let Self { state, keys, namespaces, traits, .. } = self;
+        Ok(load::load_shard(&**state, shard, keys, namespaces, traits)?.0)
     }
-    Ok(out)
-}
 
-/// A store of some shards, read back shard by shard.
-pub struct Stored<'s> {
-    state: &'s dyn State,
-    keys: Keys,
-    namespaces: Namespaces,
-    traits: Traits,
-}
-
-impl<'s> Stored<'s> {
-    /// Of what was read at first.
-    pub fn new(state: &'s dyn State, loaded: &Loaded) -> Result<Self, StoreError> {
-        let namespaces = Namespaces::load(loaded.namespaces.clone()).map_err(damaged)?;
-        let mut traits = Traits::default();
-        for row in &loaded.traits {
-            if !traits.load(row) {
-                return Err(damaged(Malformed("a trait that is not whole, or is unknown")));
+    /// Whether nobody has come to it.
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        for shard in &self.shards {
+            let mut any = false;
+            let read = self.state.load_shard(*shard, &mut |_| {
+                any = true;
+                Err(damaged(Malformed("one is enough")))
+            });
+            if any {
+                return Ok(false);
             }
+            read?;
         }
-        Ok(Self { state, keys: Keys::new(loaded.identity), namespaces, traits })
+        Ok(true)
+    }
+}
+
+/// For an archive of what is committed and no more.
+impl Folded for Stored {
+    fn committed(&self) -> ArchivePosition {
+        let Checkpoint { position, next_record, .. } = self.checkpoint;
+        ArchivePosition { position, next_record }
     }
 
-    /// Reads a shard as a start does.
-    pub fn shard(&self, shard: ShardId) -> Result<Content, StoreError> {
-        let (shard, _) =
-            load::load_shard(self.state, shard, &self.keys, &self.namespaces, &self.traits)?;
-        let mut texts = whole(&self.traits);
-        texts.sort_unstable();
-        let numbers = Numbers { namespaces: Vec::new(), traits: texts };
-        content(&shard, &self.namespaces, &numbers.columns(&self.traits)).map_err(damaged)
+    fn first_day(&self) -> Day {
+        self.checkpoint.first_day
     }
+
+    fn shard_of(&self, owner: &Identifier) -> ShardId {
+        self.keys.place(owner.namespace.as_str(), owner.value()).shard
+    }
+
+    fn is_counted(&self, event: EventNo) -> bool {
+        self.skips.is_counted(event)
+    }
+
+    /// Nothing to do: what is committed stays as it is here.
+    fn archived(&self, _reached: ArchivePosition) {}
 }
 
 /// What a shard holds; `columns` are in the order of their texts.

@@ -36,8 +36,8 @@ pub struct Claim {
     pub event: Claimant,
 }
 
-/// Takes claims one by one: whether it passes, the message id's hash, and when its event was received.
-pub type TakeClaimed<'a> = &'a mut dyn FnMut(bool, [u64; 2], Millis) -> Result<(), StoreError>;
+/// Takes claims one by one.
+pub type TakeClaimed<'a> = &'a mut dyn FnMut(Claim) -> Result<(), StoreError>;
 
 /// Who has claimed which message id. Calls block.
 pub trait Claims: std::fmt::Debug + Send + Sync {
@@ -51,7 +51,7 @@ pub trait Claims: std::fmt::Debug + Send + Sync {
     /// whoever holds the lane, once in [`SWEEP`].
     fn sweep(&self, lane: u16, now: Millis) -> Result<(), StoreError>;
 
-    /// Gives all claims, in no order and perhaps more than once, while nobody claims anything. Some that no longer
-    /// count may be among them.
+    /// Gives all claims that there were before, in no order and perhaps more than once. Some that no longer count may
+    /// be among them, and some that are made meanwhile.
     fn each(&self, take: TakeClaimed<'_>) -> Result<(), StoreError>;
 }

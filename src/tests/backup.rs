@@ -18,12 +18,12 @@ const DESTINATION: &str = "[[destination]]\nname = \"files\"\nkind = \"file\"\np
 const SEGMENT: &str = "rule = 'count visit = 1 and not did leave'\nmin_size = 1\n\
                        [[activate]]\ndestination = \"files\"\n";
 
-fn visit(user: u64) -> Value {
+pub(super) fn visit(user: u64) -> Value {
     json!({ "site": "t", "event": "visit", "message_id": user.to_string(),
             "ids": { "user_id": user.to_string() }, "props": { "n": user } })
 }
 
-fn texts(users: impl IntoIterator<Item = u64>) -> BTreeSet<String> {
+pub(super) fn texts(users: impl IntoIterator<Item = u64>) -> BTreeSet<String> {
     users.into_iter().map(|user| user.to_string()).collect()
 }
 
@@ -32,13 +32,17 @@ fn said(output: &Output) -> String {
 }
 
 /// Says which are too few or too many, and no others.
-fn same<T: Ord + std::fmt::Debug>(found: &BTreeSet<T>, expected: &BTreeSet<T>, what: &str) {
+pub(super) fn same<T: Ord + std::fmt::Debug>(
+    found: &BTreeSet<T>,
+    expected: &BTreeSet<T>,
+    what: &str,
+) {
     let wrong: Vec<_> = found.symmetric_difference(expected).collect();
     assert!(wrong.is_empty(), "{what}: {} of {}: {wrong:?}", wrong.len(), expected.len());
 }
 
 /// Posts visits of ever further users until it is told to stop.
-fn load(url: String, first: u64, taken: Arc<Mutex<Vec<u64>>>, stop: Arc<AtomicBool>) {
+pub(super) fn load(url: String, first: u64, taken: Arc<Mutex<Vec<u64>>>, stop: Arc<AtomicBool>) {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(20)))

@@ -6,6 +6,7 @@ mod alerts;
 mod archive;
 mod audiences;
 mod backup;
+mod backup_shared;
 mod dashboards;
 mod disk;
 mod doctor;

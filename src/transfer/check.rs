@@ -1,7 +1,5 @@
 //! Reads the target back and compares it with what was copied.
 
-use sha2::Digest;
-use sha2::Sha256;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -12,27 +10,21 @@ use super::copy::Copied;
 use super::copy::Tally;
 use super::copy::each_letter;
 use super::copy::rejected_of;
+use super::copy::summed;
 use super::source::Source;
 use super::target::Lane;
 use super::target::Target;
 use crate::ingest::Content;
 use crate::ingest::Schema;
 use crate::ingest::Stored;
-use crate::model::Identifier;
 use crate::model::ShardId;
-use crate::store::StoreError;
 use crate::store::chain;
-use crate::store::ledger::Books;
 use crate::store::ledger::Ledger;
-use crate::store::ledger::Target as Audience;
 use crate::store::state::ImportProgress;
 use crate::store::state::Loaded;
 use crate::store::state::ManifestRow;
 use crate::store::state::SeenSet;
 use crate::store::state::damaged;
-
-/// So many identifiers are read in one call.
-const HELD: usize = 10_000;
 
 /// One thing that was compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -125,17 +117,17 @@ pub(super) fn compare(
     letters(copied, target, &mut report)?;
     ids(source, target, &mut report)?;
     archive(source, &lanes, &mut report);
-    ledgers(&*source.ledger, target.ledger(), &mut report)?;
+    ledgers(copied, target.ledger(), &mut report)?;
     small(source, target, &mut report)?;
     Ok(report)
 }
 
 /// What is damaged is told; what is out of reach is an error.
-fn told<T>(read: Result<T, StoreError>) -> Result<Result<T, String>, MoveError> {
-    match read {
+fn told<T>(read: Result<T, impl Into<MoveError>>) -> Result<Result<T, String>, MoveError> {
+    match read.map_err(Into::into) {
         Ok(value) => Ok(Ok(value)),
-        Err(error) if error.is_retryable() => Err(error.into()),
-        Err(error) => Ok(Err(chain(&error))),
+        Err(MoveError::Store(error)) if !error.is_retryable() => Ok(Err(chain(&error))),
+        Err(error) => Err(error),
     }
 }
 
@@ -143,12 +135,11 @@ fn read(
     lane: &Lane,
     next: &mut dyn FnMut() -> Result<(), MoveError>,
 ) -> Result<Result<Read, String>, MoveError> {
-    let state = &*lane.state;
-    let loaded = match told(state.load())? {
+    let loaded = match told(lane.state.load())? {
         Ok(loaded) => loaded,
         Err(why) => return Ok(Err(why)),
     };
-    let stored = match told(Stored::new(state, &loaded))? {
+    let stored = match told(Stored::new(lane.state.clone(), lane.shards.clone(), &loaded))? {
         Ok(stored) => stored,
         Err(why) => return Ok(Err(why)),
     };
@@ -306,44 +297,20 @@ fn archive(source: &Source, lanes: &[Read], report: &mut Report) {
     report.add("archive files", from.len() as u64, to.len() as u64, from == to && reached);
 }
 
-/// What a ledger says of a destination: how much its targets hold, and a sum of all of it.
-fn summed(ledger: &dyn Ledger, destination: &str) -> Result<(Books, u64, [u8; 32]), StoreError> {
-    let books = ledger.books(destination)?;
-    let (mut sum, mut count) = (Sha256::new(), 0);
-    for last in &books.last {
-        let audience = Audience::new(destination, &*last.segment);
-        sum.update((last.segment.len() as u64).to_le_bytes());
-        sum.update(last.segment.as_bytes());
-        let mut after: Option<Identifier> = None;
-        loop {
-            let page = ledger.held(&audience, after.as_ref(), HELD)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.identifier.clone());
-            for held in &page {
-                let mut bytes = vec![u8::from(held.unsure)];
-                held.identifier.encode(&mut bytes);
-                sum.update(&bytes);
-            }
-            count += page.len() as u64;
-        }
-    }
-    Ok((books, count, sum.finalize().into()))
-}
-
-fn ledgers(from: &dyn Ledger, to: &dyn Ledger, report: &mut Report) -> Result<(), MoveError> {
-    let destinations = from.destinations()?;
+fn ledgers(copied: &Copied, to: &dyn Ledger, report: &mut Report) -> Result<(), MoveError> {
+    let expected: Vec<&str> =
+        copied.ledgers.iter().map(|summed| &*summed.books.destination).collect();
     let found = told(to.destinations())?;
-    if found.as_ref() != Ok(&destinations) {
+    if found.as_ref().is_ok_and(|found| found.iter().ne(&expected)) || found.is_err() {
         let count = found.map_or(0, |found| found.len() as u64);
-        report.add("destinations", destinations.len() as u64, count, false);
+        report.add("destinations", expected.len() as u64, count, false);
         return Ok(());
     }
-    for destination in destinations {
-        let expected = summed(from, &destination)?;
+    for (destination, expected) in expected.into_iter().zip(&copied.ledgers) {
         let what = format!("held by {destination}");
-        match told(summed(to, &destination))? {
-            Ok(found) => report.add(what, expected.1, found.1, found == expected),
-            Err(why) => report.add_with(&what, expected.1, 0, &[why]),
+        match told(summed(to, destination))? {
+            Ok(found) => report.add(what, expected.held, found.held, found == *expected),
+            Err(why) => report.add_with(&what, expected.held, 0, &[why]),
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use super::Meter;
 use super::MoveError;
 use super::Options;
 use super::files;
+use super::source::Held as How;
 use super::source::Source;
 use super::target::Target;
 use super::unfit;
@@ -23,6 +24,8 @@ use crate::model::RejectedLine;
 use crate::store::StoreError;
 use crate::store::claims::Claims as _;
 use crate::store::journal::EventNo;
+use crate::store::ledger::Books;
+use crate::store::ledger::Held;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Target as Audience;
 use crate::store::state::ArchiveCommit;
@@ -59,6 +62,8 @@ pub(super) struct Copied {
     /// Dead letters that no store keeps any longer, beyond their age or their room.
     pub(super) letters_dropped: u64,
     pub(super) rejected: Tally,
+    /// What each destination holds.
+    pub(super) ledgers: Vec<Summed>,
     /// Files of segments that had none.
     pub(super) made: Vec<PathBuf>,
 }
@@ -123,7 +128,7 @@ pub(super) fn copy(
     target: &Target,
     meter: &mut Meter<'_>,
 ) -> Result<Copied, MoveError> {
-    let numbers = Numbers::of(source.lanes.iter().map(|lane| &*lane.engine));
+    let numbers = Numbers::of(source.lanes.iter().map(|lane| &lane.stored))?;
     let numbers =
         numbers.ok_or_else(|| unfit("the source", "it has more than 65,535 namespaces"))?;
     let whole = source.checkpoint();
@@ -140,21 +145,25 @@ pub(super) fn copy(
         })
         .collect();
     registries(source, &numbers, &mut writers)?;
-    let contents = shards(source, target, &numbers, meter)?;
     let rejected = imports(source, &mut writers)?;
     let (letters, letters_dropped) = letters(source, &whole, &mut writers[0])?;
+    // Of a store that goes on, what is read of its lanes last.
+    let contents = shards(source, target, &numbers, meter)?;
     message_ids(source, target, &mut writers[0], meter)?;
     let rows: Vec<&ManifestRow> = source.lanes.iter().flat_map(|lane| &lane.manifest).collect();
-    files::bring(options, &rows, meter)?;
+    // Of a store that goes on they were brought when it was read.
+    if !matches!(source.held, How::Pins(_)) {
+        files::bring(options, &rows, meter)?;
+    }
     manifests(&rows, source.end(), target)?;
-    ledger(&*source.ledger, target.ledger(), meter)?;
+    let ledgers = ledger(&*source.ledger, target.ledger(), meter)?;
     target.next_generation(source.next_generation)?;
     target.put_small(&source.small)?;
     let made = match target.keeps_made_segments() {
         true => Vec::new(),
         false => source.small.write_made(&options.segments)?,
     };
-    Ok(Copied { contents, numbers, letters, letters_dropped, rejected, made })
+    Ok(Copied { contents, numbers, letters, letters_dropped, rejected, ledgers, made })
 }
 
 fn registries(source: &Source, numbers: &Numbers, writers: &mut [Writer]) -> Result<(), MoveError> {
@@ -186,21 +195,22 @@ fn shards(
             meter.at("shards", done, of)?;
             let mut images = Images { shard: *shard, up_to: 0, parts: Vec::new() };
             let mut bytes = 0;
-            let engine = &source.of_shard(*shard).engine;
-            let content = engine.images(*shard, numbers, &mut |part, image| {
-                bytes += image.len();
-                images.parts.push((part, image));
-                if bytes >= IMAGES {
-                    lane.state.commit_images(&images)?;
-                    images.parts.clear();
-                    bytes = 0;
-                }
-                Ok(())
-            })?;
+            let content =
+                source.of_shard(*shard).stored.images(*shard, numbers, &mut |part, image| {
+                    bytes += image.len();
+                    images.parts.push((part, image));
+                    if bytes >= IMAGES {
+                        lane.state.commit_images(&images)?;
+                        images.parts.clear();
+                        bytes = 0;
+                    }
+                    Ok(())
+                })?;
             if !images.parts.is_empty() {
                 lane.state.commit_images(&images)?;
             }
             contents[usize::from(*shard)] = content;
+            source.was_read(*shard)?;
             done += 1;
         }
     }
@@ -380,25 +390,92 @@ fn manifests(
     Ok(())
 }
 
-fn ledger(from: &dyn Ledger, to: &dyn Ledger, meter: &mut Meter<'_>) -> Result<(), MoveError> {
+/// Batches without verdict are read before what is held: one that gets its verdict in between is in both.
+fn ledger(
+    from: &dyn Ledger,
+    to: &dyn Ledger,
+    meter: &mut Meter<'_>,
+) -> Result<Vec<Summed>, MoveError> {
     let of = from.standings()?.iter().map(|standing| standing.held).sum();
     let mut done = 0;
     meter.at("ledger", 0, of)?;
+    let mut ledgers = Vec::new();
     for destination in from.destinations()? {
         let books = from.books(&destination)?;
         to.take_over(&books)?;
+        let mut sum = HeldSum::default();
         for last in &books.last {
             let audience = Audience::new(&*destination, &*last.segment);
-            let mut after: Option<Identifier> = None;
-            loop {
-                let page = from.held(&audience, after.as_ref(), HELD)?;
-                let Some(last) = page.last() else { break };
-                after = Some(last.identifier.clone());
-                to.take_held(&audience, &page)?;
+            sum.segment(&last.segment);
+            each_held(from, &audience, &mut |page| {
+                to.take_held(&audience, page)?;
+                page.iter().for_each(|held| sum.held(held));
                 done += page.len() as u64;
-                meter.at("ledger", done, of)?;
-            }
+                meter.at("ledger", done, of)
+            })?;
         }
+        ledgers.push(sum.of(books));
     }
-    Ok(())
+    Ok(ledgers)
+}
+
+/// Gives what a target holds, a page at a time.
+fn each_held(
+    ledger: &dyn Ledger,
+    audience: &Audience,
+    take: &mut dyn FnMut(&[Held]) -> Result<(), MoveError>,
+) -> Result<(), MoveError> {
+    let mut after: Option<Identifier> = None;
+    loop {
+        let page = ledger.held(audience, after.as_ref(), HELD)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.identifier.clone());
+        take(&page)?;
+    }
+}
+
+/// What a ledger says of a destination: its books, how much its targets hold, and a sum of all of it.
+#[derive(PartialEq, Eq)]
+pub(super) struct Summed {
+    pub(super) books: Books,
+    pub(super) held: u64,
+    sum: [u8; 32],
+}
+
+#[derive(Default)]
+struct HeldSum {
+    sum: Sha256,
+    held: u64,
+}
+
+impl HeldSum {
+    fn segment(&mut self, segment: &str) {
+        self.sum.update((segment.len() as u64).to_le_bytes());
+        self.sum.update(segment.as_bytes());
+    }
+
+    fn held(&mut self, held: &Held) {
+        let mut bytes = vec![u8::from(held.unsure)];
+        held.identifier.encode(&mut bytes);
+        self.sum.update(&bytes);
+        self.held += 1;
+    }
+
+    fn of(self, books: Books) -> Summed {
+        Summed { books, held: self.held, sum: self.sum.finalize().into() }
+    }
+}
+
+/// Sums up what a ledger says of a destination.
+pub(super) fn summed(ledger: &dyn Ledger, destination: &str) -> Result<Summed, MoveError> {
+    let books = ledger.books(destination)?;
+    let mut sum = HeldSum::default();
+    for last in &books.last {
+        sum.segment(&last.segment);
+        each_held(ledger, &Audience::new(destination, &*last.segment), &mut |page| {
+            page.iter().for_each(|held| sum.held(held));
+            Ok(())
+        })?;
+    }
+    Ok(sum.of(books))
 }

@@ -16,7 +16,7 @@ use crate::archive::checksum;
 use crate::store::embedded::sync_dir;
 use crate::store::state::ManifestRow;
 
-/// Brings the files that count to where the target's are to be.
+/// Brings the files that count to where the target's are to be, and reads them there.
 pub(super) fn bring(
     options: &Options,
     rows: &[&ManifestRow],
@@ -28,24 +28,28 @@ pub(super) fn bring(
     if rows.is_empty() || is_same(from, to) {
         return meter.at("archive", of, of);
     }
-    let mut may_link = true;
     for (done, row) in (1..).zip(rows) {
-        let (source, target) = (from.join(&*row.file), to.join(&*row.file));
-        let folder = target.parent().unwrap_or(to);
-        fs::create_dir_all(folder).map_err(failed("create", folder))?;
-        if may_link {
-            match fs::hard_link(&source, &target) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(_) => may_link = false,
-            }
-        }
-        if !may_link && !target.exists() {
-            copy(&source, &target)?;
-        }
-        check(&target, row)?;
+        bring_one(from, to, row)?;
+        check(&to.join(&*row.file), row)?;
         meter.at("archive", done, of)?;
     }
+    sync(to, rows)
+}
+
+/// Links a file, or copies it where it cannot; one that is there already stays. It is not read.
+pub(super) fn bring_one(from: &Path, to: &Path, row: &ManifestRow) -> Result<(), MoveError> {
+    let (source, target) = (from.join(&*row.file), to.join(&*row.file));
+    let folder = target.parent().unwrap_or(to);
+    fs::create_dir_all(folder).map_err(failed("create", folder))?;
+    match fs::hard_link(&source, &target) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(_) => copy(&source, &target),
+    }
+}
+
+/// Makes sure that the files have their names.
+fn sync(to: &Path, rows: &[&ManifestRow]) -> Result<(), MoveError> {
     let mut folders: Vec<PathBuf> = rows
         .iter()
         .flat_map(|row| {

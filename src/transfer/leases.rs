@@ -1,14 +1,11 @@
 //! Lanes in Redis are held while they are moved: their leases are renewed by a thread.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::Condvar;
-use parking_lot::Mutex;
 
 use super::MoveError;
 use super::OWNER;
+use super::renewing::Renewing;
 use super::unfit;
 use crate::store::chain;
 use crate::store::lanes::Hold;
@@ -24,8 +21,7 @@ const RENEW: Duration = Duration::from_secs(10);
 /// Leases that are renewed until this is dropped, and then given up.
 pub(super) struct Leases {
     holds: Arc<Vec<Box<dyn Hold>>>,
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+    renewing: Option<Renewing>,
 }
 
 impl Leases {
@@ -48,40 +44,22 @@ impl Leases {
             lanes.push(Taken { state, journal, hold: Box::new(Nothing) });
         }
         let holds = Arc::new(holds);
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (held, stopped) = (holds.clone(), stop.clone());
-        let renew = move || {
-            let mut ended = stopped.0.lock();
-            while !*ended {
-                if !stopped.1.wait_for(&mut ended, RENEW).timed_out() {
-                    continue;
-                }
-                for hold in held.iter() {
-                    if let Err(error) = hold.renew(LEASE) {
-                        // What is written then is refused, and says so.
-                        tracing::warn!(error = %chain(&error), "a lease could not be renewed");
-                    }
+        let held = holds.clone();
+        let renewing = Renewing::start(RENEW, move || {
+            for hold in held.iter() {
+                if let Err(error) = hold.renew(LEASE) {
+                    // What is written then is refused, and says so.
+                    tracing::warn!(error = %chain(&error), "a lease could not be renewed");
                 }
             }
-        };
-        let thread = std::thread::Builder::new().name("leases".to_owned()).spawn(renew);
-        let thread = thread.map_err(|source| MoveError::File {
-            action: "start a thread for",
-            path: "leases".into(),
-            source,
         })?;
-        Ok((Self { holds, stop, thread: Some(thread) }, lanes))
+        Ok((Self { holds, renewing: Some(renewing) }, lanes))
     }
 }
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // A panic is known already.
-            let _ = thread.join();
-        }
+        self.renewing = None;
         for hold in self.holds.iter() {
             // Where it cannot be given up it ends by itself.
             let _ = hold.release();

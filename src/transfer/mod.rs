@@ -1,4 +1,5 @@
-//! Moving a store from a data directory to Redis and back, while no server runs on either: `throng move`.
+//! Moving a store from a data directory to Redis and back, while no server runs on either: `throng move`. Copying one
+//! that runs on Redis into a directory: `throng backup`.
 //!
 //! ```text
 //! source ── taken: no server has it ── at rest: all is folded, committed and in the archive
@@ -12,6 +13,9 @@
 //! empty, and those of the target begin where the last of the source's ended, so that positions and numbers of
 //! records go on. The hash key stays, so every profile stays in its shard.
 //!
+//! A store that goes on is copied in the same way, from lanes that are **pinned**: read as they were at one moment each,
+//! while their owners commit on. `running` tells what makes the parts fit.
+//!
 //! A move that was cut short is begun anew by running it again. The source is read only, but for being brought to
 //! rest.
 
@@ -19,6 +23,9 @@ mod check;
 mod copy;
 mod files;
 mod leases;
+mod pins;
+mod renewing;
+mod running;
 mod small;
 mod source;
 mod target;
@@ -42,6 +49,7 @@ use crate::store::redis::Times;
 
 pub use check::Compared;
 pub use check::Report;
+pub use running::RunningStore;
 
 /// The name that lanes are taken by. A move that was killed gives way to the next at once.
 const OWNER: &str = "throng move";

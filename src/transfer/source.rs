@@ -1,4 +1,5 @@
-//! The store that is moved: taken so that no server has it, and brought to rest.
+//! The store that is moved: taken so that no server has it, and brought to rest. A store that goes on is told of in
+//! `running`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +11,7 @@ use super::MoveError;
 use super::Options;
 use super::Place;
 use super::leases::Leases;
+use super::pins::Pins;
 use super::small::Small;
 use super::unfit;
 use crate::archive::Archiver;
@@ -21,6 +23,7 @@ use crate::ingest::Engine;
 use crate::ingest::Health;
 use crate::ingest::MessageIds;
 use crate::ingest::Schema;
+use crate::ingest::Stored;
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::model::ShardId;
@@ -46,6 +49,7 @@ use crate::store::state::ArchivePosition;
 use crate::store::state::Checkpoint;
 use crate::store::state::Identity;
 use crate::store::state::ImportProgress;
+use crate::store::state::Loaded;
 use crate::store::state::ManifestRow;
 use crate::store::state::SeenSet;
 use crate::store::state::State;
@@ -56,7 +60,7 @@ const LATELY: Millis = 10 * SECOND;
 /// How long is waited between two looks at how far the fold is.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A store at rest: all of it is folded, committed and in the archive.
+/// A store at rest: all of it is folded, committed and in the archive. Of one that goes on, the same of a moment.
 pub(super) struct Source {
     pub(super) identity: Identity,
     pub(super) lanes: Vec<Lane>,
@@ -66,20 +70,29 @@ pub(super) struct Source {
     pub(super) next_generation: u64,
     /// The message ids that were counted: of the last day, and of imports.
     pub(super) ids: [MessageIds; 2],
-    _lock: Option<DataLock>,
-    _leases: Option<Leases>,
+    pub(super) held: Held,
 }
 
-/// A lane at rest.
+/// How nothing changes meanwhile of what is read.
+pub(super) enum Held {
+    /// No server has the directory.
+    Lock { _lock: DataLock },
+    /// No server has a lane.
+    Leases { _leases: Leases },
+    /// Servers go on, and give nothing up.
+    Pins(Pins),
+}
+
+/// A lane at rest, or as it was when it was pinned.
 pub(super) struct Lane {
     pub(super) shards: Vec<ShardId>,
     pub(super) state: Arc<dyn State>,
-    pub(super) engine: Arc<Engine>,
+    pub(super) stored: Stored,
     pub(super) checkpoint: Checkpoint,
     pub(super) imports: Vec<ImportProgress>,
     pub(super) schema: Schema,
     pub(super) manifest: Vec<ManifestRow>,
-    journal: Arc<dyn Journal>,
+    pub(super) journal: Arc<dyn Journal>,
 }
 
 /// A lane that was taken and not looked at yet.
@@ -87,6 +100,20 @@ struct Raw {
     shards: Vec<ShardId>,
     state: Arc<dyn State>,
     journal: Arc<dyn Journal>,
+}
+
+impl Lane {
+    pub(super) fn of(
+        shards: Vec<ShardId>,
+        state: Arc<dyn State>,
+        journal: Arc<dyn Journal>,
+        loaded: Loaded,
+    ) -> Result<Self, MoveError> {
+        let stored = Stored::new(state.clone(), shards.clone(), &loaded)?;
+        let schema = Schema::of_rows(&loaded.schema).map_err(damaged)?;
+        let Loaded { checkpoint, imports, manifest, .. } = loaded;
+        Ok(Self { shards, state, stored, checkpoint, imports, schema, manifest, journal })
+    }
 }
 
 impl Source {
@@ -130,8 +157,7 @@ impl Source {
             ids,
             small: Small::of_directory(dir)?,
             next_generation,
-            _lock: Some(lock),
-            _leases: None,
+            held: Held::Lock { _lock: lock },
         })
     }
 
@@ -152,13 +178,12 @@ impl Source {
         let newest = lanes.iter().map(|lane| lane.checkpoint.received).max();
         Ok(Self {
             identity: store.identity(),
-            ids: MessageIds::claimed(&*claims, newest.unwrap_or(Millis::MIN))?,
+            ids: MessageIds::claimed(&*claims, newest.unwrap_or(Millis::MIN), &|_| true)?,
             lanes,
             ledger: Arc::new(RedisLedger::new(store.clone())),
             small: Small::of_shelf(&RedisShelf::new(store.clone()))?,
             next_generation: store.reserve_generations(0)?,
-            _lock: None,
-            _leases: Some(leases),
+            held: Held::Leases { _leases: leases },
         })
     }
 
@@ -166,6 +191,16 @@ impl Source {
     pub(super) fn of_shard(&self, shard: ShardId) -> &Lane {
         let lane = self.lanes.iter().find(|lane| lane.shards.contains(&shard));
         lane.expect("every shard lies in a lane")
+    }
+
+    /// Says that a shard was read: its lane is let go after the last one.
+    pub(super) fn was_read(&self, shard: ShardId) -> Result<(), MoveError> {
+        let Held::Pins(pins) = &self.held else { return Ok(()) };
+        let ends = |lane: &Lane| lane.shards.last() == Some(&shard);
+        match (0..).zip(&self.lanes).find(|(_, lane)| ends(lane)) {
+            Some((number, _)) => pins.let_go(number),
+            None => Ok(()),
+        }
     }
 
     /// Where the journals of a target begin: no lane's ended later.
@@ -329,16 +364,7 @@ fn rest_one(
     if loaded.checkpoint.position != end || loaded.archived.position != end {
         return Err(MoveError::Restless("events still come in".to_owned()));
     }
-    Ok(Lane {
-        shards,
-        state,
-        engine,
-        checkpoint: loaded.checkpoint,
-        imports: loaded.imports,
-        schema: Schema::of_rows(&loaded.schema).map_err(damaged)?,
-        manifest: loaded.manifest,
-        journal,
-    })
+    Lane::of(shards, state, journal, loaded)
 }
 
 /// Refuses a folder that is not the archive's.
@@ -360,21 +386,29 @@ fn see_files(archive: &Path, rows: &[ManifestRow]) -> Result<(), MoveError> {
     }
 }
 
-/// Refuses imports that are not at the same line everywhere: lines between would count twice, or never.
+/// Refuses imports that are not at the same line everywhere.
 fn see_imports(lanes: &[Lane]) -> Result<(), MoveError> {
-    for import in lanes.iter().flat_map(|lane| &lane.imports) {
-        let taken = |lane: &Lane| {
-            let of = lane.imports.iter().find(|other| other.import == import.import);
-            of.map_or(0, |import| import.taken)
-        };
-        if lanes.iter().any(|lane| taken(lane) != import.taken) {
+    match uneven_import(lanes.iter().map(|lane| &*lane.imports)) {
+        None => Ok(()),
+        Some(import) => {
             let why = format!(
-                "the import {} was broken off where some lanes had its last lines and some had not: run it \
-                 again to its end first",
-                import.import
+                "the import {import} was broken off where some lanes had its last lines and some had not: run it \
+                 again to its end first"
             );
-            return Err(unfit("the source", why));
+            Err(unfit("the source", why))
         }
     }
-    Ok(())
+}
+
+/// An import that is not at the same line in all lanes: lines between would count twice, or never.
+pub(super) fn uneven_import<'a>(
+    lanes: impl Iterator<Item = &'a [ImportProgress]> + Clone,
+) -> Option<&'a str> {
+    lanes.clone().flatten().find_map(|import| {
+        let taken = |lane: &[ImportProgress]| {
+            let of = lane.iter().find(|other| other.import == import.import);
+            of.map_or(0, |import| import.taken)
+        };
+        lanes.clone().any(|lane| taken(lane) != import.taken).then_some(&*import.import)
+    })
 }

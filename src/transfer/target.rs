@@ -45,7 +45,8 @@ use crate::store::state::Identity;
 use crate::store::state::SeenSet;
 use crate::store::state::State;
 
-const LOCK: &str = "lock";
+/// The lock of a data directory.
+pub(super) const LOCK: &str = "lock";
 
 /// The target of a move.
 pub(super) struct Target {
@@ -72,12 +73,17 @@ impl Target {
     /// Makes the target, or begins it anew where an earlier move of the same store was cut short.
     pub(super) fn open(options: &Options, source: &Source) -> Result<Self, MoveError> {
         match &options.to {
-            Place::Directory(dir) => Self::directory(dir, source),
+            Place::Directory(dir) => Self::directory(dir, source, &[]),
             Place::Redis(urls) => Self::redis(options, urls, source),
         }
     }
 
-    fn directory(dir: &Path, source: &Source) -> Result<Self, MoveError> {
+    /// In a directory that holds nothing, or `may_hold` at most.
+    pub(super) fn directory(
+        dir: &Path,
+        source: &Source,
+        may_hold: &[&str],
+    ) -> Result<Self, MoveError> {
         let lock = DataLock::take(dir)?;
         let identity = source.identity;
         let marker = dir.join(UNFINISHED);
@@ -94,7 +100,8 @@ impl Target {
                 }
                 let entries = fs::read_dir(dir).map_err(failed("read", dir))?;
                 for entry in entries {
-                    if entry.map_err(failed("read", dir))?.file_name() != LOCK {
+                    let name = entry.map_err(failed("read", dir))?.file_name();
+                    if name != LOCK && !may_hold.iter().any(|may| name == **may) {
                         let why = "it is not empty; name a new directory";
                         return Err(unfit(dir.display(), why));
                     }
@@ -185,7 +192,7 @@ impl Target {
     /// Reads back the message ids that were counted.
     pub(super) fn ids(&self, newest: Millis) -> Result<[MessageIds; 2], StoreError> {
         match self.claims() {
-            Some(claims) => MessageIds::claimed(&claims, newest),
+            Some(claims) => MessageIds::claimed(&claims, newest, &|_| true),
             None => {
                 let read = |set| MessageIds::read(&*self.lanes[0].state, set, newest);
                 Ok([read(SeenSet::Recent)?, read(SeenSet::Imported)?])

@@ -235,9 +235,8 @@ impl Port for Claims {
                 for ((passes, _), answer) in keys.iter().zip(answers) {
                     let rows = reply::pairs(answer).ok_or_else(|| link.odd("claims"))?;
                     for (field, row) in rows {
-                        let (hash, received) =
-                            claimed(&field, &row).ok_or_else(|| damaged(Malformed("a claim")))?;
-                        take(*passes, hash, received)?;
+                        let claim = claimed(&field, &row, *passes);
+                        take(claim.ok_or_else(|| damaged(Malformed("a claim")))?)?;
                     }
                 }
             }
@@ -246,9 +245,11 @@ impl Port for Claims {
     }
 }
 
-/// The hash of a message id that was claimed, and when its event was received.
-fn claimed(field: &[u8], row: &[u8]) -> Option<([u64; 2], Millis)> {
+/// A claim as it is kept.
+fn claimed(field: &[u8], row: &[u8], passes: bool) -> Option<Claim> {
     let (high, low) = field.split_at_checked(8)?;
     let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
-    Some(([number(high)?, number(low)?], read(row)?.0))
+    let hash = [number(high)?, number(low)?];
+    let (received, event) = read(row)?;
+    Some(Claim { hash, passes, received, event })
 }

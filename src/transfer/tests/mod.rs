@@ -2,5 +2,6 @@ mod damage;
 mod journey;
 mod killed;
 mod refusals;
+mod running;
 mod shipping;
 mod world;

@@ -433,6 +433,15 @@ impl Redis {
         Journal::append(&journal, batch).unwrap();
     }
 
+    /// Ends whatever pin a lane has, as if it had not been renewed.
+    pub(super) fn end_pin(&self, lane: u16) {
+        let tag = self.store().layout().tag(lane);
+        let prefix = format!("{:?}", self.keys);
+        let prefix = prefix.split('"').nth(1).unwrap();
+        let key = format!("{prefix}:{{{tag}}}:lane");
+        shared_server().cli(&["hset", &key, "read", "0"]);
+    }
+
     pub(super) fn store(&self) -> redis::Store {
         redis::Store::open(self.link(), self.keys.clone(), SHARDS, LANES).unwrap()
     }

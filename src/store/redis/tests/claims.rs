@@ -78,11 +78,11 @@ fn all_claims_can_be_read_back() {
         };
         let all: Vec<_> = (1..1_000).map(some).collect();
         claims.claim(&all).unwrap();
-        let key = |claim: &Claim| (claim.passes, claim.hash, claim.received);
+        let key = |claim: &Claim| (claim.passes, claim.hash, claim.received, claim.event.event);
         let expected: std::collections::BTreeSet<_> = all.iter().map(key).collect();
         let mut found = std::collections::BTreeSet::new();
-        let take = &mut |passes, hash, received| {
-            found.insert((passes, hash, received));
+        let take = &mut |claim: Claim| {
+            found.insert(key(&claim));
             Ok(())
         };
         claims.each(take).unwrap();

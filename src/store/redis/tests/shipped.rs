@@ -11,6 +11,7 @@ use super::server::Server;
 use super::server::shared_cluster;
 use super::state;
 use super::times;
+use crate::store::claims::Claims as _;
 use crate::store::conformance;
 use crate::store::health::Checkup as _;
 use crate::store::health::Finding;
@@ -20,6 +21,7 @@ use crate::store::journal::Journal as _;
 use crate::store::journal::conformance::batch;
 use crate::store::ledger::Ledger as Port;
 use crate::store::redis::Checkup;
+use crate::store::redis::Claims;
 use crate::store::redis::Keys;
 use crate::store::redis::Link;
 use crate::store::redis::Mode;
@@ -63,6 +65,8 @@ fn all_ports(link: &Link) {
     // It asks with WAIT, though for none.
     Streams::new(&store, Mode::Replicated(0)).append("a", &[frame]).unwrap();
     assert_eq!(Streams::new(&store, Mode::Everysec).last_number("a").unwrap(), 1);
+    // Backups read all claims.
+    Claims::new(store).each(&mut |_| Ok(())).unwrap();
     let refused = |finding: &Finding| finding.found.contains("does not let its user");
     let found = Checkup::new(link.clone(), Mode::Everysec).check();
     assert!(!found.iter().any(refused), "{found:?}");
