@@ -168,7 +168,6 @@ struct Held {
 }
 
 /// How often the spool is renewed.
-#[expect(clippy::cast_sign_loss, reason = "a span of time")]
 const RENEW: Duration = Duration::from_millis(RENEWED as u64 / 4);
 
 /// Batches that go in one exchange take no more bytes than this, unless one alone does.
