@@ -126,8 +126,10 @@ metrics! {
     store_commit_duration: histogram "throng_store_commit_duration_seconds" [] buckets SLOW;
     /// Failed operations of the store, by operation. What failed is tried again. Alert when it rises.
     store_errors: counters "throng_store_errors_total" ["operation"];
-    /// Bytes of the store on disk, journal and archive apart (service).
-    store_bytes: gauge "throng_store_bytes" [];
+    /// Bytes of the store by what they are for, journal and archive apart (service): of files (`state`, `audiences`,
+    /// `ledger`, `shelf`) and of the lists in memory every 15 s; of the memory of Redis (`dictionary`, `columns`,
+    /// `streams`, `message_ids`, `audiences`, `lists` and others) every 10 minutes, told by the node that leads.
+    store_bytes: gauges "throng_store_bytes" ["kind"];
     /// Profiles in the dictionary (service).
     profiles: gauge "throng_profiles" [];
     /// Facts in the columns of all traits (service).

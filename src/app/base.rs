@@ -14,6 +14,7 @@ use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::Workers;
+use crate::segment::Finder;
 use crate::segment::Local;
 use crate::segment::Reserve;
 use crate::segment::Shards;
@@ -23,6 +24,7 @@ use crate::store::journal::Sink;
 use crate::store::ledger::Ledger;
 use crate::store::nodes::Roles;
 use crate::store::shelf::Shelf;
+use crate::store::sizes::Sizes;
 
 /// What is built before anything of the store is known.
 pub(super) struct Ground {
@@ -46,6 +48,10 @@ pub(super) struct Base {
     pub(super) shards: Arc<dyn Shards>,
     pub(super) watermark: Arc<dyn Watermark>,
     pub(super) shelf: Option<Arc<dyn Shelf>>,
+    /// Finds the audiences of an identifier.
+    pub(super) finder: Finder,
+    /// Where it stands what was published last.
+    pub(super) head: Arc<dyn Shelf>,
     pub(super) reserve: Reserve,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) sink: Arc<dyn Sink>,
@@ -54,6 +60,8 @@ pub(super) struct Base {
     pub(super) peering: Option<Peering>,
     /// Looks at the servers that the store is kept on.
     pub(super) checkup: Option<Arc<dyn Checkup>>,
+    /// Measures what the store takes.
+    pub(super) sizes: Arc<dyn Sizes>,
     /// Starts what runs beside the calls, told where the private listener is.
     pub(super) start: Start,
 }

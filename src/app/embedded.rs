@@ -19,15 +19,19 @@ use crate::console;
 use crate::ingest::Engine;
 use crate::ingest::Lane;
 use crate::ingest::Lanes;
+use crate::model::Identifier;
+use crate::model::Millis;
 use crate::net::Clock;
 use crate::net::SystemClock;
 use crate::segment;
+use crate::segment::Finder;
 use crate::segment::Local;
 use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
 use crate::store::journal::Position;
 use crate::store::ledger::Ledger;
 use crate::store::nodes::Roles;
+use crate::store::shelf::Shelf;
 use crate::store::state::State;
 
 /// Opens the data directory.
@@ -40,8 +44,11 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
     }
     let state: Arc<dyn State> = Arc::new(embedded::State::open(data, config.shards())?);
     let loaded = state.load()?;
-    let clock: Arc<dyn Clock> =
-        Arc::new(SystemClock::after(loaded.checkpoint.received, CLOCK_PATIENCE));
+    let head: Arc<dyn Shelf> = Arc::new(embedded::Shelf::open(data)?);
+    // No generation is of an earlier time than one that was published before.
+    let published = segment::published_for(&*head)?.unwrap_or(Millis::MIN);
+    let last = loaded.checkpoint.received.max(published);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::after(last, CLOCK_PATIENCE));
     tell_clock(&*clock);
     if let Some(asked) = config.store.shards
         && asked != loaded.identity.shards
@@ -68,6 +75,10 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         tracing::info!("{swept} unfinished files of the archive were deleted");
     }
     let catalog = Arc::new(catalog);
+    let audiences = Arc::new(embedded::Audiences::open(data)?);
+    let asked = engine.clone();
+    let whose = Box::new(move |identifier: &Identifier| asked.whose(identifier));
+    let finder = Finder { lookups: audiences.clone(), whose };
     let lanes = Arc::new(Lanes::new(count));
     lanes.insert(Arc::new(Lane {
         number: 0,
@@ -75,6 +86,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         journal: journal.clone(),
         engine: engine.clone(),
         catalog: catalog.clone(),
+        audiences: audiences.clone(),
     }));
     let local = Arc::new(Local::new(lanes.clone(), config, metrics.clone(), workers.clone()));
     let ledger: Arc<dyn Ledger> =
@@ -114,6 +126,9 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         shards: local.clone(),
         local,
         shelf: None,
+        finder,
+        sizes: Arc::new(embedded::Sizes::new(data.clone(), audiences)),
+        head,
         reserve: Box::new(move |count| state.reserve_generations(count)),
         ledger,
         sink: journal,

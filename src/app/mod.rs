@@ -5,6 +5,7 @@ mod embedded;
 mod intake;
 mod run_file;
 mod shared;
+mod sizes;
 
 use actix_web::dev::Server;
 use anyhow::Context as _;
@@ -167,6 +168,8 @@ async fn serve(
         count: base.count,
         watermark: base.watermark,
         shelf: base.shelf.clone(),
+        finder: base.finder,
+        head: base.head,
         reserve: base.reserve,
     };
     let segments = Arc::new(
@@ -209,6 +212,7 @@ async fn serve(
         shelf: base.shelf,
         peering: base.peering,
         checkup: base.checkup,
+        sizes: base.sizes.clone(),
         roles: options.roles,
         data: data.to_owned(),
         archive,
@@ -218,6 +222,7 @@ async fn serve(
         workers: workers.clone(),
         draining: draining.clone(),
     };
+    let metrics_of_store = metrics.clone();
     let collecting = match options.roles.has(Role::Collect) {
         true => Some(collect::run(&config, sink, clock, metrics, base.secret)?),
         false => None,
@@ -231,6 +236,11 @@ async fn serve(
     let refreshing = segments.clone();
     let refresher =
         workers.spawn("segments", move || refreshing.run()).context("cannot start the segments")?;
+    let (measured, drains) = (segments.clone(), draining.clone());
+    let sizes = base.sizes;
+    workers
+        .spawn("sizes", move || sizes::run(&*sizes, &measured, &metrics_of_store, &drains))
+        .context("cannot start measuring")?;
     let pushing = pusher.spawn(&workers).context("cannot start the pushes")?;
 
     let collect_handle = collect_server.as_ref().map(Server::handle);

@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::config::Durability;
 use crate::console::Leader;
 use crate::console::Peering;
+use crate::ingest;
 use crate::ingest::Lanes;
 use crate::model::Millis;
 use crate::model::hex;
@@ -42,6 +43,7 @@ use crate::net::PeerSecret;
 use crate::net::Peers;
 use crate::net::SystemClock;
 use crate::segment::AskError;
+use crate::segment::Finder;
 use crate::segment::Gather;
 use crate::segment::Holder;
 use crate::segment::Local;
@@ -61,9 +63,11 @@ use crate::store::redis::Claims;
 use crate::store::redis::Keys;
 use crate::store::redis::Ledger;
 use crate::store::redis::Link;
+use crate::store::redis::Lookups;
 use crate::store::redis::Mode;
 use crate::store::redis::Registry;
 use crate::store::redis::Shelf as RedisShelf;
+use crate::store::redis::Sizes;
 use crate::store::redis::Store;
 use crate::store::redis::Times;
 use crate::store::shelf::Shelf;
@@ -138,6 +142,12 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
     let watermark =
         Nodewise { cell: cell.clone(), clock: clock.clone(), may_lead: ground.roles.may_lead() };
     let ledger = Arc::new(Ledger::new(store.clone()));
+    let sizes = Arc::new(Sizes::new(store.clone()));
+    let identity = store.identity();
+    let finder = Finder {
+        lookups: Arc::new(Lookups::new(store.clone())),
+        whose: Box::new(move |identifier| ingest::whose(identity, identifier)),
+    };
     let numbers = store.clone();
     let backups = Backups::new(RunningStore {
         store: store.clone(),
@@ -168,7 +178,10 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         local,
         shards: Arc::new(gather),
         watermark: Arc::new(watermark),
-        shelf: Some(shelf),
+        shelf: Some(shelf.clone()),
+        finder,
+        sizes,
+        head: shelf,
         reserve: Box::new(move |count| numbers.reserve_generations(count)),
         ledger,
         sink: intake.sink(),

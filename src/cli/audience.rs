@@ -19,6 +19,14 @@ pub(super) enum Audience {
         /// The segment's id
         id: String,
     },
+    /// List the audiences that an identifier is in: that of a profile's events, as with `why`. Audiences follow from
+    /// rules alone; who opted out or is a bot stays in them, and is pushed nowhere
+    Of {
+        /// The identifier's namespace, such as `cookie`
+        namespace: String,
+        /// Its value
+        value: String,
+    },
     /// List members' identifiers, one a line, each once
     Members {
         /// The segment's id
@@ -35,6 +43,19 @@ pub(super) fn run(global: &Global, command: &Audience) -> Result<ExitCode, Failu
     match command {
         Audience::List => list(global, &client)?,
         Audience::Show { id } => show(global, &client, id)?,
+        Audience::Of { namespace, value } => {
+            let path =
+                format!("/api/v1/profiles/{}/{}/audiences", escape(namespace), escape(value));
+            let answer = client.get(&path)?;
+            if global.json {
+                print(&answer.to_string())?;
+            } else {
+                for id in answer["audiences"].as_array().into_iter().flatten() {
+                    print(id.as_str().unwrap_or_default())?;
+                }
+                eprintln!("true for {}", answer["true_for"].as_str().unwrap_or("–"));
+            }
+        }
         Audience::Members { id, namespace } => {
             let path = format!("/api/v1/audiences/{}/members?as={}", escape(id), escape(namespace));
             client.lines(&path, None, |line| {

@@ -17,6 +17,7 @@ mod import;
 mod node;
 mod output;
 mod serve;
+mod store;
 mod token;
 mod transfer;
 
@@ -99,6 +100,9 @@ enum Command {
     /// List the processes that share a store, or strike one off
     #[command(subcommand)]
     Node(node::Node),
+    /// Measure what the store takes
+    #[command(subcommand)]
+    Store(store::Store),
     /// Bring a store from a data directory to Redis, or back; no server may run on either
     Move(transfer::Move),
     /// Make, list and revoke tokens of the private listener
@@ -141,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Restore(command) => backup::restore(&global, &command),
         Command::Doctor(command) => doctor::run(&global, &command),
         Command::Node(command) => node::run(&global, &command),
+        Command::Store(command) => store::run(&global, &command),
         Command::Move(command) => transfer::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Completions(command) => completions::run(&command),

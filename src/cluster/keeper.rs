@@ -212,10 +212,10 @@ impl Kept {
     fn take(&self, number: u16) -> Result<bool, String> {
         let house = &self.house;
         let taken = house.store.take(number, &house.node, LEASE).map_err(|error| chain(&error))?;
-        let Some(Taken { state, journal, hold }) = taken else { return Ok(false) };
+        let Some(Taken { state, journal, audiences, hold }) = taken else { return Ok(false) };
         let hold: Arc<dyn Hold> = Arc::from(hold);
         self.holds.lock().insert(number, hold.clone());
-        let opened = self.open(number, state, journal);
+        let opened = self.open(number, state, journal, audiences);
         if opened.is_err() {
             self.holds.lock().remove(&number);
             // Another may have more luck; if not, the lease ends.
@@ -232,6 +232,7 @@ impl Kept {
         number: u16,
         state: Arc<dyn crate::store::state::State>,
         journal: Arc<dyn crate::store::journal::Journal>,
+        audiences: Arc<dyn crate::store::audiences::Audiences>,
     ) -> Result<(), String> {
         let house = &self.house;
         let layout = house.store.layout();
@@ -271,7 +272,7 @@ impl Kept {
         let archiver = Worker::start(archiver, Arc::new(house.metrics.clone()), &house.workers)
             .map_err(|error| chain(&error))?;
         self.archivers.lock().insert(number, archiver);
-        house.lanes.insert(Arc::new(Lane { number, shards, journal, engine, catalog }));
+        house.lanes.insert(Arc::new(Lane { number, shards, journal, engine, catalog, audiences }));
         Ok(())
     }
 

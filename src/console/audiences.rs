@@ -22,6 +22,7 @@ use crate::model::time::format_rfc3339;
 use crate::plan::Members;
 use crate::rules::Body;
 use crate::segment::Audience;
+use crate::segment::Generation;
 use crate::segment::Segment;
 
 #[derive(Deserialize)]
@@ -46,7 +47,7 @@ pub(super) async fn list(
         let blocking = services.clone();
         ask(move |caller| blocking.segments.settle(caller)).await?;
     }
-    let generation = services.segments.generation();
+    let generation = newest(&services)?;
     let audiences: Vec<Value> = generation.audiences.values().map(|a| summary(a)).collect();
     Ok(HttpResponse::Ok().json(json!({
         "generation": generation.number,
@@ -56,12 +57,21 @@ pub(super) async fn list(
     })))
 }
 
+/// The newest generation.
+fn newest(services: &Services) -> Result<Arc<Generation>, Problem> {
+    if !services.segments.has_begun() {
+        let begins = "this node has just begun to lead; try again in some seconds";
+        return Err(Problem::unavailable(begins));
+    }
+    Ok(services.segments.generation())
+}
+
 /// `GET /api/v1/audiences/{id}`
 pub(super) async fn show(
     services: web::Data<Services>,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let generation = services.segments.generation();
+    let generation = newest(&services)?;
     let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
     let mut shown = described(&audience.segment);
     for (field, value) in summary(audience).as_object().cloned().unwrap_or_default() {
@@ -80,7 +90,7 @@ pub(super) async fn members(
     asked: web::Query<As>,
 ) -> Result<HttpResponse, Problem> {
     let namespace = namespace(&asked.namespace)?;
-    let generation = services.segments.generation();
+    let generation = newest(&services)?;
     let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
     let Some(members) = audience.members.clone() else {
         return Err(Problem::unavailable(format!("{} is {}", *id, audience.state)));

@@ -17,6 +17,7 @@ mod problem;
 mod profiles;
 mod rules;
 mod segments;
+mod store;
 mod tokens;
 
 use actix_web::App;
@@ -51,6 +52,7 @@ use crate::store::health::Checkup;
 use crate::store::journal::Sink;
 use crate::store::nodes::Roles;
 use crate::store::shelf::Shelf;
+use crate::store::sizes::Sizes;
 pub use peers::Leader;
 pub use peers::Peering;
 
@@ -84,6 +86,8 @@ pub struct Services {
     pub peering: Option<Peering>,
     /// Looks at the servers that the store is kept on, where there are any.
     pub checkup: Option<Arc<dyn Checkup>>,
+    /// Measures what the store takes.
+    pub sizes: Arc<dyn Sizes>,
     /// What this process does.
     pub roles: Roles,
     /// The data directory.
@@ -176,6 +180,10 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/eval", web::post().to(rules::eval))
                 .route("/explain", web::post().to(rules::explain))
                 .route("/profiles/{namespace}/{value}", web::get().to(profiles::show))
+                .route(
+                    "/profiles/{namespace}/{value}/audiences",
+                    web::get().to(profiles::audiences),
+                )
                 .route("/profiles/{namespace}/{value}/why/{segment}", web::get().to(profiles::why))
                 .route("/destinations", web::get().to(destinations::list))
                 .route("/destinations/{name}", web::get().to(destinations::show))
@@ -189,6 +197,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/dead-letters/{number}", web::delete().to(letters::drop))
                 .route("/schema", web::get().to(profiles::schema))
                 .route("/backup", web::post().to(backup::take))
+                .route("/store/size", web::get().to(store::size))
                 .route("/doctor", web::get().to(doctor::look))
                 .route("/nodes", web::get().to(nodes::list))
                 .route("/nodes/{id}", web::delete().to(nodes::retire))
@@ -266,11 +275,13 @@ fn allow(request: &ServiceRequest, services: &Services) -> Result<Way, Problem> 
         _ => {}
     }
     // Tokens and nodes are known to every node, and how it is itself it knows best.
-    let of_all = ["/api/v1/tokens", "/api/v1/nodes", "/api/v1/doctor"];
+    let of_all = ["/api/v1/tokens", "/api/v1/nodes", "/api/v1/doctor", "/api/v1/store"];
     let Some(peering) = peering.filter(|_| path.starts_with("/api/")) else {
         return Ok(Way::Here);
     };
-    if of_all.iter().any(|prefix| path.starts_with(prefix)) {
+    // What a profile is in is a list in the store, and its identifiers are asked of who holds them.
+    let is_profile = path.starts_with("/api/v1/profiles/") && !path.contains("/why/");
+    if is_profile || of_all.iter().any(|prefix| path.starts_with(prefix)) {
         return Ok(Way::Here);
     }
     match (peering.leader)() {

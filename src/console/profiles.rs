@@ -11,6 +11,7 @@ use super::asking::ask;
 use super::problem::Problem;
 use crate::model::Identifier;
 use crate::model::Namespace;
+use crate::model::time::format_rfc3339;
 
 #[derive(Deserialize)]
 pub(super) struct At {
@@ -25,6 +26,20 @@ pub(super) async fn show(
     let identifier = identifier(&path.0, &path.1)?;
     let shown = ask(move |caller| services.segments.profile(&identifier, caller)).await?;
     Ok(HttpResponse::Ok().json(shown))
+}
+
+/// `GET /api/v1/profiles/{namespace}/{value}/audiences`
+pub(super) async fn audiences(
+    services: web::Data<Services>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let identifier = identifier(&path.0, &path.1)?;
+    let found = ask(move |_| services.segments.audiences_of(&identifier)).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "audiences": found.audiences,
+        "generation": found.generation,
+        "true_for": format_rfc3339(found.true_for),
+    })))
 }
 
 /// `GET /api/v1/profiles/{namespace}/{value}/why/{segment}`

@@ -33,6 +33,7 @@ use crate::model::time::Day;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::store::StoreError;
+use crate::store::audiences::Whose;
 use crate::store::journal::EventNo;
 use crate::store::journal::Journal;
 use crate::store::journal::Position;
@@ -200,6 +201,11 @@ impl Engine {
     /// Asks for a commit of all that is folded, and waits for it; tells whether it is kept.
     pub fn commit(&self, timeout: Duration) -> bool {
         let position = self.shared.memory.read().position;
+        self.committed_to(position, timeout)
+    }
+
+    /// Asks for a commit of everything before `position`, and waits for it; tells whether it is kept.
+    pub fn committed_to(&self, position: Position, timeout: Duration) -> bool {
         self.shared.wait(timeout, |progress| {
             let kept = progress.committed.position >= position;
             if !kept {
@@ -238,6 +244,17 @@ impl Engine {
     /// The profile that an identifier owns.
     pub fn find(&self, identifier: &Identifier) -> Option<(ShardId, Ordinal)> {
         self.shared.memory.read().find(identifier)
+    }
+
+    /// Whose list an identifier has; with no ordinal, where it owns no profile here.
+    pub fn whose(&self, identifier: &Identifier) -> Whose {
+        let memory = self.shared.memory.read();
+        let (namespace, value) = (identifier.namespace.as_str(), identifier.value());
+        Whose {
+            shard: memory.keys.place(namespace, value).shard,
+            ordinal: memory.find(identifier).map(|(_, ordinal)| ordinal),
+            hash: memory.keys.list_hash(namespace, value),
+        }
     }
 
     /// The identifiers of a profile, its owner first; none where there is no such profile.

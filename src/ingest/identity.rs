@@ -61,6 +61,11 @@ impl Keys {
         }
     }
 
+    /// Tells an identifier in lists from others.
+    pub(crate) fn list_hash(&self, namespace: &str, value: &str) -> u64 {
+        self.hash(b"list", &[namespace.as_bytes(), value.as_bytes()])[0]
+    }
+
     /// A hash of parts, for one purpose.
     pub(crate) fn hash(&self, purpose: &[u8], parts: &[&[u8]]) -> [u64; 2] {
         let mut hasher = SipHasher24::new_with_key(&self.identity.key);

@@ -27,6 +27,7 @@ use crate::model::Ordinal;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::store::StoreError;
+use crate::store::audiences::Audiences;
 use crate::store::chain;
 use crate::store::journal::EventNo;
 use crate::store::journal::Journal;
@@ -45,6 +46,8 @@ pub struct Lane {
     pub engine: Arc<Engine>,
     /// Its files in the archive.
     pub catalog: Arc<Catalog>,
+    /// The audiences of its shards, as they are kept.
+    pub audiences: Arc<dyn Audiences>,
 }
 
 impl fmt::Debug for Lane {
@@ -306,7 +309,6 @@ impl Lanes {
         }
         self.stats().measure(metrics);
         let (mut files, mut file_bytes, mut pending, mut journal) = (0, 0, 0, 0);
-        let mut store = None;
         for lane in self.held().values() {
             let rows = lane.catalog.files();
             files += rows.len() as u64;
@@ -314,15 +316,11 @@ impl Lanes {
             let end = lane.journal.end().0;
             pending += end.saturating_sub(lane.catalog.reached().position.0);
             journal += end.saturating_sub(lane.journal.begin().0);
-            store = lane.engine.store_bytes().or(store);
         }
         metrics.archive_files.set(number(files));
         metrics.archive_bytes.set(number(file_bytes));
         metrics.archive_pending_bytes.set(number(pending));
         metrics.journal_bytes.set(number(journal));
-        if let Some(bytes) = store {
-            metrics.store_bytes.set(number(bytes));
-        }
     }
 }
 

@@ -65,3 +65,15 @@ pub use whole::Content;
 pub use whole::Numbers;
 pub use whole::Stored;
 pub use whole::TakeImage;
+
+use crate::model::Identifier;
+use crate::store::audiences::Whose;
+use crate::store::state::Identity;
+
+/// Whose list an identifier has that owns a profile, wherever that is held.
+pub fn whose(identity: Identity, identifier: &Identifier) -> Whose {
+    let keys = identity::Keys::new(identity);
+    let (namespace, value) = (identifier.namespace.as_str(), identifier.value());
+    let shard = keys.place(namespace, value).shard;
+    Whose { shard, ordinal: None, hash: keys.list_hash(namespace, value) }
+}

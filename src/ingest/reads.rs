@@ -51,6 +51,30 @@ impl Engine {
         );
     }
 
+    /// Gives each of some profiles of a shard with the hash in lists of the identifier that owns it; none of one that
+    /// is forgotten.
+    pub fn list_hashes(
+        &self,
+        shard: ShardId,
+        profiles: &RoaringBitmap,
+        each: &mut dyn FnMut(Ordinal, Option<u64>),
+    ) {
+        let mut read = |memory: &Memory, ordinals: &[Ordinal]| {
+            let dictionary = &memory.shards[usize::from(shard)].dictionary;
+            let hash = |packed: &[u8]| {
+                let owner = memory.namespaces.identifier(packed).ok()?;
+                Some(memory.keys.list_hash(owner.namespace.as_str(), owner.value()))
+            };
+            let with_hash =
+                |ordinal: &Ordinal| (*ordinal, dictionary.owner(*ordinal).and_then(hash));
+            ordinals.iter().map(with_hash).collect::<Vec<_>>()
+        };
+        self.in_turns(shard, profiles, &mut read, &mut |found| {
+            found.into_iter().for_each(|(ordinal, hash)| each(ordinal, hash));
+            true
+        });
+    }
+
     /// Gives the values that profiles of a shard hold in a namespace, as owners or as others, in no order, until
     /// `each` says that it wants no more; tells whether it wants more. An owner's value comes once.
     pub fn values(
@@ -135,11 +159,6 @@ impl Engine {
             // Events are taken and folded; the commit is tried again.
             Health::CommitWaits(_) | Health::Well => None,
         }
-    }
-
-    /// How many bytes its store takes, where that is known.
-    pub fn store_bytes(&self) -> Option<u64> {
-        self.shared.state.bytes()
     }
 }
 

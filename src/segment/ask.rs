@@ -9,6 +9,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use super::Caller;
+use super::InAudiences;
 use super::Segments;
 use super::Told;
 use super::choose::frozen_text;
@@ -215,33 +216,24 @@ impl Segments {
         Ok(answer)
     }
 
-    /// What is held of a profile: its identifiers, the segments it is in, whether it may be activated.
+    /// What is held of a profile: its identifiers, and the audiences it is in.
     pub fn profile(&self, identifier: &Identifier, caller: &Caller) -> Result<Value, AskError> {
         let true_for = self.appended(caller)?;
-        let Profile { shard, ordinal, identifiers } = self.patiently(caller, || {
+        let Profile { shard, identifiers, .. } = self.patiently(caller, || {
             self.parts.shards.profile(identifier, true_for, caller)?.ok_or(AskError::Moving)
         })?;
         let identifiers: Vec<Value> = identifiers
             .iter()
             .map(|id| json!({ "namespace": id.namespace.as_str(), "value": id.value() }))
             .collect();
-        let generation = self.generation();
-        let segments: Vec<&str> = generation
-            .audiences
-            .iter()
-            .filter(|(_, audience)| {
-                audience.members.as_ref().is_some_and(|members| {
-                    members.shards.get(usize::from(shard)).is_some_and(|s| s.contains(ordinal))
-                })
-            })
-            .map(|(id, _)| id.as_str())
-            .collect();
+        let InAudiences { audiences, generation, true_for } =
+            self.patiently(caller, || self.audiences_of(identifier))?;
         Ok(json!({
             "shard": shard,
             "identifiers": identifiers,
-            "segments": segments,
-            "generation": generation.number,
-            "true_for": format_rfc3339(generation.true_for),
+            "audiences": audiences,
+            "generation": generation,
+            "true_for": format_rfc3339(true_for),
         }))
     }
 

@@ -29,6 +29,7 @@ use crate::model::ShardId;
 use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Membership;
+use crate::store::audiences::Last;
 use crate::store::lanes::Layout;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
@@ -228,6 +229,31 @@ impl Shards for Gather {
         };
         *kept = Some(Kept { parts, whole: whole.clone() });
         Ok(whole)
+    }
+
+    fn keep(&self, of: Last, published: u64) -> Result<Vec<ShardId>, AskError> {
+        let parts = self.all(|shards| shards.keep(of, published))?;
+        Ok(Self::shards(parts.iter().map(Vec::as_slice)))
+    }
+
+    fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError> {
+        let parts = self.all(|shards| shards.kept(generation))?;
+        let count = usize::from(self.layout.shards());
+        let mut all: BTreeMap<String, Members> = BTreeMap::new();
+        for part in &parts {
+            for (id, members) in &part.found {
+                let none = || Members { shards: vec![RoaringBitmap::new(); count] };
+                let joined = all.entry(id.clone()).or_insert_with(none);
+                for shard in part.shards.iter().map(|shard| usize::from(*shard)) {
+                    if let Some(bitmap) = members.shards.get(shard) {
+                        joined.shards[shard] = bitmap.clone();
+                    }
+                }
+            }
+        }
+        let shards = Self::shards(parts.iter().map(|part| part.shards.as_slice()));
+        let found = all.into_iter().map(|(id, members)| (id, Arc::new(members))).collect();
+        Ok(Of { shards, found })
     }
 
     fn eval(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Members>, AskError> {

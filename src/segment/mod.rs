@@ -13,9 +13,12 @@ mod edit;
 mod folder;
 mod gather;
 mod generation;
+mod head;
 mod live;
 mod local;
+mod lookup;
 mod members;
+mod publish;
 mod refresh;
 mod registry;
 mod remote;
@@ -50,11 +53,14 @@ pub use gather::Holders;
 pub use generation::Audience;
 pub use generation::AudienceState;
 pub use generation::Generation;
+pub use head::published_for;
 pub use live::Live;
 pub use live::Problem;
 pub use live::Segment;
 pub use local::Local;
 pub use local::ScanError;
+pub use lookup::Finder;
+pub use lookup::InAudiences;
 pub use refresh::Compiled;
 pub use registry::EditError;
 pub use registry::Registry;
@@ -102,6 +108,10 @@ pub struct Parts {
     pub watermark: Arc<dyn Watermark>,
     /// The shelf of a store that others share.
     pub shelf: Option<Arc<dyn Shelf>>,
+    /// Finds the audiences of an identifier.
+    pub finder: Finder,
+    /// Where it stands what was published last, for who publishes next.
+    pub head: Arc<dyn Shelf>,
     /// Sets aside so many numbers of generations, and tells the first.
     pub reserve: Reserve,
 }
@@ -146,6 +156,9 @@ pub struct Segments {
     parts: Parts,
     registry: Registry,
     generation: ArcSwap<Generation>,
+    publishing: Mutex<Option<publish::Publishing>>,
+    /// Whether what was published last is known.
+    begun: AtomicBool,
     /// Numbers of generations that were set aside and not yet given.
     numbers: Mutex<std::ops::Range<u64>>,
     /// Asked to refresh, and how many refreshes have ended.
@@ -199,6 +212,8 @@ impl Segments {
             registry,
             parts,
             generation: ArcSwap::default(),
+            publishing: Mutex::default(),
+            begun: AtomicBool::new(false),
             numbers: Mutex::new(0..0),
             turn: Mutex::default(),
             turned: Condvar::new(),
@@ -206,6 +221,9 @@ impl Segments {
         };
         if segments.parts.watermark.leads() {
             segments.scan_folder();
+            if let Err(error) = segments.take_up() {
+                tracing::warn!(%error, "the last audiences cannot be read yet");
+            }
         }
         Ok(segments)
     }

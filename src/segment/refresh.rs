@@ -1,25 +1,29 @@
 //! The tick: scans the folder, keeps the traits of all live rules, evaluates them, publishes.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use siphasher::sip::SipHasher13;
+
 use super::Caller;
 use super::Segments;
 use super::ask::AskError;
-use super::generation::Audience;
 use super::generation::AudienceState;
-use super::generation::Generation;
 use super::live::Live;
 use super::shards::Of;
-use super::shards::Outcome;
 use super::shards::Refreshed;
-use crate::model::Millis;
+use super::wire;
+use crate::model::codec::put_str;
 use crate::plan;
 use crate::plan::Library;
 use crate::rules::Body;
+use crate::rules::Level;
+use crate::rules::Rule;
+use crate::store::audiences::RulePrint;
 
 /// How long a tick waits for the fold before it goes on with what there is.
 const WAIT: Duration = Duration::from_millis(500);
@@ -39,6 +43,7 @@ impl Segments {
                 turn.asked
             };
             if self.stop.load(Ordering::Acquire) {
+                self.leave();
                 self.turned.notify_all();
                 return;
             }
@@ -51,7 +56,7 @@ impl Segments {
                 led = begun;
             } else if led {
                 tracing::info!("another node publishes the audiences from now on");
-                self.generation.store(Arc::default());
+                self.forget_published();
                 self.registry.close();
                 led = false;
             }
@@ -64,7 +69,7 @@ impl Segments {
     /// Begins to publish, from what others have left; tells whether that could be read.
     fn begin(&self, last: &mut Last) -> bool {
         *last = Last::default();
-        self.generation.store(Arc::default());
+        self.forget_published();
         match self.registry.reopen() {
             Ok(()) => {
                 tracing::info!("this node publishes the audiences from now on");
@@ -134,6 +139,9 @@ impl Segments {
             last.compiled = Some(Arc::new(Compiled::new(live)));
         }
         let Some(compiled) = &last.compiled else { return };
+        if !self.may_publish() {
+            return;
+        }
         let shards = &self.parts.shards;
         // Not known before every node was heard once.
         let Some(t) = self.parts.watermark.t() else { return };
@@ -165,89 +173,13 @@ impl Segments {
         };
         // Of the same version only what the shards found can have changed.
         if self.generation().version == compiled.live.version
+            && self.is_kept()
             && last.refreshed.as_ref().is_some_and(|before| Arc::ptr_eq(before, &refreshed))
         {
             self.touch(at);
         } else if self.publish(compiled, &refreshed.found, at) {
             last.refreshed = Some(refreshed);
         }
-    }
-
-    /// Publishes the same audiences as true for a later time.
-    fn touch(&self, at: Millis) {
-        let before = self.generation();
-        let mut next = Generation { true_for: at, ..(*before).clone() };
-        for audience in next.audiences.values_mut() {
-            if audience.state == AudienceState::Live {
-                *audience = Arc::new(Audience {
-                    segment: audience.segment.clone(),
-                    members: audience.members.clone(),
-                    count: audience.count,
-                    generation: audience.generation,
-                    true_for: next.true_for,
-                    state: AudienceState::Live,
-                });
-            }
-        }
-        self.published(next);
-    }
-
-    /// Publishes what a refresh found; returns whether it could.
-    pub(super) fn publish(&self, compiled: &Compiled, found: &Refreshed, at: Millis) -> bool {
-        let before = self.generation();
-        let number = match self.next_generation() {
-            Ok(number) => number,
-            Err(error) => {
-                tracing::error!(%error, "no generation can be numbered; audiences stay as they are");
-                return false;
-            }
-        };
-        let mut audiences = BTreeMap::new();
-        for (id, segment) in compiled.live.segments.iter().filter(|(_, s)| !s.hidden) {
-            let state = match found.segments.get(id) {
-                Some(Outcome::Members(members)) => {
-                    let audience = Audience {
-                        segment: segment.clone(),
-                        members: Some(members.clone()),
-                        count: Some(members.len()),
-                        generation: number,
-                        true_for: at,
-                        state: AudienceState::Live,
-                    };
-                    audiences.insert(id.clone(), Arc::new(audience));
-                    continue;
-                }
-                Some(Outcome::Filling(percent)) => AudienceState::Backfilling { percent: *percent },
-                Some(Outcome::Failing(reason)) => AudienceState::Failing { reason: reason.clone() },
-                None => {
-                    let reason = if segment.frozen {
-                        "its rule is wrong; its members are those of before"
-                    } else {
-                        "look-alike segments are not evaluated yet"
-                    };
-                    AudienceState::Failing { reason: reason.to_owned() }
-                }
-            };
-            let old = before.audiences.get(id);
-            let audience = Audience {
-                segment: segment.clone(),
-                members: old.and_then(|old| old.members.clone()),
-                count: old.and_then(|old| old.count),
-                generation: old.map_or(number, |old| old.generation),
-                true_for: old.map_or(at, |old| old.true_for),
-                state,
-            };
-            audiences.insert(id.clone(), Arc::new(audience));
-        }
-        let version = compiled.live.version;
-        self.published(Generation { number, true_for: at, version, audiences });
-        true
-    }
-
-    fn published(&self, generation: Generation) {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        self.parts.metrics.segment_last_refresh.set(generation.true_for as f64 / 1000.0);
-        self.generation.store(Arc::new(generation));
     }
 
     /// Sets the metrics that a scrape asks for.
@@ -283,19 +215,34 @@ pub struct Compiled {
     pub library: Library,
     /// The traits of each segment, or why it cannot be evaluated; none of a look-alike.
     pub traits: BTreeMap<String, Result<Vec<plan::TraitSpec>, String>>,
+    /// Tells each rule, with all that it names, from others.
+    pub prints: BTreeMap<String, RulePrint>,
 }
 
 impl Compiled {
     /// Finds out which traits the rules ask.
     pub fn new(live: Arc<Live>) -> Self {
         let library = live.library();
-        let mut traits = BTreeMap::new();
+        let (mut traits, mut prints) = (BTreeMap::new(), BTreeMap::new());
         for (id, segment) in &live.segments {
             if let Body::Rule(rule) = &segment.file.body {
+                prints.insert(id.clone(), print(segment.file.level, rule, &library));
                 let specs = plan::traits_of([rule], &library).map_err(|error| error.to_string());
                 traits.insert(id.clone(), specs);
             }
         }
-        Self { live, library, traits }
+        Self { live, library, traits, prints }
     }
+}
+
+/// The print of a rule with all that it names.
+fn print(level: Level, rule: &Rule, library: &Library) -> RulePrint {
+    let named = wire::named(rule, library);
+    let rule = crate::rules::print(rule);
+    let named = named.iter().flat_map(|(id, text)| [id.as_str(), text]);
+    let mut bytes = Vec::new();
+    [level.as_str(), &rule].into_iter().chain(named).for_each(|text| put_str(&mut bytes, text));
+    let mut hasher = SipHasher13::new();
+    hasher.write(&bytes);
+    hasher.finish()
 }

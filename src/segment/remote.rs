@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::AskError;
 use super::Caller;
 use super::Compiled;
+use super::local::KEEP_PATIENCE;
 use super::serve;
 use super::shards::Asked;
 use super::shards::Of;
@@ -39,6 +40,7 @@ use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Membership;
 use crate::rules;
+use crate::store::audiences::Last;
 use crate::store::chain;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
@@ -168,6 +170,22 @@ impl Shards for Remote {
         let refreshed = Arc::new(Of { shards: head.shards, found: Refreshed { segments } });
         *last = Some(LastAnswer { stamp: head.stamp, refreshed: refreshed.clone() });
         Ok(refreshed)
+    }
+
+    fn keep(&self, of: Last, published: u64) -> Result<Vec<ShardId>, AskError> {
+        let patience = KEEP_PATIENCE.saturating_add(SOON);
+        self.head("keep", &Message::of(&(of.generation, of.true_for, published)), patience)
+    }
+
+    fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError> {
+        let answer = self.ask("kept", &Message::of(&generation), REFRESH)?;
+        let (shards, ids): (_, Vec<String>) = answer.read()?;
+        let mut found = BTreeMap::new();
+        for (number, id) in ids.into_iter().enumerate() {
+            let members = wire::members(answer.blob(number)?, self.count)?;
+            found.insert(id, Arc::new(members));
+        }
+        Ok(Of { shards, found })
     }
 
     fn eval(&self, asked: &Asked<'_>, _caller: &Caller) -> Result<Of<Members>, AskError> {

@@ -33,8 +33,10 @@ use crate::model::Namespace;
 use crate::model::ShardId;
 use crate::model::codec::put_str;
 use crate::plan::Library;
+use crate::plan::Members;
 use crate::rules::Body;
 use crate::store::StoreError;
+use crate::store::audiences::Last;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
 
@@ -153,6 +155,17 @@ impl Serve {
                 Message::of(&(shards, found))
             }
             "refresh" => self.refresh(message)?,
+            "keep" => {
+                let (generation, true_for, published) = message.read()?;
+                Message::of(&local.keep(Last { generation, true_for }, published)?)
+            }
+            "kept" => {
+                let Of { shards, found } = local.kept(message.read()?)?;
+                let ids: Vec<&String> = found.keys().collect();
+                let mut answer = Message::of(&(&shards, ids));
+                answer.blobs = found.values().map(|members| of_shards(&shards, members)).collect();
+                answer
+            }
             "eval" => self.with_rule(message, |asked| {
                 let of = local.eval(asked, caller)?;
                 let Of { shards, found } = of;
@@ -346,10 +359,7 @@ impl Serve {
                     Outcome::Filling(percent) => OutcomeHead::Filling(*percent),
                     Outcome::Failing(reason) => OutcomeHead::Failing(reason.clone()),
                     Outcome::Members(found) => {
-                        let of = refreshed.shards.iter().filter_map(|shard| {
-                            Some((*shard, found.shards.get(usize::from(*shard))?))
-                        });
-                        let bytes = wire::put_bitmaps(of);
+                        let bytes = of_shards(&refreshed.shards, found);
                         let mut hasher = SipHasher13::new();
                         hasher.write(&bytes);
                         let hash = hasher.finish128();
@@ -374,6 +384,12 @@ impl Serve {
 
 /// Says that the live segments have to be sent with the question.
 pub(super) const UNKNOWN_SEGMENTS: &str = "the segments are not known here";
+
+/// The members that are in some shards.
+fn of_shards(shards: &[ShardId], members: &Members) -> Vec<u8> {
+    let of = |shard: &ShardId| Some((*shard, members.shards.get(usize::from(*shard))?));
+    wire::put_bitmaps(shards.iter().filter_map(of))
+}
 
 fn bitmaps(of: &Of<Vec<roaring::RoaringBitmap>>) -> Message {
     Message::of(&of.shards).with(wire::put_of(of))

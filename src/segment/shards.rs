@@ -27,6 +27,7 @@ use crate::plan::Members;
 use crate::plan::Membership;
 use crate::rules::Level;
 use crate::rules::Rule;
+use crate::store::audiences::Last;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
 
@@ -104,6 +105,14 @@ pub trait Shards: Send + Sync {
     /// nothing has changed since it was last asked.
     fn refresh(&self, compiled: &Arc<Compiled>, at: Millis)
     -> Result<Arc<Of<Refreshed>>, AskError>;
+
+    /// Keeps the audiences of the last refresh, which was for the generation's T, in the store, once all that they
+    /// follow from is committed; tells the shards of which they are kept. `published` is the last generation that
+    /// was published: until a later one is, it can be had.
+    fn keep(&self, of: Last, published: u64) -> Result<Vec<ShardId>, AskError>;
+
+    /// The audiences of a generation that was published, of the shards that have it.
+    fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError>;
 
     /// The members of a rule.
     fn eval(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Members>, AskError>;

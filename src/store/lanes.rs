@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::model::ShardId;
 use crate::store::StoreError;
+use crate::store::audiences::Audiences;
 use crate::store::journal::Journal;
 use crate::store::state::State;
 
@@ -76,6 +77,8 @@ pub struct Taken {
     pub state: Arc<dyn State>,
     /// Its journal.
     pub journal: Arc<dyn Journal>,
+    /// The audiences of its shards.
+    pub audiences: Arc<dyn Audiences>,
     /// The hold on it.
     pub hold: Box<dyn Hold>,
 }

@@ -3,6 +3,7 @@
 //! Ports are synchronous and shared between threads; async callers go through a blocking thread.
 //! Nothing above this module knows which backend answers. No rule is evaluated and no event decoded here.
 
+pub mod audiences;
 pub mod claims;
 #[cfg(test)]
 mod conformance;
@@ -16,6 +17,7 @@ pub mod nodes;
 pub mod redis;
 mod rows;
 pub mod shelf;
+pub mod sizes;
 pub mod spools;
 pub mod state;
 

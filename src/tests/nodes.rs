@@ -46,6 +46,15 @@ fn audience(server: &Server) -> Option<u64> {
     answer.json()["audiences"][0]["members"].as_u64().filter(|_| answer.status == 200)
 }
 
+/// Whether the lists of these users say so: the first are in the audience, and the others are not.
+fn are_listed(server: &Server, buyers: u32, all: u32) -> bool {
+    (0..all).all(|user| {
+        let answer = server.api(&format!("/api/v1/profiles/user_id/u{user}/audiences"));
+        let expected = if user < buyers { json!(["buyers"]) } else { json!([]) };
+        answer.status == 200 && answer.json()["audiences"] == expected
+    })
+}
+
 #[test]
 fn every_node_answers_for_all_and_one_that_dies_is_replaced() {
     let nodes = Nodes::new();
@@ -62,6 +71,9 @@ fn every_node_answers_for_all_and_one_that_dies_is_replaced() {
         node.until("the audience is whole", || audience(node) == Some(100));
         let why = node.ok(&["why", "buyers", "user_id", "u7"]);
         assert!(why.starts_with("the profile is in buyers"), "{why}");
+        assert!(are_listed(node, 100, 125));
+        let profile = node.api("/api/v1/profiles/user_id/u7").json();
+        assert_eq!(profile["audiences"], json!(["buyers"]), "{profile}");
     }
     // A message id counts once, whoever brings it and wherever that is folded.
     let sent = (0..40u32).map(|at| {
@@ -81,12 +93,54 @@ fn every_node_answers_for_all_and_one_that_dies_is_replaced() {
     assert_eq!(collector.count("did purchase"), 150);
     assert_eq!(collector.count("did signup"), 20);
     collector.until("the audience goes on", || audience(&collector) == Some(150));
+    assert!(are_listed(&collector, 150, 160) && are_listed(&first, 150, 160));
 
     second.run();
     first.until("the lanes are shared again", || lanes(&first) == 2.0 && lanes(&second) == 2.0);
     assert_eq!(second.count("did purchase"), 150);
     assert_eq!(second.count("count purchase >= 2"), 0);
+    assert_eq!(collector.post_events(&events(150..170, "purchase")).status, 200);
+    collector.until("the audience goes on", || audience(&collector) == Some(170));
+    assert!(are_listed(&second, 170, 180));
     assert!(second.stop());
+}
+
+#[test]
+fn who_publishes_next_begins_with_the_last_audiences_and_their_time() {
+    let nodes = Nodes::new();
+    let collector = nodes.start("collect", "");
+    let mut workers = [nodes.start("work", ""), nodes.start("work", "")];
+    assert_eq!(collector.post_events(&events(0..60, "purchase")).status, 200);
+    collector.until("the audience is whole", || audience(&collector) == Some(60));
+    let leads = |node: &Server| node.metric("throng_cluster_leader") == 1.0;
+    collector.until("one leads", || workers.iter().any(leads));
+    let at = workers.iter().position(leads).unwrap();
+    let listed = |node: &Server| {
+        let answer = node.api("/api/v1/audiences");
+        (answer.status == 200).then(|| answer.json())
+    };
+    let mut before = listed(&collector).unwrap();
+    assert_eq!(before["audiences"][0]["members"], 60);
+    // What it has published is at least that.
+    workers[at].kill();
+    let other = &workers[1 - at];
+    let mut seen = 0;
+    other.until("the audience goes on", || {
+        let Some(now) = listed(other) else { return false };
+        let audience = &now["audiences"][0];
+        assert_eq!(
+            (&audience["members"], &audience["state"]),
+            (&json!(60), &json!("live")),
+            "{now}"
+        );
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        assert!(text(&now["true_for"]) >= text(&before["true_for"]), "{before} {now}");
+        assert!(now["generation"].as_u64() >= before["generation"].as_u64());
+        seen += i32::from(now["true_for"] != before["true_for"]);
+        before = now;
+        seen > 5
+    });
+    assert!(are_listed(other, 60, 70));
 }
 
 #[test]

@@ -120,6 +120,24 @@ fn members(server: &Server, file: &str, count: usize) -> BTreeMap<String, Vec<St
     members
 }
 
+/// The audiences that each identifier's list has. Those that own no profile are in none.
+fn lists(server: &Server) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for (namespace, letter, count) in
+        [("user_id", 'u', 150), ("cookie", 'c', 200), ("crm_id", 'k', 5)]
+    {
+        for number in 0..count {
+            let path = format!("/api/v1/profiles/{namespace}/{letter}{number}/audiences");
+            let answer = server.api(&path);
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let audiences = answer.json()["audiences"].as_array().unwrap().clone();
+            let ids = audiences.iter().map(|id| id.as_str().unwrap().to_owned());
+            all.insert(format!("{letter}{number}"), ids.collect());
+        }
+    }
+    all
+}
+
 #[test]
 fn two_hundred_rules_have_the_same_members_on_every_store() {
     let now = throng::net::Clock::now(&throng::net::SystemClock::default());
@@ -139,6 +157,8 @@ fn two_hundred_rules_have_the_same_members_on_every_store() {
     let embedded = Server::start(&segments);
     let expected = members(&embedded, file, segments.len());
     assert!(expected.values().filter(|members| members.len() > 1).count() > 150);
+    let listed = lists(&embedded);
+    assert!(listed.values().filter(|ids| ids.len() > 20).count() > 250);
     drop(embedded);
 
     let (server, cluster) = (redis_server::Server::start(&[]), redis_server::Cluster::start());
@@ -152,11 +172,13 @@ fn two_hundred_rules_have_the_same_members_on_every_store() {
         let archive = tempfile::tempdir().unwrap();
         let settings = settings(archive.path().to_str().unwrap());
         let one = Server::start_with(&segments, &settings, &["--role", "all"]);
-        let _other = Server::start_with(&segments, &settings, &["--role", "work"]);
+        let other = Server::start_with(&segments, &settings, &["--role", "work"]);
         let found = members(&one, file, segments.len());
         for (id, expected) in &expected {
             let rule = &rules[id[1..].parse::<usize>().unwrap()];
             assert_eq!(&found[id], expected, "{name}: {rule}");
         }
+        // Read by who does not publish.
+        assert_eq!(lists(&other), listed, "{name}");
     }
 }

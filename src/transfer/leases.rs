@@ -39,9 +39,9 @@ impl Leases {
                 );
                 return Err(unfit("Redis", why));
             };
-            let Taken { state, journal, hold } = taken;
+            let Taken { state, journal, audiences, hold } = taken;
             holds.push(hold);
-            lanes.push(Taken { state, journal, hold: Box::new(Nothing) });
+            lanes.push(Taken { state, journal, audiences, hold: Box::new(Nothing) });
         }
         let holds = Arc::new(holds);
         let held = holds.clone();

@@ -37,7 +37,16 @@ use crate::store::journal::Position;
 /// The audiences of the last refresh, and what they followed from.
 pub(super) struct Kept {
     from: From,
+    compiled: Arc<Compiled>,
     refreshed: Arc<Of<Refreshed>>,
+}
+
+/// What the last refresh found, at the time it was for.
+pub(super) struct Made {
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) refreshed: Arc<Of<Refreshed>>,
+    /// Of each lane, what was folded.
+    pub(super) lanes: Vec<(u16, Position)>,
 }
 
 /// Times that are not reached yet.
@@ -138,7 +147,7 @@ impl Local {
     /// See [`Shards::refresh`](crate::segment::Shards::refresh).
     pub(super) fn refreshed(
         &self,
-        compiled: &Compiled,
+        compiled: &Arc<Compiled>,
         at: Millis,
     ) -> Result<Arc<Of<Refreshed>>, AskError> {
         let holdings = self.holdings();
@@ -164,8 +173,18 @@ impl Local {
             shards.zip(&pins).map(|(shards, pin)| (shards.to_vec(), pin)).collect();
         let refreshed = Arc::new(self.evaluate(compiled, &pinned, at)?);
         self.metrics.segment_refresh_duration.observe(started.elapsed().as_secs_f64());
-        *kept = Some(Kept { from, refreshed: refreshed.clone() });
+        let (compiled, answer) = (compiled.clone(), refreshed.clone());
+        *kept = Some(Kept { from, compiled, refreshed: answer });
         Ok(refreshed)
+    }
+
+    /// The last refresh, where that was for this time.
+    pub(super) fn made_at(&self, at: Millis) -> Option<Made> {
+        let kept = self.kept.lock();
+        let Kept { from, compiled, refreshed } =
+            kept.as_ref().filter(|kept| kept.from.now == at)?;
+        let lanes = from.lanes.iter().map(|(lane, position, _)| (*lane, *position)).collect();
+        Some(Made { compiled: compiled.clone(), refreshed: refreshed.clone(), lanes })
     }
 
     /// Evaluates all live rules over pins, each of some shards.

@@ -4,9 +4,12 @@
 //! which is nearly always all of them; the others beside them.
 
 mod adhoc;
+mod book;
 mod columns;
 mod evaluate;
 mod fill;
+mod keep;
+mod lists;
 mod reads;
 mod scan;
 
@@ -28,6 +31,7 @@ use crate::net::Workers;
 use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
 
+pub(super) use keep::PATIENCE as KEEP_PATIENCE;
 pub use scan::ScanError;
 
 /// The shards of this process.
@@ -49,6 +53,8 @@ pub struct Local {
 struct Holding {
     lane: Arc<Lane>,
     cache: adhoc::Cache,
+    /// What is kept of its audiences, once it was read.
+    book: Mutex<Option<book::Book>>,
 }
 
 /// What a rule is evaluated over: the columns of some lanes whose traits have the same numbers.
@@ -93,7 +99,11 @@ impl Local {
         });
         for (number, lane) in held.iter() {
             holdings.entry(*number).or_insert_with(|| {
-                Arc::new(Holding { lane: lane.clone(), cache: adhoc::Cache::default() })
+                Arc::new(Holding {
+                    lane: lane.clone(),
+                    cache: adhoc::Cache::default(),
+                    book: Mutex::default(),
+                })
             });
         }
         holdings.values().cloned().collect()

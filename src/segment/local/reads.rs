@@ -1,5 +1,6 @@
 //! What else is asked of the shards of this process: profiles, identifiers, imports, dead letters.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::segment::Refreshed;
 use crate::segment::Shards;
 use crate::segment::Which;
 use crate::segment::refresh::Compiled;
+use crate::store::audiences::Last;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
 
@@ -70,6 +72,14 @@ impl Shards for Local {
         at: Millis,
     ) -> Result<Arc<Of<Refreshed>>, AskError> {
         self.refreshed(compiled, at)
+    }
+
+    fn keep(&self, of: Last, published: u64) -> Result<Vec<ShardId>, AskError> {
+        self.keep_cut(of, published)
+    }
+
+    fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError> {
+        self.kept_of(generation)
     }
 
     fn eval(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Members>, AskError> {

@@ -79,7 +79,8 @@ fn lane(dir: &Path, key: &Path, number: u16, shards: Vec<ShardId>) -> Arc<Lane> 
         Catalog::open(&dir.join("archive"), &shards, state, loaded.manifest, loaded.archived)
             .unwrap();
     engine.start(&Workers::new(Metrics::new())).unwrap();
-    Arc::new(Lane { number, shards, journal, engine, catalog: Arc::new(catalog) })
+    let audiences = Arc::new(embedded::Audiences::open(dir).unwrap());
+    Arc::new(Lane { number, shards, journal, engine, catalog: Arc::new(catalog), audiences })
 }
 
 fn local(lanes: &[Arc<Lane>]) -> Arc<Local> {

@@ -1,11 +1,12 @@
 //! Refreshes and questions over a real engine, without a server.
 
 mod gather;
+mod kept;
+mod lookup;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use crate::rules::Level;
 use crate::segment::AskError;
 use crate::segment::AudienceState;
 use crate::segment::Caller;
+use crate::segment::Finder;
 use crate::segment::Local;
 use crate::segment::Outcome;
 use crate::segment::Parts;
@@ -54,7 +56,7 @@ impl Clock for TestClock {
 }
 
 struct Rig {
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     clock: Arc<TestClock>,
     journal: Arc<dyn Journal>,
     engine: Arc<Engine>,
@@ -68,14 +70,24 @@ impl Rig {
     }
 
     fn with(files: &[(&str, &str)], watermark: Option<Arc<dyn crate::segment::Watermark>>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         let folder = dir.path().join("segments");
         std::fs::create_dir(&folder).unwrap();
         for (id, text) in files {
             std::fs::write(folder.join(format!("{id}.toml")), text).unwrap();
         }
-        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000)));
+        Self::open(dir, 1_700_000_000_000, watermark)
+    }
+
+    fn open(
+        dir: Arc<tempfile::TempDir>,
+        now: Millis,
+        watermark: Option<Arc<dyn crate::segment::Watermark>>,
+    ) -> Self {
+        let folder = dir.path().join("segments");
+        let clock = Arc::new(TestClock(AtomicI64::new(now)));
         let state: Arc<dyn State> = Arc::new(embedded::State::open(dir.path(), 4).unwrap());
+        let numbers = state.clone();
         let options = embedded::journal::Options::new(Durability::DiskBuffered);
         let (journal, _) = EmbeddedJournal::open(&dir.path().join("journal"), options).unwrap();
         let journal: Arc<dyn Journal> = Arc::new(journal);
@@ -93,6 +105,9 @@ impl Rig {
         let (catalog, _) =
             Catalog::open(&archive, &[0, 1, 2, 3], state, loaded.manifest, loaded.archived)
                 .unwrap();
+        let audiences = Arc::new(embedded::Audiences::open(dir.path()).unwrap());
+        let asked = engine.clone();
+        let whose = Box::new(move |identifier: &Identifier| asked.whose(identifier));
         let lanes = Arc::new(Lanes::new(4));
         lanes.insert(Arc::new(Lane {
             number: 0,
@@ -100,11 +115,11 @@ impl Rig {
             journal: journal.clone(),
             engine: engine.clone(),
             catalog: Arc::new(catalog),
+            audiences: audiences.clone(),
         }));
         let config = Arc::new(Config::default());
         let workers = Workers::new(metrics.clone());
         let local = Arc::new(Local::new(lanes, &config, metrics.clone(), workers));
-        let next = AtomicU64::new(1);
         let parts = Parts {
             config,
             clock: clock.clone(),
@@ -113,10 +128,24 @@ impl Rig {
             count: 4,
             watermark: watermark.unwrap_or_else(|| Arc::new(crate::segment::Alone(clock.clone()))),
             shelf: None,
-            reserve: Box::new(move |count| Ok(next.fetch_add(count, Ordering::Relaxed))),
+            finder: Finder { lookups: audiences, whose },
+            head: Arc::new(embedded::Shelf::open(dir.path()).unwrap()),
+            reserve: Box::new(move |count| numbers.reserve_generations(count)),
         };
         let segments = Segments::open(parts, &folder, &dir.path().join("data")).unwrap();
-        Self { _dir: dir, clock, journal, engine, local, segments }
+        Self { dir, clock, journal, engine, local, segments }
+    }
+
+    /// Ends, and starts again with a clock that is so much later.
+    fn reopen(self, later: Millis) -> Self {
+        self.engine.stop();
+        let (dir, now) = (self.dir.clone(), self.clock.now() + later);
+        drop(self);
+        Self::open(dir, now, None)
+    }
+
+    fn file(&self, id: &str) -> std::path::PathBuf {
+        self.dir.path().join(format!("segments/{id}.toml"))
     }
 
     /// Appends an event of a user, so many milliseconds from now.

@@ -3,22 +3,27 @@
 //! The journal is files of its own; small state lies in redb files, one for each port, written by one
 //! transaction a call.
 
+mod audiences;
 mod copy;
 mod disk;
 mod file;
 pub mod journal;
 pub mod ledger;
+mod lists;
 pub mod lock;
 mod registry;
 mod shelf;
+mod sizes;
 mod small_file;
 mod state;
 mod state_tables;
 #[cfg(test)]
 pub(crate) mod state_tests;
 
+pub use audiences::Audiences;
 pub use registry::Registry;
 pub use shelf::Shelf;
+pub use sizes::Sizes;
 pub use small_file::remove_small_file;
 pub use small_file::write_small_file;
 pub use state::State;
@@ -28,6 +33,8 @@ use std::path::Path;
 
 /// The journal's folder in a data directory.
 pub const JOURNAL: &str = "journal";
+/// The file of audiences in a data directory.
+pub const AUDIENCES: &str = "audiences.redb";
 /// The ledger's file in a data directory.
 pub const LEDGER: &str = "ledger.redb";
 /// The folder of the shelf in a data directory.

@@ -141,6 +141,12 @@ impl Blobs {
         self.keys.lane(&self.tag, &name)
     }
 
+    /// The keys of contents.
+    pub(super) fn names(&self, stored: &Stored) -> impl Iterator<Item = String> {
+        let Stored { lease, attempt, first, parts, .. } = *stored;
+        (first..first.saturating_add(parts)).map(move |number| self.name(lease, attempt, number))
+    }
+
     /// Writes contents of one attempt, each under its number.
     pub(super) fn write<'b>(
         &self,

@@ -156,6 +156,16 @@ impl Lane {
         self.renew(Duration::ZERO)
     }
 
+    /// The hash that it is kept in.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The token of this lease.
+    pub(super) fn token(&self) -> String {
+        self.lease.token_text()
+    }
+
     /// Reads contents.
     pub(super) fn blobs(&self) -> &Blobs {
         &self.blobs

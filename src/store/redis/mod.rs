@@ -6,6 +6,7 @@
 //! is never taken for a failure. Nothing here blocks a connection, and no call writes much more than 1 MiB
 //! but the append of a larger frame.
 
+mod audiences;
 mod blob;
 mod checkup;
 mod claims;
@@ -17,6 +18,7 @@ mod lane;
 mod lease;
 mod ledger;
 mod link;
+mod lists;
 mod mode;
 mod moved;
 mod nodes;
@@ -27,6 +29,7 @@ mod registry;
 mod reply;
 mod route;
 mod shelf;
+mod sizes;
 mod spools;
 mod spread;
 mod state;
@@ -38,6 +41,7 @@ mod taken;
 pub(crate) mod tests;
 mod watch;
 
+pub use audiences::Audiences;
 pub use checkup::Checkup;
 pub use claims::Claims;
 pub use journal::Journal;
@@ -45,6 +49,7 @@ pub use keys::Keys;
 pub use lane::Lane;
 pub use ledger::Ledger;
 pub use link::Link;
+pub use lists::Lookups;
 pub use mode::Mode;
 pub use nodes::Times;
 pub use pinned::NoPin;
@@ -52,6 +57,7 @@ pub use pinned::Pin;
 pub use pinned::Pinned;
 pub use registry::Registry;
 pub use shelf::Shelf;
+pub use sizes::Sizes;
 pub use spools::SpooledJournal;
 pub use spools::Spools;
 pub use state::State;

@@ -10,6 +10,7 @@
 //! .v set number     a run's pages            .n number        a namespace
 //! .s name           an event's schema        .a number        a trait
 //! .m file           a file of the archive    .x name          checkpoint and the like
+//! .g shard …         an audience, see `audiences`
 //! ```
 
 use std::ops::RangeInclusive;

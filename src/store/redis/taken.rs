@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Audiences;
 use super::Journal;
 use super::Lane;
 use super::Mode;
@@ -32,6 +33,7 @@ impl LaneStore for Store {
         Ok(Some(Taken {
             state: Arc::new(State::new(self.clone(), taken.clone())),
             journal: Arc::new(journal),
+            audiences: Arc::new(Audiences::new(taken.clone())),
             hold: Box::new(Held(taken)),
         }))
     }

@@ -196,6 +196,53 @@ local function commit(keys, args)
   return { 'OK', stays }
 end
 
+-- Changes lists, one step of it: some buckets, and what lists there are after that.
+-- KEYS the lane's hash, buckets · ARGV token, what lists there are before and after, the names or nothing, the round
+-- whose keys are to be deleted or -, whether these buckets are deleted, then for each bucket: how many lists, and
+-- their fields and values; an empty value deletes one
+local function list(keys, args)
+  local lane = keys[1]
+  local token, have = unpack(redis.call('HMGET', lane, 'token', 'look'))
+  if token ~= args[1] then return 'FENCED' end
+  have = have or ''
+  if args[2] ~= args[3] and have == args[3] then return 'OK' end
+  if have ~= args[2] then return 'CHANGED' end
+  local at = 7
+  for number = 2, #keys do
+    local last = at + 2 * args[at]
+    local set, gone = { }, { }
+    for field = at + 1, last, 2 do
+      if args[field + 1] == '' then
+        gone[#gone + 1] = args[field]
+      else
+        set[#set + 1] = args[field]
+        set[#set + 1] = args[field + 1]
+      end
+    end
+    if args[6] == '1' then redis.call('UNLINK', keys[number]) end
+    each_slice(gone, 1, #gone, function(...) redis.call('HDEL', keys[number], ...) end)
+    each_slice(set, 1, #set, function(...) redis.call('HSET', keys[number], ...) end)
+    at = last + 1
+  end
+  if args[3] ~= '' then redis.call('HSET', lane, 'look', args[3]) end
+  if args[4] ~= '' then redis.call('HSET', lane, 'look.names', args[4]) end
+  if args[5] == '' then
+    redis.call('HDEL', lane, 'look.gone')
+  elseif args[5] ~= '-' then
+    redis.call('HSET', lane, 'look.gone', args[5])
+  end
+  return 'OK'
+end
+
+-- KEYS the lane's hash, a bucket · ARGV field, the version of the names that the caller has
+local function look(keys, args)
+  local seen = redis.call('HGET', keys[1], 'look')
+  if not seen then return { '', '', '' } end
+  local names = ''
+  if string.match(seen, '%d+$') ~= args[2] then names = redis.call('HGET', keys[1], 'look.names') or '' end
+  return { seen, names, redis.call('HGET', keys[2], args[1]) or '' }
+end
+
 -- Appends frames of one sender in one go. A sender numbers its frames from 1 in the order in which it sends them;
 -- one that is not above the last number taken was taken earlier, whatever it was sent together with.
 -- KEYS stream, log · ARGV sender, then the number, count and payload of each frame
@@ -393,6 +440,8 @@ register('acquire', acquire, { 'allow-oom' })
 register('renew', renew, { 'allow-oom' })
 register('pin', pin, { 'allow-oom' })
 register('commit', commit)
+register('list', list)
+register('look', look, { 'no-writes' })
 register('append', append)
 register('enlist', enlist, { 'allow-oom' })
 register('spool', spool)

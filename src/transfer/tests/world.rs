@@ -42,6 +42,7 @@ use crate::segment::Local;
 use crate::segment::Parts;
 use crate::segment::Question;
 use crate::segment::Segments;
+use crate::store::audiences::Audiences;
 use crate::store::claims::Claims;
 use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
@@ -51,6 +52,7 @@ use crate::store::journal::Journal;
 use crate::store::journal::Sink;
 use crate::store::lanes::Hold;
 use crate::store::lanes::LaneStore as _;
+use crate::store::lanes::Taken;
 use crate::store::ledger::Changes;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Target;
@@ -224,6 +226,7 @@ struct Part {
     shards: Vec<ShardId>,
     state: Arc<dyn State>,
     journal: Arc<dyn Journal>,
+    audiences: Arc<dyn Audiences>,
 }
 
 /// The journal of a data directory.
@@ -242,7 +245,8 @@ impl Running {
         let journal = Arc::new(journal(data, &state.load().unwrap()));
         let ledger = Arc::new(patiently(|| EmbeddedLedger::open(&data.join("ledger.redb"))));
         let sink = journal.clone();
-        let part = Part { shards: (0..SHARDS).collect(), state, journal };
+        let audiences = Arc::new(patiently(|| embedded::Audiences::open(data)));
+        let part = Part { shards: (0..SHARDS).collect(), state, journal, audiences };
         Self::new(vec![part], archive, None, sink, ledger, Vec::new())
     }
 
@@ -252,8 +256,9 @@ impl Running {
         for lane in 0..store.layout().lanes() {
             let taken = store.take(lane, "worker", LONG).unwrap().expect("nobody holds it");
             let shards = store.layout().shards_of(lane);
-            parts.push(Part { shards, state: taken.state, journal: taken.journal });
-            holds.push(taken.hold);
+            let Taken { state, journal, audiences, hold } = taken;
+            parts.push(Part { shards, state, journal, audiences });
+            holds.push(hold);
         }
         let claims: Arc<dyn Claims> = Arc::new(redis::Claims::new(store.clone()));
         let streams = Arc::new(redis::Streams::new(&store, Mode::Everysec));
@@ -274,7 +279,7 @@ impl Running {
         let workers = Workers::new(metrics.clone());
         let clock = Arc::new(Still);
         let lanes = Arc::new(Lanes::new(SHARDS));
-        for (number, Part { shards, state, journal }) in (0..).zip(parts) {
+        for (number, Part { shards, state, journal, audiences }) in (0..).zip(parts) {
             let options = ingest::Options {
                 shards: Some(shards.clone()),
                 claims: claims.clone().map(|claims| (claims, number)),
@@ -301,8 +306,12 @@ impl Running {
                 Catalog::open(archive, &shards, state, loaded.manifest, loaded.archived).unwrap();
             assert_eq!(swept, 0);
             let catalog = Arc::new(catalog);
-            lanes.insert(Arc::new(Lane { number, shards, journal, engine, catalog }));
+            lanes.insert(Arc::new(Lane { number, shards, journal, engine, catalog, audiences }));
         }
+        let folder = tempfile::tempdir().unwrap();
+        let lookups = Arc::new(embedded::Audiences::open(folder.path()).unwrap());
+        let whose = Box::new(|_: &crate::model::Identifier| unreachable!("nobody looks"));
+        let finder = crate::segment::Finder { lookups, whose };
         let config = Arc::new(Config::default());
         let local = Arc::new(Local::new(lanes.clone(), &config, metrics.clone(), workers));
         let parts = Parts {
@@ -313,9 +322,10 @@ impl Running {
             count: SHARDS,
             watermark: Arc::new(crate::segment::Alone(clock)),
             shelf: None,
+            finder,
+            head: Arc::new(embedded::Shelf::open(folder.path()).unwrap()),
             reserve: Box::new(|_| Ok(1)),
         };
-        let folder = tempfile::tempdir().unwrap();
         let segments = Segments::open(parts, folder.path(), folder.path()).unwrap();
         Self { lanes, sink, ledger, local, segments, holds, _folder: folder }
     }

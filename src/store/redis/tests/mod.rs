@@ -1,3 +1,4 @@
+mod audiences;
 mod checkup;
 mod claims;
 mod faults;
@@ -10,6 +11,7 @@ mod registry;
 pub(crate) mod server;
 mod shelf;
 mod shipped;
+mod sizes;
 mod state;
 mod streams;
 

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
+use super::audiences::audiences;
 use super::journal::journal;
 use super::ledger::ledger;
 use super::server::Server;
 use super::server::shared_cluster;
+use super::sizes::claim;
 use super::state;
 use super::times;
+use crate::store::audiences::conformance as audience_conformance;
 use crate::store::claims::Claims as _;
 use crate::store::conformance;
 use crate::store::health::Checkup as _;
@@ -24,9 +27,12 @@ use crate::store::redis::Checkup;
 use crate::store::redis::Claims;
 use crate::store::redis::Keys;
 use crate::store::redis::Link;
+use crate::store::redis::Lookups;
 use crate::store::redis::Mode;
+use crate::store::redis::Sizes;
 use crate::store::redis::Store;
 use crate::store::redis::Streams;
+use crate::store::sizes::Sizes as _;
 
 const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/redis/redis.conf");
 const USERS: &str = include_str!("../../../../config/redis/users.acl");
@@ -65,6 +71,13 @@ fn all_ports(link: &Link) {
     // It asks with WAIT, though for none.
     Streams::new(&store, Mode::Replicated(0)).append("a", &[frame]).unwrap();
     assert_eq!(Streams::new(&store, Mode::Everysec).last_number("a").unwrap(), 1);
+    audience_conformance::audiences(&mut || Box::new(audiences(link, &keys()).0));
+    audience_conformance::lists(&mut || {
+        let (audiences, store) = audiences(link, &keys());
+        (Arc::new(audiences), Arc::new(Lookups::new(store)))
+    });
+    claim(&store);
+    Sizes::new(store.clone()).measure().unwrap();
     // Backups read all claims.
     Claims::new(store).each(&mut |_| Ok(())).unwrap();
     let refused = |finding: &Finding| finding.found.contains("does not let its user");

@@ -1,0 +1,239 @@
+//! The head: what was published last, on the shelf of the store, for whoever publishes next.
+//!
+//! ```text
+//! audiences.head   the last generation that was cut: its number, T, and each audience but for its members,
+//!                  which lie with the shards
+//! audiences.true   its number, and the latest time that its audiences were published as true for
+//! ```
+//! Each is put in the place of what this process has read or put there, so that one that no longer leads publishes
+//! nothing; and before anybody sees the generation, so that no later one is of an earlier time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::generation::AudienceState;
+use super::generation::Generation;
+use super::refresh::Compiled;
+use crate::model::Malformed;
+use crate::model::Millis;
+use crate::model::codec::Reader;
+use crate::model::codec::put_i64;
+use crate::model::codec::put_str;
+use crate::model::codec::put_u8;
+use crate::model::codec::put_varint;
+use crate::store::StoreError;
+use crate::store::audiences::RulePrint;
+use crate::store::shelf::Shelf;
+
+const HEAD: &str = "audiences.head";
+const TRUE: &str = "audiences.true";
+const FORMAT: u8 = 1;
+
+/// The last generation that was cut.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Head {
+    pub(super) number: u64,
+    /// The latest time that its audiences are true for.
+    pub(super) true_for: Millis,
+    pub(super) audiences: BTreeMap<String, Standing>,
+}
+
+/// An audience but for its members.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Standing {
+    /// `None` where it has never been evaluated.
+    pub(super) count: Option<u64>,
+    pub(super) generation: u64,
+    pub(super) true_for: Millis,
+    pub(super) state: AudienceState,
+    /// The rule that its state is of.
+    pub(super) rule: RulePrint,
+}
+
+/// The way to the head, and what of it is known to stand.
+pub(super) struct Desk {
+    shelf: Arc<dyn Shelf>,
+    head: Option<Vec<u8>>,
+    true_for: Option<Vec<u8>>,
+}
+
+/// Another publishes now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotPublished {
+    #[error("another node publishes the audiences")]
+    Other,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Desk {
+    /// Reads what was published last. A head that cannot be read is none: all is evaluated anew.
+    pub(super) fn open(shelf: Arc<dyn Shelf>) -> Result<(Self, Option<Head>), StoreError> {
+        let desk = Self { head: shelf.get(HEAD)?, true_for: shelf.get(TRUE)?, shelf };
+        let read = desk.head.as_deref().map(Head::decode).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the last audiences cannot be read and are evaluated anew");
+            None
+        });
+        let head = read.map(|mut head| {
+            if let Some((number, true_for)) = desk.true_for.as_deref().and_then(touched)
+                && number == head.number
+            {
+                head.true_for = head.true_for.max(true_for);
+            }
+            head
+        });
+        Ok((desk, head))
+    }
+
+    /// Puts a cut that all shards have kept in the place of the last one.
+    pub(super) fn put(&mut self, head: &Head) -> Result<(), NotPublished> {
+        let bytes = head.encode();
+        if !self.shelf.swap(HEAD, self.head.as_deref(), Some(&bytes))? {
+            return Err(NotPublished::Other);
+        }
+        self.head = Some(bytes);
+        Ok(())
+    }
+
+    /// Says that the audiences of the last generation are true for a later time.
+    pub(super) fn touch(&mut self, number: u64, true_for: Millis) -> Result<(), NotPublished> {
+        let mut bytes = Vec::new();
+        put_varint(&mut bytes, number);
+        put_i64(&mut bytes, true_for);
+        if !self.shelf.swap(TRUE, self.true_for.as_deref(), Some(&bytes))? {
+            return Err(NotPublished::Other);
+        }
+        self.true_for = Some(bytes);
+        Ok(())
+    }
+}
+
+/// The latest time that audiences were published as true for.
+pub fn published_for(shelf: &dyn Shelf) -> Result<Option<Millis>, StoreError> {
+    let cut =
+        shelf.get(HEAD)?.and_then(|bytes| Head::decode(&bytes).ok()).map(|head| head.true_for);
+    Ok(cut.max(last_cut(shelf)?.map(|(_, true_for)| true_for)))
+}
+
+/// The generation that was last said to be true for a later time, and that time.
+pub(super) fn last_cut(shelf: &dyn Shelf) -> Result<Option<(u64, Millis)>, StoreError> {
+    Ok(shelf.get(TRUE)?.as_deref().and_then(touched))
+}
+
+fn touched(bytes: &[u8]) -> Option<(u64, Millis)> {
+    let mut reader = Reader::new(bytes);
+    Some((reader.varint().ok()?, reader.i64().ok()?))
+}
+
+impl Head {
+    /// What a generation is without its members.
+    pub(super) fn of(generation: &Generation, compiled: &Compiled) -> Self {
+        let audiences = generation.audiences.iter().map(|(id, audience)| {
+            let standing = Standing {
+                count: audience.count,
+                generation: audience.generation,
+                true_for: audience.true_for,
+                state: audience.state.clone(),
+                rule: compiled.prints.get(id).copied().unwrap_or_default(),
+            };
+            (id.clone(), standing)
+        });
+        let Generation { number, true_for, .. } = *generation;
+        Self { number, true_for, audiences: audiences.collect() }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        put_varint(&mut out, self.number);
+        put_i64(&mut out, self.true_for);
+        for (id, standing) in &self.audiences {
+            put_str(&mut out, id);
+            put_varint(&mut out, standing.count.map_or(0, |count| count + 1));
+            put_varint(&mut out, standing.generation);
+            put_i64(&mut out, standing.true_for);
+            out.extend_from_slice(&standing.rule.to_le_bytes());
+            match &standing.state {
+                AudienceState::Live => put_u8(&mut out, 0),
+                AudienceState::Backfilling { percent } => {
+                    put_u8(&mut out, 1);
+                    put_u8(&mut out, *percent);
+                }
+                AudienceState::Failing { reason } => {
+                    put_u8(&mut out, 2);
+                    put_str(&mut out, reason);
+                }
+            }
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != FORMAT {
+            return Err(Malformed("the form of the last audiences"));
+        }
+        let (number, true_for) = (reader.varint()?, reader.i64()?);
+        let mut audiences = BTreeMap::new();
+        while reader.remaining() > 0 {
+            let id = reader.str()?.to_owned();
+            let count = reader.varint()?.checked_sub(1);
+            let (generation, true_for) = (reader.varint()?, reader.i64()?);
+            let rule = reader.take(8)?.try_into().map_err(|_| Malformed("a rule's print"))?;
+            let rule = RulePrint::from_le_bytes(rule);
+            let state = match reader.u8()? {
+                0 => AudienceState::Live,
+                1 => AudienceState::Backfilling { percent: reader.u8()? },
+                2 => AudienceState::Failing { reason: reader.str()?.to_owned() },
+                _ => return Err(Malformed("the state of an audience")),
+            };
+            audiences.insert(id, Standing { count, generation, true_for, state, rule });
+        }
+        Ok(Self { number, true_for, audiences })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::embedded;
+
+    fn head(number: u64, true_for: Millis) -> Head {
+        let standing =
+            |state| Standing { count: Some(3), generation: 2, true_for: 4, state, rule: 7 };
+        let failing = AudienceState::Failing { reason: "why".into() };
+        let audiences = BTreeMap::from([
+            ("a".to_owned(), standing(AudienceState::Live)),
+            ("b".to_owned(), Standing { count: None, ..standing(failing) }),
+            ("c".to_owned(), standing(AudienceState::Backfilling { percent: 62 })),
+        ]);
+        Head { number, true_for, audiences }
+    }
+
+    #[test]
+    fn who_comes_next_reads_what_was_published_and_who_came_before_publishes_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf: Arc<dyn Shelf> = Arc::new(embedded::Shelf::open(dir.path()).unwrap());
+        let (mut first, none) = Desk::open(shelf.clone()).unwrap();
+        assert_eq!(none, None);
+        first.put(&head(1, 10)).unwrap();
+        first.touch(1, 12).unwrap();
+        let (mut second, read) = Desk::open(shelf.clone()).unwrap();
+        assert_eq!(read, Some(Head { true_for: 12, ..head(1, 10) }));
+        assert_eq!(last_cut(&*shelf).unwrap(), Some((1, 12)));
+        second.put(&head(2, 20)).unwrap();
+        assert!(matches!(first.put(&head(3, 15)), Err(NotPublished::Other)));
+        // What is true of an earlier generation says nothing of this one.
+        let (_, read) = Desk::open(shelf).unwrap();
+        assert_eq!(read, Some(head(2, 20)));
+    }
+
+    #[test]
+    fn no_head_is_too_odd() {
+        let bytes = head(5, -1).encode();
+        for cut in 0..bytes.len() {
+            let read = Head::decode(&bytes[..cut]);
+            assert!(read.is_err() || read.unwrap().audiences.len() < 3, "{cut}");
+        }
+        assert!(Head::decode(&[9]).is_err());
+    }
+}
