@@ -17,6 +17,7 @@ use super::unfit;
 use crate::archive::Archiver;
 use crate::archive::Catalog;
 use crate::backup;
+use crate::cluster;
 use crate::config::Durability;
 use crate::ingest;
 use crate::ingest::Engine;
@@ -24,6 +25,7 @@ use crate::ingest::Health;
 use crate::ingest::MessageIds;
 use crate::ingest::Schema;
 use crate::ingest::Stored;
+use crate::ingest::ship::Heir;
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::model::ShardId;
@@ -42,9 +44,12 @@ use crate::store::nodes::Nodes as _;
 use crate::store::redis::Claims as RedisClaims;
 use crate::store::redis::Ledger as RedisLedger;
 use crate::store::redis::Link;
+use crate::store::redis::Mode;
 use crate::store::redis::Registry;
 use crate::store::redis::Shelf as RedisShelf;
+use crate::store::redis::Spools;
 use crate::store::redis::Store;
+use crate::store::redis::Streams;
 use crate::store::state::ArchivePosition;
 use crate::store::state::Checkpoint;
 use crate::store::state::Identity;
@@ -165,6 +170,7 @@ impl Source {
         let link = Link::open(urls, options.times)?;
         let found = Store::find(link.clone(), options.keys.clone())?;
         let store = found.ok_or_else(|| unfit(&link, "there is no store"))?;
+        ship_what_is_left(&store)?;
         see_no_nodes(&link, &store)?;
         let (leases, taken) = Leases::take(&store)?;
         let layout = store.layout();
@@ -263,6 +269,18 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// Ships what nodes have left in the store that were killed: the fold below takes it up.
+fn ship_what_is_left(store: &Store) -> Result<(), MoveError> {
+    let heir = Heir {
+        spools: Arc::new(Spools::new(store.clone())),
+        intake: Arc::new(Streams::new(store, Mode::Everysec)),
+        claims: Arc::new(RedisClaims::new(store.clone())),
+        identity: store.identity(),
+        layout: store.layout(),
+    };
+    Ok(cluster::inherit(&Registry::new(store.clone()), &heir)?)
 }
 
 /// Refuses a store that a node runs on, or that a node may have something for.

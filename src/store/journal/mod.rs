@@ -91,6 +91,13 @@ impl Batch {
         Ok(())
     }
 
+    /// Adds the records of another batch, which together fit.
+    pub fn add(&mut self, other: Self) {
+        debug_assert!(self.payload.len() + other.payload.len() <= MAX_FRAME, "they fit");
+        self.payload.extend(other.payload);
+        self.records += other.records;
+    }
+
     fn seal(&mut self) -> Result<(), BatchFull> {
         let record = std::mem::take(&mut self.scratch);
         let sealed = self.push_encoded(&record);

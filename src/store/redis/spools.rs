@@ -242,7 +242,7 @@ impl Queue {
     /// Takes the batches that go next, as frames, with the tickets of those who wait.
     fn group(&mut self) -> (Vec<u64>, Vec<Arc<Frame>>) {
         let mut bytes = 0;
-        let (mut tickets, mut frames) = (Vec::new(), Vec::new());
+        let (mut tickets, mut parts) = (Vec::new(), Vec::<Batch>::new());
         while let Some((_, batch)) = self.waiting.front() {
             bytes += batch.bytes().len();
             if !tickets.is_empty() && bytes > GROUP {
@@ -250,14 +250,20 @@ impl Queue {
             }
             let Some((ticket, batch)) = self.waiting.pop_front() else { break };
             tickets.push(ticket);
-            for part in cut(batch) {
-                let (start, count) = (self.end, part.len());
-                self.end += part.bytes().len() as u64;
-                let (from, to) = (Position(start), Position(self.end));
-                let first = self.next_record;
-                self.next_record += u64::from(count);
-                frames.push(Arc::new(Frame::new(from, to, first, count, part.into_bytes())));
+            // Each frame becomes one in every lane, so few large ones are less work than many small ones.
+            match parts.last_mut() {
+                Some(last) if last.bytes().len() + batch.bytes().len() <= FRAME => last.add(batch),
+                _ => parts.extend(cut(batch)),
             }
+        }
+        let mut frames = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (start, count) = (self.end, part.len());
+            self.end += part.bytes().len() as u64;
+            let (from, to) = (Position(start), Position(self.end));
+            let first = self.next_record;
+            self.next_record += u64::from(count);
+            frames.push(Arc::new(Frame::new(from, to, first, count, part.into_bytes())));
         }
         (tickets, frames)
     }

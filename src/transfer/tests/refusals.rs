@@ -12,11 +12,14 @@ use crate::model::ImportLines;
 use crate::model::Record;
 use crate::store::embedded::lock::DataLock;
 use crate::store::journal::Batch;
+use crate::store::journal::Journal as _;
 use crate::store::lanes::LaneStore as _;
 use crate::store::nodes::Node;
 use crate::store::nodes::Nodes as _;
 use crate::store::nodes::Role;
+use crate::store::redis::Mode;
 use crate::store::redis::Registry;
+use crate::store::redis::SpooledJournal;
 use crate::transfer::MoveError;
 use crate::transfer::Options;
 use crate::transfer::Place;
@@ -111,8 +114,16 @@ fn a_node_that_runs_or_may_have_something_left_is_named() {
     let (_, rest) = row.trim_end().split_once(' ').unwrap();
     server.cli(&["hset", &key, "edge-2", &format!("1000 {rest}")]);
     refused(&back, &["edge-2", "throng node retire edge-2"]);
-    assert!(nodes.retire("edge-2").unwrap());
+    // Where it had no journal of its own, all that it took is here.
+    let spool = SpooledJournal::new(&redis.store(), Mode::Everysec, "edge-2").unwrap();
+    let mut batch = Batch::new();
+    batch.push(&Record::Event(event("left behind", "buy", 1))).unwrap();
+    spool.append(&batch).unwrap();
     moved(&back);
+    assert_eq!(nodes.list().unwrap().nodes, []);
+    let running = Running::directory(&home.path("other"), &home.path("other/archive"));
+    assert!(running.answers().values().any(|found| found.contains("left behind")));
+    running.stop();
 }
 
 #[test]
