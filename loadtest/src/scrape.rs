@@ -35,6 +35,11 @@ impl Scrape {
         let fits = |sample: &&(String, String, f64)| sample.0 == name && sample.1.contains(labels);
         self.samples.iter().filter(fits).map(|sample| sample.2).sum()
     }
+
+    /// How many series of a name there are.
+    pub fn count(&self, name: &str) -> usize {
+        self.samples.iter().filter(|sample| sample.0 == name).count()
+    }
 }
 
 /// Processor time that a process has used, in seconds.

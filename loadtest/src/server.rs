@@ -23,6 +23,8 @@ pub struct Plan {
     pub segments: PathBuf,
     /// Further settings, each `key=value`.
     pub settings: Vec<String>,
+    /// What it does, where it does not do everything.
+    pub role: Option<&'static str>,
 }
 
 /// A running `throng serve`; killed when dropped.
@@ -30,8 +32,8 @@ pub struct Plan {
 pub struct Server {
     child: Child,
     plan: Plan,
-    /// The public listener.
-    pub collect: SocketAddr,
+    /// The public listener, where it has one.
+    collect: Option<SocketAddr>,
     /// The private listener.
     pub console: SocketAddr,
 }
@@ -45,7 +47,7 @@ impl Plan {
 
 #[derive(Deserialize)]
 struct RunFile {
-    collect: SocketAddr,
+    collect: Option<SocketAddr>,
     console: SocketAddr,
     pid: u32,
 }
@@ -66,6 +68,9 @@ impl Server {
             command.args(["--set", setting]);
         }
         command.arg("serve").arg("--segments").arg(&plan.segments);
+        if let Some(role) = plan.role {
+            command.args(["--role", role]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let mut child =
             command.spawn().with_context(|| format!("starting {}", plan.binary.display()))?;
@@ -85,6 +90,11 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The public listener.
+    pub fn collect(&self) -> Result<SocketAddr> {
+        self.collect.context("the server has no public listener")
     }
 
     /// The id of the process.

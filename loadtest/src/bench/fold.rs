@@ -42,7 +42,7 @@ pub(super) fn measure(settings: &Settings) -> Result<Fold> {
     let place = Subject::BufferedHeld.place(settings)?;
     let server = Server::start(&place.plan)?;
     let load = Load {
-        target: server.collect,
+        target: server.collect()?,
         connections: settings.connections,
         threads: 1,
         rate: None,

@@ -54,12 +54,13 @@ pub(super) fn measure(settings: &Settings, subject: Subject, due: f64) -> Result
 
     let place = subject.place(settings)?;
     let server = Server::start(&place.plan)?;
-    let requests = browser_requests(settings, server.collect)?;
+    let requests = browser_requests(settings, server.collect()?)?;
     let before = cpu_seconds(server.pid())?;
     let done = AtomicBool::new(false);
+    let collect = server.collect()?;
     let (answers, lags) = std::thread::scope(|scope| {
         let sampler = scope.spawn(|| sample_lag(server.console, &done));
-        let answers = pixel::run(&load(server.collect), &requests, Random::seed());
+        let answers = pixel::run(&load(collect), &requests, Random::seed());
         done.store(true, Ordering::Relaxed);
         (answers, sampler.join())
     });

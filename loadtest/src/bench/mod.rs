@@ -8,6 +8,7 @@ mod fold;
 mod half;
 mod report;
 mod subject;
+mod workers;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use fold::Fold;
 pub use half::Half;
 pub use subject::{Measured, Subject};
+pub use workers::Workers;
 
 use crate::redis::Redis;
 use crate::server::Plan;
@@ -69,6 +71,8 @@ pub struct Report {
     pub half: Vec<Half>,
     /// The fold by itself; missing where it could not be held back.
     pub fold: Option<Fold>,
+    /// The fold on Redis by one worker and by two.
+    pub workers: Vec<Workers>,
     /// What could not be measured, and why.
     pub left_out: Vec<String>,
 }
@@ -93,6 +97,7 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Report> {
         highest: Vec::new(),
         half: Vec::new(),
         fold: None,
+        workers: Vec::new(),
         left_out: Vec::new(),
     };
     let mut subjects = Subject::ALL.to_vec();
@@ -136,6 +141,13 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(&str)) -> Result<Report> {
         tell("fold: a journal that waited");
         report.fold = Some(fold::measure(settings)?);
     }
+    for workers in [1, 2] {
+        tell(&format!("workers: {workers} on Redis"));
+        match workers::measure(settings, workers) {
+            Ok(measured) => report.workers.push(measured),
+            Err(error) => report.left_out.push(format!("{workers} workers on Redis: {error:#}")),
+        }
+    }
     Ok(report)
 }
 
@@ -166,6 +178,7 @@ impl Place {
             binary: std::path::absolute(&settings.throng)?,
             data: path.join("data"),
             segments,
+            role: None,
             settings: extra.iter().map(|&s| s.to_owned()).chain([workers]).chain(shared).collect(),
         };
         if !plan.binary.exists() {

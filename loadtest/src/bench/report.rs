@@ -78,6 +78,18 @@ impl fmt::Display for Report {
                 fold.resident / f64::from(1 << 20),
             )?;
         }
+        for workers in &self.workers {
+            let cpu: Vec<String> = workers.cpu.iter().map(|cpu| format!("{cpu:.1}")).collect();
+            writeln!(
+                f,
+                "Fold on Redis of {:.0} events that waited, by {} workers: {:.2} s from their start, {} s of \
+                 processor time.",
+                workers.events,
+                workers.cpu.len(),
+                workers.seconds,
+                cpu.join(" and "),
+            )?;
+        }
         for left_out in &self.left_out {
             writeln!(f, "Not measured: {left_out}")?;
         }

@@ -149,8 +149,8 @@ impl Subject {
         }
         let place = self.place(settings)?;
         let server = Server::start(&place.plan)?;
-        let requests = browser_requests(settings, server.collect)?;
-        let measured = highest(settings, server.collect, server.pid(), &requests)?;
+        let requests = browser_requests(settings, server.collect()?)?;
+        let measured = highest(settings, server.collect()?, server.pid(), &requests)?;
         all_taken(&Scrape::of(server.console)?)?;
         server.stop()?;
         Ok(measured)

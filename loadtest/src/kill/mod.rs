@@ -83,6 +83,7 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
         data: path.join("data"),
         segments,
         settings: plan.settings.clone(),
+        role: None,
     };
     match rounds(plan, &server_plan, tell) {
         Ok(report) => Ok(report),

@@ -35,7 +35,7 @@ pub(super) fn load(
     random: &mut Random,
 ) -> Result<()> {
     let round = Round {
-        target: server.collect,
+        target: server.collect()?,
         next: AtomicU32::new(ledger.next()),
         answered: AtomicU64::new(0),
         dead: AtomicBool::new(false),
