@@ -62,6 +62,10 @@ const GROUP: usize = 4 << 20;
 const IDLE: Duration = Duration::from_millis(200);
 /// Between two shipments passes no less, where they are small: a lane takes many events at once as quickly as one.
 const GATHER: Duration = Duration::from_millis(10);
+/// Nor less than so many times what the last one took, up to a bound: where each call waits for a disk, those that
+/// are to be acknowledged wait behind it.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_millis(100);
 /// A group of so many bytes is not small.
 const LARGE: usize = 1 << 20;
 /// How often the place is written down.
@@ -294,16 +298,18 @@ impl Shared {
     fn run(&self) {
         let Some(sender) = self.patiently(|| self.sender()) else { return };
         let mut reader = self.journal.reader(self.state.lock().place.shipped);
-        let mut noted = Instant::now();
+        let (mut noted, mut rest) = (Instant::now(), GATHER);
         while let Some(group) = self.patiently(|| self.gather(&mut *reader)) {
             let idle = group.records == 0;
             if !idle {
                 self.state.lock().oldest = group.received;
                 self.show();
+                let begun = Instant::now();
                 let shipped = self.patiently(|| self.ship(&sender, &group));
                 if shipped.is_none() {
                     break;
                 }
+                rest = (begun.elapsed() * REST).clamp(GATHER, LONGEST_REST);
                 self.metrics.shipped_records.inc_by(group.records);
             }
             let mut state = self.state.lock();
@@ -325,7 +331,7 @@ impl Shared {
             } else if group.bytes < LARGE && !is_stopping {
                 let mut state = self.state.lock();
                 if state.deadline.is_none() {
-                    self.changed.wait_for(&mut state, GATHER);
+                    self.changed.wait_for(&mut state, rest);
                 }
             }
         }
