@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: test tools rust-tools services lint fmt clippy doc unit audit bench soak demo
 
 VENV := target/venv
-SERVICES := prometheus redis-server
+SERVICES := prometheus redis-server openssl faketime
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 ROUNDS ?= 200

@@ -27,6 +27,7 @@ use crate::store::shelf::Shelf;
 use crate::store::sizes::Sizes;
 
 /// What is built before anything of the store is known.
+#[derive(Clone)]
 pub(super) struct Ground {
     pub(super) config: Arc<Config>,
     pub(super) data: PathBuf,

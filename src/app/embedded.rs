@@ -59,7 +59,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
             loaded.identity.shards
         );
     }
-    let journal = open_journal(ground, embedded::JOURNAL, loaded.checkpoint.position)?;
+    let journal = open_journal(ground, embedded::JOURNAL, loaded.checkpoint.position, None)?;
     let engine = Engine::open(
         state.clone(),
         journal.clone(),
@@ -145,8 +145,10 @@ pub(super) fn open_journal(
     ground: &Ground,
     folder: &str,
     durable_to: Position,
+    segment_bytes: Option<u64>,
 ) -> anyhow::Result<Arc<EmbeddedJournal>> {
     let mut options = embedded::journal::Options::new(ground.config.journal.durability);
+    options.segment_bytes = segment_bytes.unwrap_or(options.segment_bytes);
     options.salvage = ground.salvage;
     options.durable_to = durable_to;
     let (journal, recovery) = EmbeddedJournal::open(&ground.data.join(folder), options)?;

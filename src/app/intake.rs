@@ -103,8 +103,9 @@ impl Intake {
                 (Arc::new(journal), Some(spool), ByteSize(settings.spool.0.min(IN_MEMORY)))
             }
             None => {
-                let journal = open_journal(ground, SPOOL, ship::shipped(&ground.data)?)?;
-                (journal, None, settings.spool)
+                let segment = Some(segment_bytes(settings.spool.0));
+                let shipped = ship::shipped(&ground.data)?;
+                (open_journal(ground, SPOOL, shipped, segment)?, None, settings.spool)
             }
         };
         let shipper = Shipper::open(ship::Parts {
@@ -115,6 +116,9 @@ impl Intake {
             claims: claims.clone(),
             identity,
             layout,
+            store: store.instance().to_owned(),
+            // In memory and in Redis it would be in the way, and Redis may lose it as it does the lanes.
+            keep: if mode.is_some() { Duration::ZERO } else { ship::KEEP },
             clock,
             metrics: ground.metrics.clone(),
         })?;
@@ -171,13 +175,19 @@ impl Intake {
     }
 }
 
+/// How large a segment of the journal grows that is shipped. The last one is not given up: a full disk has room again
+/// only where it is a small part of it.
+fn segment_bytes(spool: u64) -> u64 {
+    (spool / 256).clamp(1 << 20, 16 << 20)
+}
+
 /// Refuses to go straight into the lanes while a journal on this disk has what is not there.
 fn left_behind(ground: &Ground) -> anyhow::Result<()> {
     if !ground.data.join(SPOOL).is_dir() {
         return Ok(());
     }
     let shipped = ship::shipped(&ground.data)?;
-    let journal = open_journal(ground, SPOOL, shipped)?;
+    let journal = open_journal(ground, SPOOL, shipped, None)?;
     if journal.end() > shipped {
         anyhow::bail!(
             "{} holds events that are not shipped: start once more with journal.durability = \"disk\" until \

@@ -3,6 +3,7 @@
 mod base;
 mod embedded;
 mod intake;
+mod known;
 mod run_file;
 mod shared;
 mod sizes;

@@ -16,8 +16,11 @@ use super::base::Stop;
 use super::base::tell_clock;
 use super::intake;
 use super::intake::Intake;
+use super::known::Known;
+use super::known::ListedFile;
 use super::reachable;
 use crate::backup::Backups;
+use crate::cluster::Beating;
 use crate::cluster::House;
 use crate::cluster::Inheriting;
 use crate::cluster::Keeper;
@@ -35,6 +38,7 @@ use crate::console::Leader;
 use crate::console::Peering;
 use crate::ingest;
 use crate::ingest::Lanes;
+use crate::ingest::ship;
 use crate::model::Millis;
 use crate::model::hex;
 use crate::model::time::SECOND;
@@ -42,6 +46,7 @@ use crate::net::Clock;
 use crate::net::PeerSecret;
 use crate::net::Peers;
 use crate::net::SystemClock;
+use crate::net::Workers;
 use crate::segment::AskError;
 use crate::segment::Finder;
 use crate::segment::Gather;
@@ -88,23 +93,51 @@ type Cell = Arc<OnceLock<Arc<Member>>>;
 /// Opens the store, and waits for it where it is out of reach.
 pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
     let config = ground.config.clone();
-    let link = Link::open(&config.store.url, Times::default())?;
-    let store = patient(&ground, || {
-        Store::open(link.clone(), Keys::default(), config.shards(), config.lanes())
-    })?;
-    let layout = store.layout();
-    tell_layout(&ground, &store);
-    verify(&ground, &link)?;
-    let shelf: Arc<dyn Shelf> = Arc::new(RedisShelf::new(store.clone()));
-    let nodes: Arc<dyn Nodes> = Arc::new(Registry::new(store.clone()));
+    let link = Link::open_trusting(&config.store.url, &config.store.trust(), Times::default())?;
+    let open =
+        |link: &Link| Store::open(link.clone(), Keys::default(), config.shards(), config.lanes());
     let id = intake::node_id(&ground.data)?;
-    let before = patient(&ground, || nodes.list())?;
-    let before = before.nodes.iter().find(|heard| heard.node.id == id);
-    let last = before.and_then(|heard| heard.node.mark).unwrap_or(Millis::MIN);
+    let known = may_begin_alone(&ground).then(|| Known::read(&ground.data)).transpose()?.flatten();
+    let nodes = |store: &Store| -> Arc<dyn Nodes> { Arc::new(Registry::new(store.clone())) };
+    let alone = known.filter(|known| is_away(&config, known));
+    let (store, known, last) = match &alone {
+        Some(known) => {
+            let Known { identity, layout, instance, .. } = known.clone();
+            let store = Store::known(link.clone(), Keys::default(), identity, layout, instance);
+            (store, known.clone(), Millis::MIN)
+        }
+        None => {
+            let store = patient(&ground, || open(&link))?;
+            tell_layout(&ground, &store);
+            verify(&ground, &link)?;
+            let before = patient(&ground, || nodes(&store).list())?;
+            let before = before.nodes.iter().find(|heard| heard.node.id == id);
+            let last = before.and_then(|heard| heard.node.mark).unwrap_or(Millis::MIN);
+            let shelf = RedisShelf::new(store.clone());
+            let known = Known {
+                identity: store.identity(),
+                layout: store.layout(),
+                instance: store.instance().to_owned(),
+                cookies: patient(&ground, || cookie_secret(&shelf))??,
+                peers: patient(&ground, || peer_secret(&ground, &shelf))??,
+            };
+            known.write(&ground.data)?;
+            (store, known, last)
+        }
+    };
+    let layout = store.layout();
+    let shelf: Arc<dyn Shelf> = Arc::new(RedisShelf::new(store.clone()));
+    let nodes = nodes(&store);
+    // Where the register answers it knows better: a node that was retired may begin anew by a clock that was set right.
+    let marked = alone.is_some().then(|| ship::marked(&ground.data)).transpose()?.flatten();
+    let last = last.max(marked.unwrap_or(Millis::MIN));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::after(last, CLOCK_PATIENCE));
     tell_clock(&*clock);
-    let secret = patient(&ground, || peer_secret(&ground, &*shelf))??;
-    let cookies = patient(&ground, || cookie_secret(&*shelf))??;
+    let secret = match &ground.config.cluster.secret {
+        Some(source) => PeerSecret::read(source).context("cluster.secret")?,
+        None => PeerSecret::new(&known.peers).context("the secret of the nodes in the store")?,
+    };
+    let cookies = collect::Secret::new(known.cookies);
     let intake = Arc::new(Intake::open(&ground, &store, &id, clock.clone())?);
 
     let lanes = Arc::new(Lanes::new(layout.shards()));
@@ -169,6 +202,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         lanes: lanes.clone(),
         clock: clock.clone(),
         intake: intake.clone(),
+        alone,
         ground,
     };
     Ok(Base {
@@ -212,6 +246,35 @@ fn patient<T>(ground: &Ground, call: impl Fn() -> Result<T, StoreError>) -> Resu
     }
 }
 
+/// Whether this node takes events while the store is out of reach, from its start on: it does nothing else, keeps them
+/// on its disk, and the others wait for it.
+fn may_begin_alone(ground: &Ground) -> bool {
+    let on_disk =
+        matches!(ground.config.journal.durability, Durability::Disk | Durability::DiskBuffered);
+    on_disk
+        && !ground.roles.has(Role::Work)
+        && ground.roles.has(Role::Collect)
+        && ListedFile::new(&ground.data).is_there()
+}
+
+/// Whether the store is out of reach now; asked once.
+fn is_away(config: &Config, known: &Known) -> bool {
+    let times = Times { patience: Duration::ZERO, ..Times::default() };
+    let opened = Link::open_trusting(&config.store.url, &config.store.trust(), times)
+        .and_then(|link| Store::open(link, Keys::default(), known.identity.shards, 1));
+    match opened {
+        Err(error) if error.is_retryable() => {
+            tracing::warn!(
+                error = %chain(&error),
+                "the store is out of reach: events are taken meanwhile, and shipped when it is back"
+            );
+            true
+        }
+        // What is wrong with it is told by who opens it.
+        _ => false,
+    }
+}
+
 fn tell_layout(ground: &Ground, store: &Store) {
     let (asked, layout) = (&ground.config.store, store.layout());
     if asked.shards.is_some_and(|shards| shards != layout.shards()) {
@@ -241,7 +304,7 @@ pub(crate) fn checkup(config: &Config) -> Option<Result<Arc<dyn Checkup>, StoreE
 
 fn look_at(config: &Config) -> Result<Arc<dyn Checkup>, StoreError> {
     let times = Times { patience: GLANCE, ..Times::default() };
-    let link = Link::open(&config.store.url, times)?;
+    let link = Link::open_trusting(&config.store.url, &config.store.trust(), times)?;
     Ok(Arc::new(RedisCheckup::new(link, promised(config))))
 }
 
@@ -269,34 +332,28 @@ fn random() -> anyhow::Result<[u8; 16]> {
     Ok(bytes)
 }
 
-/// What the nodes show to each other: of the settings, or what the store holds since its first node.
-fn peer_secret(
-    ground: &Ground,
-    shelf: &dyn Shelf,
-) -> Result<anyhow::Result<PeerSecret>, StoreError> {
-    if let Some(source) = &ground.config.cluster.secret {
-        return Ok(PeerSecret::read(source).context("cluster.secret"));
+/// What the nodes show to each other, as the store holds it since its first node; nothing where the settings say it.
+fn peer_secret(ground: &Ground, shelf: &dyn Shelf) -> Result<anyhow::Result<String>, StoreError> {
+    if ground.config.cluster.secret.is_some() {
+        return Ok(Ok(String::new()));
     }
     let fresh = match random() {
         Ok(fresh) => hex(&fresh),
         Err(error) => return Ok(Err(error)),
     };
     let stands = shelf.keep(SECRET, fresh.as_bytes())?;
-    let text = String::from_utf8_lossy(&stands).into_owned();
-    Ok(PeerSecret::new(&text).context("the secret of the nodes in the store"))
+    Ok(Ok(String::from_utf8_lossy(&stands).into_owned()))
 }
 
 /// The secret of cookies, the same on every node.
-fn cookie_secret(shelf: &dyn Shelf) -> Result<anyhow::Result<collect::Secret>, StoreError> {
+fn cookie_secret(shelf: &dyn Shelf) -> Result<anyhow::Result<[u8; 32]>, StoreError> {
     let mut fresh = [0; 32];
     if getrandom::fill(&mut fresh).is_err() {
         return Ok(Err(anyhow::anyhow!("the system gives no random bytes")));
     }
     let stands = shelf.keep(collect::Secret::FILE, &fresh)?;
     let stands: Result<[u8; 32], _> = stands.try_into();
-    Ok(stands
-        .map(collect::Secret::new)
-        .map_err(|_| anyhow::anyhow!("the secret of cookies in the store is damaged")))
+    Ok(stands.map_err(|_| anyhow::anyhow!("the secret of cookies in the store is damaged")))
 }
 
 /// The other nodes that were heard of lately.
@@ -342,8 +399,8 @@ impl Watermark for Nodewise {
         &self,
         still_wanted: &dyn Fn() -> Result<(), AskError>,
     ) -> Result<Millis, AskError> {
-        let asked = self.clock.now();
         let Some(member) = self.cell.get() else { return Err(AskError::Behind) };
+        let asked = member.asked_now();
         match member.wait_until(asked, || still_wanted().is_ok()) {
             Ok(_) => Ok(asked),
             Err(crate::cluster::Behind::Unwanted) => Err(AskError::Cancelled),
@@ -402,7 +459,63 @@ struct Starting {
     lanes: Arc<Lanes>,
     clock: Arc<dyn Clock>,
     intake: Arc<Intake>,
+    /// What is known of a store that was out of reach.
+    alone: Option<Known>,
     ground: Ground,
+}
+
+/// What is left to do once the store has answered.
+struct Joining {
+    beating: Arc<Mutex<Option<Beating>>>,
+    member: Arc<Member>,
+    cell: Cell,
+    intake: Arc<Intake>,
+    listed: ListedFile,
+    workers: Workers,
+}
+
+impl Joining {
+    /// Goes on as one of the nodes; it has beaten once.
+    fn join(self) -> anyhow::Result<()> {
+        self.listed.set(true).context("cannot write to the data directory")?;
+        let _ = self.cell.set(self.member.clone());
+        let beating = self.member.start(&self.workers).context("cannot start the beat")?;
+        *self.beating.lock() = Some(beating);
+        self.intake.start(&self.workers).context("cannot start shipping")
+    }
+
+    /// Waits for the store, and joins the others where it is the one that is known.
+    fn join_when_there(self, ground: &Ground, known: &Known) {
+        let joined = self.try_join(ground, known);
+        if ground.draining.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = joined {
+            // As where it is found out at the start. What was taken stays on this disk.
+            tracing::error!("stopping: {error:#}");
+            std::process::exit(3);
+        }
+        tracing::info!("the store is there: shipping");
+    }
+
+    fn try_join(self, ground: &Ground, known: &Known) -> anyhow::Result<()> {
+        let config = &ground.config;
+        let link = Link::open_trusting(&config.store.url, &config.store.trust(), Times::default())?;
+        let store = patient(ground, || {
+            Store::open(link.clone(), Keys::default(), config.shards(), config.lanes())
+        })?;
+        if !known.is(&store) {
+            anyhow::bail!(
+                "{link} holds another store than the one that this node was on; set store.url to that, or start \
+                 with another data directory: {} has events that are not shipped",
+                ground.data.display()
+            );
+        }
+        verify(ground, &link)?;
+        patient(ground, || self.intake.clear())?;
+        patient(ground, || self.member.beat())?;
+        self.join()
+    }
 }
 
 impl Starting {
@@ -416,6 +529,8 @@ impl Starting {
         };
         let (marking, lanes) = (self.intake.clone(), self.lanes.clone());
         let shipped = self.intake.clone();
+        let listed = ListedFile::new(&self.ground.data);
+        let leaving = listed.clone();
         let parts = Parts {
             nodes: self.nodes.clone(),
             clock: self.clock.clone(),
@@ -426,17 +541,33 @@ impl Starting {
                 lanes: lanes.held().keys().copied().collect(),
             }),
             has_shipped: Box::new(move || shipped.has_shipped()),
+            leaves: Box::new(move || leaving.set(false)),
         };
         let member = Member::new(me, parts);
-        patient(&self.ground, || self.intake.clear())?;
-        patient(&self.ground, || member.beat())?;
-        let _ = self.cell.set(member.clone());
-        let beating = member.start(workers).context("cannot start the beat")?;
-        self.intake.start(workers).context("cannot start shipping")?;
         let leading = member.clone();
-        let keeper = match roles.has(Role::Work) {
-            true => Some(self.keep(member)?),
-            false => None,
+        let joining = Joining {
+            beating: Arc::default(),
+            member: member.clone(),
+            cell: self.cell.clone(),
+            intake: self.intake.clone(),
+            listed,
+            workers: workers.clone(),
+        };
+        let beating = joining.beating.clone();
+        let keeper = match &self.alone {
+            None => {
+                patient(&self.ground, || self.intake.clear())?;
+                patient(&self.ground, || member.beat())?;
+                joining.join()?;
+                roles.has(Role::Work).then(|| self.keep(member)).transpose()?
+            }
+            Some(known) => {
+                let (known, ground) = (known.clone(), self.ground.clone());
+                workers
+                    .spawn("join", move || joining.join_when_there(&ground, &known))
+                    .context("cannot wait for the store")?;
+                None
+            }
         };
         let (intake, heir) = (self.intake.clone(), self.intake.heir().clone());
         let inheriting = match roles.may_lead() {
@@ -450,7 +581,7 @@ impl Starting {
                 keeper.stop();
             }
             intake.stop();
-            drop(beating);
+            drop(beating.lock().take());
         }))
     }
 

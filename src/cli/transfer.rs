@@ -100,6 +100,7 @@ fn options(global: &Global, config: &Config, command: &Move) -> Result<Options, 
         from: from.clone(),
         to: to.clone(),
         keys: Keys::default(),
+        trust: config.store.trust(),
         times: Times::default(),
         fold: ingest::Options::new(config.events.retention.0, dedup_memory),
         policy: archive::Policy {

@@ -1,11 +1,14 @@
 //! T over several nodes: the time before which everything is in the lanes.
 //!
 //! ```text
-//! T = least mark of all nodes that take events - spread of the clocks
+//! T = least mark of all nodes that take events - spread of their clocks
 //! ```
 //! A mark is by its node's clock, a question by another's. The clocks are `spread` apart at most, so whatever was
 //! acknowledged before any of them showed T has a receive time before T + spread, hence before every mark.
 //! A node that is not heard of holds T back with its last mark, and its clock counts as it was.
+//!
+//! The clock of a node that takes no events is nobody's but its own: it may be wrong by a day and T goes on. Such a node
+//! asks by the clocks of those that take events ([`Horizon::by_theirs`]).
 
 use std::collections::BTreeMap;
 
@@ -27,6 +30,10 @@ pub struct Horizon {
     pub t: Option<Millis>,
     /// How far the clocks that count are apart.
     pub spread: Millis,
+    /// How far the one of them that is the least ahead of the store's is that, at most.
+    pub least_ahead: Millis,
+    /// How far the one of them that is the most ahead is that.
+    pub most_ahead: Millis,
     /// How many nodes were heard of lately.
     pub heard: usize,
     /// The nodes that were not. Those of them that take events hold T back, until they return or are retired.
@@ -59,7 +66,7 @@ impl Horizon {
 
     fn with(listed: &Listed, highest: impl Fn(&Heard) -> Millis) -> Self {
         let is_silent = |heard: &Heard| listed.store_time.saturating_sub(heard.heard) >= SILENT;
-        let (mut least, mut low, mut high) = (None, Millis::MAX, Millis::MIN);
+        let mut least = None;
         let mut silent = Vec::new();
         for heard in &listed.nodes {
             if is_silent(heard) {
@@ -67,16 +74,36 @@ impl Horizon {
             }
             if let Some(mark) = heard.node.mark {
                 least = Some(least.map_or(mark, |least: Millis| least.min(mark)));
-            } else if is_silent(heard) {
-                // It holds nothing back, and asks nothing.
-                continue;
             }
-            low = low.min(heard.offset);
-            high = high.max(highest(heard));
         }
-        let spread = high.saturating_sub(low).max(0);
+        let heard = listed.nodes.len() - silent.len();
+        // Where none holds anything back, all are asked by each other's clocks.
+        let counts = |heard: &&Heard| match least {
+            Some(_) => heard.node.mark.is_some(),
+            None => !is_silent(heard),
+        };
+        let counting = || listed.nodes.iter().filter(counts);
+        let low = counting().map(|heard| heard.offset).min().unwrap_or(0);
+        let (least_ahead, most_ahead) = counting()
+            .map(&highest)
+            .fold(None, |range, offset| {
+                let (low, high) = range.unwrap_or((offset, offset));
+                Some((low.min(offset), high.max(offset)))
+            })
+            .unwrap_or((0, 0));
+        let spread = most_ahead.saturating_sub(low).max(0);
         let t = least.map(|least| least.saturating_sub(spread));
-        Self { t, spread, heard: listed.nodes.len() - silent.len(), silent }
+        Self { t, spread, least_ahead, most_ahead, heard, silent }
+    }
+
+    /// What the clocks of those that take events show at most when one shows `now` that is so far ahead of the store's:
+    /// the same where it is among them. Nothing that was acknowledged before is received later than that.
+    pub fn by_theirs(&self, now: Millis, offset: Millis) -> Millis {
+        if self.t.is_none() {
+            return now;
+        }
+        let theirs = offset.clamp(self.least_ahead, self.most_ahead);
+        now.saturating_add(theirs.saturating_sub(offset))
     }
 }
 
@@ -137,11 +164,19 @@ mod tests {
     #[test]
     fn t_is_the_least_mark_less_the_spread_of_the_clocks() {
         assert_eq!(Horizon::of(&listed(&[])), Horizon::default());
+        // Who holds nothing back counts where nobody does.
+        let two = [heard("c", None, NOW, 7), heard("d", None, NOW, -2)];
+        assert_eq!(Horizon::of(&listed(&two)).spread, 9);
         let a = heard("a", Some(500), NOW, 40);
         let b = heard("b", Some(700), NOW - 9_999, -20);
         let asker = heard("c", None, NOW, 100);
         let horizon = Horizon::of(&listed(&[a.clone(), b.clone(), asker]));
-        assert_eq!(horizon, Horizon { t: Some(500 - 120), spread: 120, heard: 3, silent: vec![] });
+        let (t, silent) = (Some(500 - 60), vec![]);
+        let (least_ahead, most_ahead) = (-20, 40);
+        assert_eq!(horizon, Horizon { t, spread: 60, least_ahead, most_ahead, heard: 3, silent });
+        // Who only asks does so by theirs.
+        let asked = [100, -20, -21, -90].map(|offset| horizon.by_theirs(1_000, offset));
+        assert_eq!(asked, [940, 1_000, 1_001, 1_070]);
         let alone = Horizon::of(&listed(&[a]));
         assert_eq!((alone.t, alone.spread), (Some(500), 0));
         let nobody = Horizon::of(&listed(&[heard("c", None, NOW, 7)]));
@@ -220,10 +255,15 @@ mod tests {
 
     /// Whether everything that any node acknowledged before a clock showed T is shipped, for every clock of those
     /// who may ask; looked at millisecond by millisecond around what matters.
-    fn is_whole(nodes: &[Real], t: Millis) -> bool {
+    fn is_whole(nodes: &[Real], horizon: &Horizon) -> bool {
+        let Some(t) = horizon.t else { return true };
         let askers = nodes.iter().filter(|node| !node.is_silent || node.shipped.is_some());
         askers.into_iter().all(|asker| {
-            let asked = t - asker.ahead;
+            let shifted = match asker.shipped {
+                Some(_) => 0,
+                None => horizon.by_theirs(0, asker.ahead - asker.delay),
+            };
+            let asked = t - shifted - asker.ahead;
             nodes.iter().filter_map(|node| Some((node, node.shipped?))).all(|(node, shipped)| {
                 (asked - 3..asked).chain([asked - 5_000]).all(|acknowledged| {
                     let received = acknowledged + node.ahead;
@@ -241,7 +281,7 @@ mod tests {
             let horizon = Horizon::of(&list(&nodes, NOW));
             prop_assert_eq!(horizon.t.is_some(), nodes.iter().any(|node| node.shipped.is_some()));
             if let Some(t) = horizon.t {
-                prop_assert!(is_whole(&nodes, t), "{t} of {nodes:?}");
+                prop_assert!(is_whole(&nodes, &horizon), "{t} of {nodes:?}");
                 // And it is held back by no more than the clocks are apart.
                 let least = nodes.iter().filter_map(|node| Some(node.shipped? + node.ahead)).min();
                 prop_assert!(least.is_some_and(|least| t > least - 6_000));
@@ -265,7 +305,7 @@ mod tests {
                 prop_assert!(horizon.t >= last);
                 last = horizon.t;
                 if let Some(t) = horizon.t {
-                    prop_assert!(is_whole(&nodes, t), "{t} of {nodes:?}");
+                    prop_assert!(is_whole(&late, &horizon), "{t} of {late:?}");
                 }
             }
         }

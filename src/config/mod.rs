@@ -115,6 +115,37 @@ pub struct Store {
     /// are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lanes: Option<u16>,
+    /// The certificates (PEM) of those who may have signed that of a server, for `rediss://`. Default those that the
+    /// system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// The certificate (PEM) that is shown to servers which want one, and with `key` its private key. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// The private key (PEM) of `certificate`. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+/// Who is trusted with TLS, and what is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// The certificates of those who may have signed; else those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+impl Store {
+    /// Who is trusted with TLS.
+    pub fn trust(&self) -> Trust {
+        Trust { ca: self.ca.clone(), own: self.certificate.clone().zip(self.key.clone()) }
+    }
+
+    /// Whether the servers are reached with TLS.
+    fn has_tls(&self) -> bool {
+        self.url.trim_start().starts_with("rediss://")
+    }
 }
 
 /// Which store.
@@ -246,6 +277,9 @@ impl Default for Store {
             url: "redis://127.0.0.1:6379".into(),
             shards: None,
             lanes: None,
+            ca: None,
+            certificate: None,
+            key: None,
         }
     }
 }
@@ -318,6 +352,21 @@ impl Config {
                 "journal.durability: `{mode}` is for store.backend = \"redis\" or \"redis-cluster\"; an embedded \
                  store has `disk` and `disk-buffered`"
             ));
+        }
+        let store = &self.store;
+        if store.certificate.is_some() != store.key.is_some() {
+            let (there, missing) = match store.key {
+                None => ("certificate", "key"),
+                Some(_) => ("key", "certificate"),
+            };
+            problems.push(format!("store.{there}: expected store.{missing} with it"));
+        }
+        for (name, file) in
+            [("ca", &store.ca), ("certificate", &store.certificate), ("key", &store.key)]
+        {
+            if file.is_some() && !store.has_tls() {
+                problems.push(format!("store.{name}: it is for TLS: write rediss:// in store.url"));
+            }
         }
         let mut within = |path: &str, fits: bool, expected: &str| {
             if !fits {

@@ -156,7 +156,7 @@ fn is_good(
 fn siblings(known: &Table, key: &str) -> Vec<String> {
     let optional: &[&str] = match key {
         "collect" => &["country_header"],
-        "store" => &["shards", "lanes"],
+        "store" => &["shards", "lanes", "ca", "certificate", "key"],
         "cluster" => &["address", "secret"],
         "site" => &["country", "cookie_domain", "trusted"],
         _ => &[],

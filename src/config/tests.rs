@@ -27,6 +27,19 @@ fn the_shipped_file_states_the_defaults() {
 }
 
 #[test]
+fn files_of_tls_are_for_tls_and_a_certificate_has_its_key() {
+    let tls = "[store]\nbackend = \"redis\"\nurl = \"rediss://r.example:6379\"\n";
+    let all = "ca = \"ca.pem\"\ncertificate = \"node.pem\"\nkey = \"node.key\"\n";
+    let trust = read_text(&format!("{tls}{all}"), &[], &[]).unwrap().store.trust();
+    assert_eq!(trust.own, Some(("node.pem".into(), "node.key".into())));
+    assert_eq!(trust.ca, Some("ca.pem".into()));
+    let error = read_text(&format!("{tls}key = \"node.key\"\n"), &[], &[]).unwrap_err();
+    assert!(error.contains(":4: store.key: expected store.certificate"), "{error}");
+    let error = read_text("[store]\nca = \"ca.pem\"\n", &[], &[]).unwrap_err();
+    assert!(error.contains(":2: store.ca: it is for TLS"), "{error}");
+}
+
+#[test]
 fn later_sources_go_over_earlier_ones() {
     let config = read_text(
         "[collect]\nlisten = \"127.0.0.1:1\"\n[activate]\nmin_size = 5\n",

@@ -86,7 +86,8 @@ fn problem(error: ImportError) -> Problem {
         ImportError::OutOfOrder { .. } => Problem::conflict(error.to_string()),
         ImportError::Name => Problem::bad_request(error.to_string()),
         ImportError::TooLarge => Problem::too_large(error.to_string()),
-        ImportError::Behind | ImportError::Journal(JournalError::Full(_)) => {
+        ImportError::Behind
+        | ImportError::Journal(JournalError::Full(_) | JournalError::NoRoom(_)) => {
             Problem::unavailable(error.to_string())
         }
         ImportError::Journal(error) => Problem::internal(&error),

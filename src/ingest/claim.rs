@@ -93,11 +93,10 @@ fn wait(claims: &dyn Claims, wanted: &mut [Wanted]) -> Result<(), StoreError> {
                     left.0.push(at);
                     left.1.push(claim);
                 }
-                Some(whose) if wanted.imported.is_none() => {
-                    wanted.is_settled = true;
-                    wanted.is_taken = whose != wanted.event;
+                // That of another may be gone: who claims it is told.
+                Some(whose) => {
+                    wanted.is_settled = wanted.imported.is_none() && whose == wanted.event;
                 }
-                Some(_) => {}
             }
         }
         (places, open) = left;

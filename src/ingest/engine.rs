@@ -226,6 +226,11 @@ impl Engine {
         self.shared.lost.load(Ordering::Acquire)
     }
 
+    /// Whether it folds no more.
+    pub fn has_ended(&self) -> bool {
+        self.is_lost() || self.shared.stopping.load(Ordering::Acquire)
+    }
+
     /// How the engine is.
     pub fn health(&self) -> Health {
         let progress = self.shared.progress.lock();

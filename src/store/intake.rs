@@ -17,6 +17,26 @@ pub struct LaneFrame {
     pub batch: Batch,
 }
 
+/// What became of an append.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Appended {
+    /// Of each frame, which number its first record has in its lane, where that is known: it is of those that were
+    /// taken by this very call.
+    pub firsts: Vec<Option<u64>>,
+    /// Where lanes have lost frames that were acknowledged to the sender: those of them get nothing of this call.
+    pub lost: Option<Lost>,
+}
+
+/// Frames of a sender that lanes have lost, as a failover of theirs does. The sender may send them again, and what
+/// comes after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// The number of the first of them, or one before it.
+    pub first: u64,
+    /// How many bytes of frames are lost, of those that are remembered.
+    pub bytes: u64,
+}
+
 /// Takes frames for all lanes of a store.
 pub trait Intake: Send + Sync {
     /// Appends frames to their lanes and returns when all are as durable as the mode promises. Blocks.
@@ -25,9 +45,17 @@ pub trait Intake: Send + Sync {
     /// earlier and is left out, so all of it may be sent again, grouped in any way. After an error any of the frames
     /// may have been taken; a sender that goes on with later ones gives these up.
     ///
-    /// Tells of each frame which number its first record has in its lane, where that is known: it is of those that
-    /// were taken by this very call.
-    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<Vec<Option<u64>>, StoreError>;
+    /// A lane that has lost what was acknowledged takes nothing and says so, once: who calls again goes on there.
+    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<Appended, StoreError>;
+
+    /// Looks whether the lanes still have what was acknowledged to a sender.
+    fn look(&self, sender: &str) -> Result<Option<Lost>, StoreError>;
+
+    /// The last number that was acknowledged to a sender in each lane.
+    fn acknowledged(&self, sender: &str) -> Vec<u64>;
+
+    /// Says what was acknowledged to a sender by an earlier process, lane by lane.
+    fn resume(&self, sender: &str, acknowledged: &[u64]);
 
     /// The last number taken of a sender, in whichever lane; 0 of one that is not known.
     fn last_number(&self, sender: &str) -> Result<u64, StoreError>;
@@ -35,8 +63,4 @@ pub trait Intake: Send + Sync {
     /// Why frames are refused, where they are: what the last append that failed was told, until what stood in its
     /// way is gone.
     fn trouble(&self) -> Option<String>;
-
-    /// How many bytes of frames that were acknowledged to this process are gone again: a failover lost them, within
-    /// what the mode allows.
-    fn lost(&self) -> u64;
 }

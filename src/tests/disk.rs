@@ -8,10 +8,10 @@ use std::process::Command;
 use super::harness::{Server, get};
 
 /// A file system of 8 MiB, unmounted at the end; `None` where this user may not mount one.
-struct SmallDisk(PathBuf);
+pub(super) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
+    pub(super) fn mount(at: &Path) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let status = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])

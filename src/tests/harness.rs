@@ -15,6 +15,7 @@ pub(super) struct Server {
     folder: tempfile::TempDir,
     data: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -44,6 +45,16 @@ impl Server {
         settings: &str,
         arguments: &[&str],
     ) -> Self {
+        Self::start_in(segments, settings, arguments, &[])
+    }
+
+    /// Starts it with more of an environment, too.
+    pub(super) fn start_in(
+        segments: &[(&str, &str)],
+        settings: &str,
+        arguments: &[&str],
+        environment: &[(&'static str, String)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(folder.path().join("segments")).unwrap();
@@ -55,7 +66,8 @@ impl Server {
             Some(at) => PathBuf::from(&arguments[at + 1]),
             None => data,
         };
-        let mut server = Self { folder, data, arguments, child: None };
+        let environment = environment.to_vec();
+        let mut server = Self { folder, data, arguments, environment, child: None };
         for (id, text) in segments {
             server.write_segment(id, text);
         }
@@ -82,6 +94,7 @@ impl Server {
             .args(["serve", "--config", "throng.toml", "--set", "collect.listen=127.0.0.1:0"])
             .args(["--set", "console.listen=127.0.0.1:0"])
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("THRONG_DATA");
         command
     }
@@ -121,6 +134,11 @@ impl Server {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// The code that it has ended with by itself, where it has.
+    pub(super) fn has_ended(&mut self) -> Option<i32> {
+        self.child.as_mut().unwrap().try_wait().unwrap()?.code()
     }
 
     /// Stops it without a word, or lets it go on.

@@ -7,19 +7,30 @@ mod archive;
 mod audiences;
 mod backup;
 mod backup_shared;
+#[path = "../store/redis/tests/certificates.rs"]
+mod certificates;
+mod clocks;
+mod connections;
 mod dashboards;
 mod disk;
 mod doctor;
 mod harness;
 mod import;
+mod lost;
 mod nodes;
 mod outages;
 mod prometheus;
+#[path = "../store/redis/tests/proxy.rs"]
+#[expect(dead_code, reason = "the unit tests use all of it")]
+mod proxy;
 mod push;
 #[path = "../store/redis/tests/server.rs"]
 #[expect(dead_code, reason = "the unit tests use all of it")]
 mod redis_server;
+mod replicas;
 mod restart;
 mod same;
+mod spool;
 mod tidy;
+mod tls;
 mod transfer;

@@ -11,27 +11,46 @@ use crate::harness::Server;
 use crate::redis_server;
 
 /// A collector and a worker on some Redis.
-struct Site {
-    collector: Server,
-    worker: Server,
-    next: AtomicU32,
-    acknowledged: AtomicU32,
+pub(super) struct Site {
+    pub(super) collector: Server,
+    pub(super) worker: Server,
+    pub(super) next: AtomicU32,
+    pub(super) acknowledged: AtomicU32,
     _archive: tempfile::TempDir,
 }
 
+/// So many events are posted at once.
+pub(super) const SOME: u32 = 10;
+
 impl Site {
-    fn new(backend: &str, url: &str, durability: &str) -> Self {
+    pub(super) fn new(backend: &str, url: &str, durability: &str) -> Self {
+        Self::by(backend, [url, url], durability, &[&[]; 2])
+    }
+
+    /// The collector reaches Redis under one address and the worker under another, each in an environment.
+    pub(super) fn by(
+        backend: &str,
+        urls: [&str; 2],
+        durability: &str,
+        environment: &[&[(&'static str, String)]; 2],
+    ) -> Self {
         let archive = tempfile::tempdir().unwrap();
-        let settings = format!(
-            "[journal]\ndurability = \"{durability}\"\n\
-             [store]\nbackend = \"{backend}\"\nurl = \"{url}\"\nshards = 8\nlanes = 4\n\
-             [archive]\npath = \"{}\"\nfile_age = \"1s\"\n",
-            archive.path().display()
-        );
-        let segments = [("buyers", "rule = 'did purchase'")];
+        let settings = |url: &str| {
+            format!(
+                "[journal]\ndurability = \"{durability}\"\n\
+                 [store]\nbackend = \"{backend}\"\nurl = \"{url}\"\nshards = 8\nlanes = 4\n\
+                 [archive]\npath = \"{}\"\nfile_age = \"1s\"\n",
+                archive.path().display()
+            )
+        };
+        let start = |role: &'static str, at: usize| {
+            let segments = [("buyers", "rule = 'did purchase'")];
+            let arguments = ["--role", role];
+            Server::start_in(&segments, &settings(urls[at]), &arguments, environment[at])
+        };
         let site = Self {
-            collector: Server::start_with(&segments, &settings, &["--role", "collect"]),
-            worker: Server::start_with(&segments, &settings, &["--role", "work"]),
+            collector: start("collect", 0),
+            worker: start("work", 1),
             next: AtomicU32::new(0),
             acknowledged: AtomicU32::new(0),
             _archive: archive,
@@ -42,20 +61,32 @@ impl Site {
     }
 
     /// Posts some events of people that nobody knew; tells whether they were acknowledged.
-    fn post(&self) -> bool {
-        const SOME: u32 = 10;
+    pub(super) fn post(&self) -> bool {
         let first = self.next.fetch_add(SOME, Ordering::Relaxed);
-        let one = |user: u32| json!({ "site": "t", "event": "purchase", "ids": { "user_id": format!("u{user}") } });
-        let events = Value::Array((first..first + SOME).map(one).collect());
-        let accepted = self.collector.post_events(&events).status == 200;
+        // One in two has no message id, which would hide that it came twice.
+        let accepted = self.post_those(first, |user| user % 2 == 0);
         if accepted {
             self.acknowledged.fetch_add(SOME, Ordering::Relaxed);
         }
         accepted
     }
 
+    /// Posts some events from a number on, with message ids where wanted; tells whether they were acknowledged.
+    pub(super) fn post_those(&self, first: u32, has_id: impl Fn(u32) -> bool) -> bool {
+        let one = |user: u32| {
+            let ids = json!({ "user_id": format!("u{user}") });
+            let mut event = json!({ "site": "t", "event": "purchase", "ids": ids });
+            if has_id(user) {
+                event["message_id"] = json!(format!("m{user}"));
+            }
+            event
+        };
+        let events = Value::Array((first..first + SOME).map(one).collect());
+        self.collector.post_events(&events).status == 200
+    }
+
     /// Posts while something is done, and until events are acknowledged again after it.
-    fn during(&self, fault: impl FnOnce()) {
+    pub(super) fn during(&self, fault: impl FnOnce()) {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -71,26 +102,34 @@ impl Site {
     }
 
     /// Waits until all that was acknowledged counts; nobody counts twice, and nobody who was never sent.
-    fn all_count(&self, after: &str) {
-        let number = |rule: &str| -> Option<u64> {
-            let output = self.worker.throng(&["eval", rule]);
-            output.status.success().then(|| {
-                String::from_utf8_lossy(&output.stdout).trim().parse().expect("it is a number")
-            })
-        };
-        let mut found = None;
-        self.worker.until(&format!("{after}: a node answers"), || {
-            found = number("did purchase");
-            found.is_some()
-        });
+    pub(super) fn all_count(&self, after: &str) {
+        let found = self.count(after);
         let (acknowledged, sent) =
             (self.acknowledged.load(Ordering::Relaxed), self.next.load(Ordering::Relaxed));
-        let found = found.unwrap();
         assert!(
             (u64::from(acknowledged)..=u64::from(sent)).contains(&found),
             "{after}: {found} of {acknowledged} acknowledged and {sent} sent"
         );
-        assert_eq!(number("count purchase >= 2"), Some(0), "{after}");
+    }
+
+    /// How many people have an event; none has two, and the books balance.
+    pub(super) fn count(&self, after: &str) -> u64 {
+        let found = self.number("did purchase", after);
+        assert_eq!(self.number("count purchase >= 2", after), 0, "{after}");
+        assert_eq!(self.worker.metric("throng_journal_imbalance"), 0.0, "{after}");
+        found
+    }
+
+    /// How many a rule holds, once a node answers.
+    pub(super) fn number(&self, rule: &str, after: &str) -> u64 {
+        let mut found = None;
+        self.worker.until(&format!("{after}: a node answers"), || {
+            let output = self.worker.throng(&["eval", rule]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            found = output.status.success().then(|| text.trim().parse().expect("it is a number"));
+            found.is_some()
+        });
+        found.unwrap()
     }
 }
 

@@ -40,6 +40,7 @@ use std::str::FromStr;
 
 use crate::archive::ArchiveError;
 use crate::archive::Policy;
+use crate::config::Trust;
 use crate::ingest;
 use crate::store::StoreError;
 use crate::store::embedded::lock::LockError;
@@ -114,6 +115,8 @@ pub struct Options {
     pub to: Place,
     /// What its keys in Redis are called.
     pub keys: Keys,
+    /// Who is trusted with TLS.
+    pub trust: Trust,
     /// How long Redis is waited for.
     pub times: Times,
     /// How what is not folded yet is folded.

@@ -380,6 +380,7 @@ impl RunningStore {
             from: Place::Redis(String::new()),
             to: Place::Directory(dir.to_owned()),
             keys: Keys::default(),
+            trust: crate::config::Trust::default(),
             times: Times::default(),
             fold: self.fold.clone(),
             policy: self.policy,

@@ -167,7 +167,7 @@ impl Source {
     }
 
     fn redis(options: &Options, urls: &str, meter: &mut Meter<'_>) -> Result<Self, MoveError> {
-        let link = Link::open(urls, options.times)?;
+        let link = Link::open_trusting(urls, &options.trust, options.times)?;
         let found = Store::find(link.clone(), options.keys.clone())?;
         let store = found.ok_or_else(|| unfit(&link, "there is no store"))?;
         ship_what_is_left(&store)?;

@@ -121,7 +121,7 @@ impl Target {
     }
 
     fn redis(options: &Options, urls: &str, source: &Source) -> Result<Self, MoveError> {
-        let link = Link::open(urls, options.times)?;
+        let link = Link::open_trusting(urls, &options.trust, options.times)?;
         // Managed servers may not show their configuration; the server's start says it again.
         if let Ok(advice) = Mode::Everysec.verify(&link)
             && !advice.is_empty()

@@ -6,6 +6,8 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
@@ -89,6 +91,8 @@ pub struct Parts {
     pub tell: Box<dyn Fn() -> Told + Send + Sync>,
     /// Whether all that was taken is in the lanes; asked once, at the stop, when nothing is taken any more.
     pub has_shipped: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Called before this process leaves the register; where that fails it stays there.
+    pub leaves: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
 }
 
 /// Why T did not come to where a question needs it.
@@ -129,6 +133,8 @@ pub struct Member {
     /// Held while the view changes, so that nobody who waits misses it.
     turn: Mutex<()>,
     news: Condvar,
+    /// The last beat did not arrive.
+    is_away: AtomicBool,
 }
 
 /// The lead, as far as it is this node's.
@@ -168,6 +174,7 @@ impl Member {
             view: ArcSwap::default(),
             turn: Mutex::default(),
             news: Condvar::new(),
+            is_away: AtomicBool::new(false),
         })
     }
 
@@ -273,10 +280,21 @@ impl Member {
         }
     }
 
+    /// The time to ask for what was acknowledged before now: by this node's clock, or, where it takes no events, by
+    /// those of the nodes that do.
+    pub fn asked_now(&self) -> Millis {
+        let (view, now) = (self.view.load(), self.parts.clock.now());
+        let own = view.listed.nodes.iter().find(|heard| heard.node.id == self.me.id);
+        let own = own.filter(|own| own.node.mark.is_none());
+        own.map_or(now, |own| view.horizon.by_theirs(now, own.offset))
+    }
+
     /// Beats, and returns how long to wait for the next time.
     fn step(&self, pause: Duration) -> Duration {
         let every = self.parts.pace.every;
-        let next = match self.beat() {
+        let beaten = self.beat();
+        self.is_away.store(beaten.is_err(), Ordering::Release);
+        let next = match beaten {
             Ok(()) => {
                 if pause > every {
                     tracing::info!("beats arrive again");
@@ -318,6 +336,10 @@ impl Member {
         }
         if !(self.parts.has_shipped)() {
             tracing::warn!("events are left to ship: the others wait for this node to come back");
+        } else if self.is_away.load(Ordering::Acquire) {
+            tracing::warn!("the store is out of reach: the others wait for this node to come back");
+        } else if let Err(error) = (self.parts.leaves)() {
+            tracing::warn!(%error, "cannot leave: the others wait for this node to come back");
         } else if let Err(error) = nodes.leave(id) {
             tracing::warn!(
                 error = %chain(&error),

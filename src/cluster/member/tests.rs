@@ -111,6 +111,7 @@ impl World {
             pace: self.pace,
             tell: Box::new(tell),
             has_shipped: Box::new(move || shipped.load(Ordering::SeqCst)),
+            leaves: Box::new(|| Ok(())),
         };
         let address = Some("10.0.0.7:8081".to_owned());
         Member::new(Me { id: id.to_owned(), roles, address }, parts)

@@ -70,7 +70,10 @@ fn lanes(seen: &Seen, count: u16) -> Finding {
 
 fn clocks(seen: &Seen) -> Finding {
     const CHECK: &str = "clocks";
-    let spread = seen.horizon.spread;
+    // Of all nodes: those that take no events have a spread of their own.
+    let offsets = || seen.listed.nodes.iter().map(|heard| heard.offset);
+    let all = offsets().max().unwrap_or(0).saturating_sub(offsets().min().unwrap_or(0));
+    let spread = seen.horizon.spread.max(all);
     // From the store's clock: which node is wrong.
     let furthest = seen.listed.nodes.iter().max_by_key(|heard| heard.offset.saturating_abs());
     let furthest = furthest.map_or_else(String::new, |heard| {

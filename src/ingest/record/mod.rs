@@ -205,7 +205,7 @@ async fn append(shared: &Shared, batch: Batch) -> (Batch, Result<(), NotRecorded
         Ok((batch, Ok(()))) => (batch, Ok(())),
         Ok((batch, Err(error))) => {
             let not_recorded = match &error {
-                JournalError::Full(_) => NotRecorded::Full,
+                JournalError::Full(_) | JournalError::NoRoom(_) => NotRecorded::Full,
                 _ => NotRecorded::Failed,
             };
             tracing::warn!(%error, records = batch.len(), "a batch was not recorded");

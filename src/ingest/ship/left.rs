@@ -42,7 +42,8 @@ impl Heir {
             for frame in &frames {
                 let mut group = Group::default();
                 group.add(frame, &splitter);
-                group.ship(&spool.sender, &*self.intake, &*self.claims)?;
+                // What lanes have lost of those before is here no more.
+                while group.ship(&spool.sender, &*self.intake, &*self.claims)?.is_some() {}
                 records += group.records;
             }
             self.spools.release(&spool.sender, at)?;

@@ -6,7 +6,9 @@
 //! ```
 //! What is shipped was made durable here first: a power cut takes nothing back whose number is used up. A frame's
 //! pieces are numbered by its place in the journal, so that it may be shipped again from anywhere and counts once.
-//! Nothing is dropped: what cannot be shipped is tried again until it can.
+//! Nothing is dropped: what cannot be shipped is tried again until it can. What is shipped stays on this disk a while
+//! longer, and is shipped again where lanes turn out to have lost it: a failover takes what was not replicated, and a
+//! power cut what Redis had not synced.
 
 mod left;
 mod place;
@@ -17,6 +19,7 @@ mod spooled;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -40,8 +43,10 @@ use crate::net::Workers;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::claims::Claims;
+use crate::store::intake::Appended;
 use crate::store::intake::Intake;
 use crate::store::intake::LaneFrame;
+use crate::store::intake::Lost;
 use crate::store::journal::Frame;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
@@ -53,6 +58,7 @@ use place::Place;
 
 pub use left::Heir;
 pub use place::PlaceError;
+pub use place::marked;
 pub use place::shipped;
 pub use spool::Spool;
 
@@ -70,6 +76,8 @@ const LONGEST_REST: Duration = Duration::from_millis(100);
 const LARGE: usize = 1 << 20;
 /// How often the place is written down.
 const NOTE: Duration = Duration::from_secs(1);
+/// How long what is shipped stays on this disk: longer than a replica is behind, and than Redis waits until it syncs.
+pub const KEEP: Duration = Duration::from_secs(60);
 /// The longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -89,6 +97,10 @@ pub struct Parts {
     pub identity: Identity,
     /// The store's lanes.
     pub layout: Layout,
+    /// The store's name.
+    pub store: String,
+    /// How long what is shipped stays on this disk.
+    pub keep: Duration,
     /// The clock that receive times are taken from.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -108,6 +120,7 @@ struct Shared {
     intake: Arc<dyn Intake>,
     claims: Arc<dyn Claims>,
     splitter: Splitter,
+    keep: Duration,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     state: Mutex<State>,
@@ -122,6 +135,10 @@ struct State {
     /// When the first record of what is being shipped was received.
     oldest: Option<Millis>,
     mark: Millis,
+    /// What is shipped and stays here for now: where groups of frames end, and when each was shipped.
+    kept: VecDeque<(Position, Instant)>,
+    /// How many bytes the lanes have lost that are not here any more.
+    lost: u64,
     /// When it is to end, whatever is left.
     deadline: Option<Instant>,
     is_running: bool,
@@ -175,35 +192,59 @@ impl Group {
         }
     }
 
-    /// Ships the pieces, and claims their message ids.
+    /// Ships the pieces, and claims their message ids; tells what the lanes have lost of those before, and then this
+    /// one is not whole there either.
     fn ship(
         &self,
         sender: &str,
         intake: &dyn Intake,
         claims: &dyn Claims,
-    ) -> Result<(), StoreError> {
-        let firsts = intake.append(sender, &self.pieces)?;
+    ) -> Result<Option<Lost>, StoreError> {
+        let Appended { firsts, lost } = intake.append(sender, &self.pieces)?;
         if !self.messages.is_empty() {
             claim::sent(claims, &self.messages, &self.pieces, &firsts);
         }
-        Ok(())
+        Ok(lost)
     }
 }
 
 impl Shipper {
     /// A shipper that goes on where the one before it has come to.
     pub fn open(parts: Parts) -> Result<Self, PlaceError> {
-        let Parts { data, sender, journal, intake, claims, identity, layout, clock, metrics } =
-            parts;
+        let Parts {
+            data,
+            sender,
+            journal,
+            intake,
+            claims,
+            identity,
+            layout,
+            store,
+            keep,
+            clock,
+            metrics,
+        } = parts;
         let place = data.as_deref().map(Place::read).transpose()?;
         let mut place = place.flatten().unwrap_or_default();
         if place.shipped > journal.end() {
             // It is not the journal that was shipped from: all of it may be new.
             place.shipped = journal.begin();
+            place.acknowledged.clear();
+        }
+        if place.store != store {
+            // What was acknowledged was of another.
+            (place.store, place.acknowledged) = (store, Vec::new());
         }
         place.shipped = place.shipped.max(journal.begin());
-        let state =
-            State { place, oldest: None, mark: Millis::MIN, deadline: None, is_running: false };
+        let state = State {
+            kept: VecDeque::from([(place.shipped, Instant::now())]),
+            lost: 0,
+            place,
+            oldest: None,
+            mark: Millis::MIN,
+            deadline: None,
+            is_running: false,
+        };
         let shared = Shared {
             splitter: Splitter::new(identity, layout),
             state: Mutex::new(state),
@@ -214,6 +255,7 @@ impl Shipper {
             journal,
             intake,
             claims,
+            keep,
             clock,
             metrics,
         };
@@ -301,27 +343,42 @@ impl Shared {
         let (mut noted, mut rest) = (Instant::now(), GATHER);
         while let Some(group) = self.patiently(|| self.gather(&mut *reader)) {
             let idle = group.records == 0;
+            let mut lost = None;
             if !idle {
                 self.state.lock().oldest = group.received;
                 self.show();
                 let begun = Instant::now();
-                let shipped = self.patiently(|| self.ship(&sender, &group));
-                if shipped.is_none() {
-                    break;
+                match self.patiently(|| self.ship(&sender, &group)) {
+                    Some(found) => lost = found,
+                    None => break,
                 }
                 rest = (begun.elapsed() * REST).clamp(GATHER, LONGEST_REST);
-                self.metrics.shipped_records.inc_by(group.records);
+                if lost.is_none() {
+                    self.metrics.shipped_records.inc_by(group.records);
+                }
             }
             let mut state = self.state.lock();
             state.oldest = None;
-            state.place.shipped = group.end;
-            self.shipped.notify_all();
+            if lost.is_none() {
+                state.place.shipped = group.end;
+                self.shipped.notify_all();
+                if !idle {
+                    state.kept.push_back((group.end, Instant::now()));
+                }
+            }
             let is_stopping = state.deadline.is_some();
             drop(state);
             self.show();
             if noted.elapsed() >= NOTE {
-                self.note();
+                lost = lost.or_else(|| self.look(&sender));
+                if lost.is_none() {
+                    self.note(&sender);
+                }
                 noted = Instant::now();
+            }
+            if let Some(lost) = lost {
+                reader = self.go_back(lost);
+                continue;
             }
             if idle && is_stopping {
                 break;
@@ -335,7 +392,43 @@ impl Shared {
                 }
             }
         }
-        self.note();
+        self.note(&sender);
+    }
+
+    /// Looks whether what is shipped and still here is in the lanes.
+    fn look(&self, sender: &str) -> Option<Lost> {
+        if self.state.lock().kept.is_empty() {
+            return None;
+        }
+        // Where the store does not answer, what comes next shows it.
+        self.intake.look(sender).unwrap_or_default()
+    }
+
+    /// A reader from before what the lanes have lost.
+    fn go_back(&self, lost: Lost) -> Box<dyn JournalReader> {
+        let begin = self.journal.begin();
+        let mut state = self.state.lock();
+        // A piece's number is above the start of its frame.
+        let first = state.kept.partition_point(|(end, _)| end.0 < lost.first);
+        let to = first.checked_sub(1).map_or(begin, |before| state.kept[before].0.max(begin));
+        state.kept.truncate(first);
+        let from = state.place.shipped;
+        state.place.shipped = to.min(from);
+        let gone = lost.bytes.min(begin.0.saturating_sub(lost.first.saturating_sub(1)));
+        state.lost += gone;
+        drop(state);
+        tracing::warn!(
+            bytes = from.0.saturating_sub(to.0),
+            "the lanes have lost what was shipped there: it is shipped again"
+        );
+        if gone > 0 {
+            tracing::error!(
+                bytes = gone,
+                "some of what lanes have lost is kept nowhere else any more, and is lost"
+            );
+        }
+        self.show();
+        self.journal.reader(to.min(from))
     }
 
     /// Tries until it is done; `None` where it is to end before.
@@ -373,17 +466,21 @@ impl Shared {
     /// Numbers would then stand for other frames, which would pass for shipped.
     fn sender(&self) -> Result<String, Obstacle> {
         loop {
-            let turn = self.state.lock().place.turn;
+            let Place { turn, acknowledged, .. } = self.state.lock().place.clone();
             let name =
                 if turn == 0 { self.sender.clone() } else { format!("{}.{turn}", self.sender) };
             if self.intake.last_number(&name)? <= self.journal.end().0 {
+                self.intake.resume(&name, &acknowledged);
                 return Ok(name);
             }
             tracing::error!(
                 "the journal of {} ends before what was shipped of it; if it was restored, events that it held then may count twice",
                 self.sender
             );
-            self.state.lock().place.turn += 1;
+            let mut state = self.state.lock();
+            state.place.turn += 1;
+            state.place.acknowledged.clear();
+            drop(state);
             self.write_place()?;
         }
     }
@@ -408,25 +505,50 @@ impl Shared {
         Ok(group)
     }
 
-    fn ship(&self, sender: &str, group: &Group) -> Result<(), Obstacle> {
+    /// Ships a group; tells what the lanes have lost of those before, and then this one is not whole there either.
+    fn ship(&self, sender: &str, group: &Group) -> Result<Option<Lost>, Obstacle> {
         self.journal.sync(group.end)?;
         Ok(group.ship(sender, &*self.intake, &*self.claims)?)
     }
 
-    /// Writes down what is shipped, and gives it up on this disk. Where that fails it is done the next time.
-    fn note(&self) {
-        let shipped = self.state.lock().place.shipped;
+    /// Writes down what is shipped, and gives up on this disk what was shipped long enough ago. Where that fails it is
+    /// done the next time.
+    fn note(&self, sender: &str) {
+        // Where the disk is full there is no room for what is shipped.
+        let keep = if self.journal.trouble().is_some() { Duration::ZERO } else { self.keep };
+        let mut state = self.state.lock();
+        state.place.acknowledged = self.intake.acknowledged(sender);
+        let mut released = None;
+        while let Some((end, at)) = state.kept.front()
+            && at.elapsed() >= keep
+        {
+            released = Some(*end);
+            state.kept.pop_front();
+        }
+        drop(state);
         let noted = self.write_place();
         let noted = noted.map_err(|error| chain(&error));
-        let released = self.journal.release(shipped).map_err(|error| chain(&error));
-        if let Err(error) = noted.and(released) {
+        let Some(released) = released else {
+            return self.tell(noted);
+        };
+        let released = self.journal.release(released).map_err(|error| chain(&error));
+        self.tell(noted.and(released));
+    }
+
+    fn tell(&self, done: Result<(), String>) {
+        if let Err(error) = done {
             self.metrics.ship_errors.inc();
             tracing::warn!(error, "what is shipped cannot be given up on this disk");
         }
     }
 
     fn write_place(&self) -> Result<(), PlaceError> {
-        let place = self.state.lock().place;
+        let mut state = self.state.lock();
+        if state.mark > Millis::MIN {
+            state.place.mark = Some(state.mark);
+        }
+        let place = state.place.clone();
+        drop(state);
         self.data.as_deref().map_or(Ok(()), |data| place.write(data))
     }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::model::Millis;
 use crate::store::embedded::write_small_file;
 use crate::store::journal::Position;
 
@@ -14,12 +15,18 @@ use crate::store::journal::Position;
 const FILE: &str = "shipped";
 
 /// Where shipping goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Place {
     /// Everything before it is in the lanes.
     pub(super) shipped: Position,
     /// How often the journal was found to be another than the one that was shipped.
     pub(super) turn: u32,
+    /// The store that it was shipped to.
+    pub(super) store: String,
+    /// The last number that was acknowledged in each lane.
+    pub(super) acknowledged: Vec<u64>,
+    /// The last mark that was told, about.
+    pub(super) mark: Option<Millis>,
 }
 
 /// The place cannot be read or written.
@@ -38,6 +45,11 @@ pub struct PlaceError {
 /// How far the journal of a data directory is shipped, as far as is known. So far it was durable once.
 pub fn shipped(data: &Path) -> Result<Position, PlaceError> {
     Ok(Place::read(data)?.unwrap_or_default().shipped)
+}
+
+/// The last mark that was told of the journal of a data directory, as far as is known.
+pub fn marked(data: &Path) -> Result<Option<Millis>, PlaceError> {
+    Ok(Place::read(data)?.and_then(|place| place.mark))
 }
 
 impl Place {
@@ -60,13 +72,24 @@ impl Place {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (shipped, turn) = text.strip_suffix('\n')?.split_once(' ')?;
-        Some(Self { shipped: Position(shipped.parse().ok()?), turn: turn.parse().ok()? })
+        let mut lines = text.strip_suffix('\n')?.lines();
+        let (shipped, turn) = lines.next()?.split_once(' ')?;
+        let (shipped, turn) = (Position(shipped.parse().ok()?), turn.parse().ok()?);
+        let mut words = lines.next().unwrap_or_default().split(' ');
+        let store = words.next().unwrap_or_default().to_owned();
+        let acknowledged = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        let mark = lines.next().and_then(|mark| mark.parse().ok());
+        Some(Self { shipped, turn, store, acknowledged, mark })
     }
 
-    pub(super) fn write(self, data: &Path) -> Result<(), PlaceError> {
+    pub(super) fn write(&self, data: &Path) -> Result<(), PlaceError> {
         let path = data.join(FILE);
-        let text = format!("{} {}\n", self.shipped, self.turn);
+        let mut text = format!("{} {}\n{}", self.shipped, self.turn, self.store);
+        self.acknowledged.iter().for_each(|number| text.push_str(&format!(" {number}")));
+        text.push('\n');
+        if let Some(mark) = self.mark {
+            text.push_str(&format!("{mark}\n"));
+        }
         write_small_file(&path, text.as_bytes(), 0o600).map_err(|source| PlaceError {
             action: "write",
             path,

@@ -1,6 +1,5 @@
 //! The way into a journal that is shipped: it takes so much and no more before the lanes have it.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +31,20 @@ impl Spool {
 
     fn full(&self) -> Option<String> {
         let is_full = self.shared.waiting() > self.bound.0;
-        is_full.then(|| format!("more than {} wait to be shipped", self.bound))
+        is_full.then(|| {
+            format!(
+                "more than {} wait to be shipped, which is the bound (journal.spool): see why the \
+                 store does not take them",
+                self.bound
+            )
+        })
     }
 }
 
 impl Sink for Spool {
     fn append(&self, batch: &Batch) -> Result<(), JournalError> {
         if let Some(full) = self.full() {
-            return Err(JournalError::Full(io::Error::new(io::ErrorKind::StorageFull, full)));
+            return Err(JournalError::NoRoom(full));
         }
         let appended = self.shared.journal.append(batch)?;
         if self.waits && !self.shared.wait_shipped(appended.end, PATIENCE) {
@@ -55,6 +60,6 @@ impl Sink for Spool {
     }
 
     fn lost(&self) -> u64 {
-        self.shared.intake.lost()
+        self.shared.state.lock().lost
     }
 }

@@ -61,6 +61,8 @@ impl World {
             claims: claims.clone(),
             identity,
             layout,
+            store: "s1".into(),
+            keep: std::time::Duration::ZERO,
             clock: Arc::new(TestClock(AtomicI64::new(0))),
             metrics: Metrics::new(),
         });

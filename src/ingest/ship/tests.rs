@@ -55,6 +55,7 @@ impl Node {
         intake: Arc<dyn Intake>,
         claims: Arc<dyn Claims>,
         (identity, layout): (Identity, Layout),
+        keep: Duration,
     ) -> Self {
         let options = Options {
             segment_bytes: 4_000,
@@ -73,6 +74,8 @@ impl Node {
             claims,
             identity,
             layout,
+            store: "s1".into(),
+            keep,
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
@@ -86,7 +89,8 @@ impl Node {
 
     fn again_by_hand(hand: &Arc<Hand>, data: TempDir) -> Self {
         let claims = Lanes::new(link(&shared_server().url())).claims();
-        Self::open(data, hand.clone(), claims, (IDENTITY, Layout::new(IDENTITY.shards, 4)))
+        let store = (IDENTITY, Layout::new(IDENTITY.shards, 4));
+        Self::open(data, hand.clone(), claims, store, Duration::ZERO)
     }
 
     fn append(&self, numbers: impl IntoIterator<Item = i64>) {
@@ -120,9 +124,13 @@ impl Lanes {
     }
 
     fn node(&self, data: TempDir) -> Node {
+        self.node_that_keeps(data, Duration::ZERO)
+    }
+
+    fn node_that_keeps(&self, data: TempDir, keep: Duration) -> Node {
         let streams = Arc::new(Streams::new(&self.store, Mode::Everysec));
         let store = (self.store.identity(), self.store.layout());
-        Node::open(data, streams, self.claims(), store)
+        Node::open(data, streams, self.claims(), store, keep)
     }
 
     fn claims(&self) -> Arc<dyn Claims> {
@@ -187,7 +195,7 @@ fn a_shipper_that_begins_anywhere_before_ships_nothing_twice() {
     for shipped in places {
         let again = tempfile::tempdir().unwrap();
         copy_dir(whole.path(), again.path());
-        Place { shipped, turn: 0 }.write(again.path()).unwrap();
+        Place { shipped, ..Place::default() }.write(again.path()).unwrap();
         lanes.node(again).ship();
         lanes.check(0..60);
     }
@@ -331,8 +339,6 @@ fn a_spool_takes_so_much_and_goes_on_when_there_is_room() {
     hand.set(|hand| hand.refuses = true);
     let node = Node::by_hand(&hand);
     let spool = Spool::new(&node.shipper, ByteSize(2_000), false);
-    hand.set(|hand| hand.lost = 9);
-    assert_eq!(spool.lost(), 9);
     let thread = node.start();
     let mut taken = 0;
     let refused = loop {
@@ -342,8 +348,10 @@ fn a_spool_takes_so_much_and_goes_on_when_there_is_room() {
         }
         assert!(taken < 1_000);
     };
-    assert!(matches!(&refused, JournalError::Full(_)), "{refused:?}");
-    assert!(spool.trouble().unwrap().contains("2000B"));
+    assert!(matches!(&refused, JournalError::NoRoom(_)), "{refused:?}");
+    for told in [refused.to_string(), spool.trouble().unwrap()] {
+        assert!(told.contains("2000B") && told.contains("journal.spool"), "{told}");
+    }
     hand.until(|hand| hand.calls > 1);
     assert!(node.metrics.spool_bytes.get() <= 4_000);
     hand.set(|hand| hand.refuses = false);
@@ -406,4 +414,93 @@ fn the_message_ids_of_what_is_shipped_are_claimed_for_their_events() {
         }
     }
     assert_eq!(events, 40);
+}
+
+#[test]
+fn what_lanes_have_lost_is_shipped_again_as_long_as_it_is_here() {
+    let server = Server::start(&["--appendfsync", "always"]);
+    let lanes = Lanes::new(link(&server.url()));
+    let node = lanes.node_that_keeps(tempfile::tempdir().unwrap(), KEEP);
+    let spool = Spool::new(&node.shipper, ByteSize(1 << 30), false);
+    let thread = node.start();
+    let ship = |numbers: std::ops::Range<i64>| {
+        numbers.for_each(|number| node.append([number]));
+        until("all is shipped", || node.shipper.has_shipped());
+    };
+    ship(0..300);
+    let kept = server.kept();
+    ship(300..400);
+    server.take_back(kept);
+    // Nothing comes after it that would show it.
+    let mark = node.shipper.mark();
+    until("it is shipped again", || node.metrics.shipped_records.get() >= 500);
+    until("all is shipped", || node.shipper.has_shipped());
+    lanes.check(0..400);
+    assert!(node.shipper.mark() >= mark);
+
+    let kept = server.kept();
+    ship(400..500);
+    server.take_back(kept);
+    node.append([500]);
+    until("it is shipped again", || node.metrics.shipped_records.get() >= 700);
+    assert!(node.shipper.stop(PATIENCE));
+    thread.join().unwrap();
+    lanes.check(0..501);
+
+    // While no process runs that would remember.
+    let kept = server.kept();
+    let data = node.data;
+    drop((node.journal, node.shipper, spool));
+    let node = lanes.node_that_keeps(data, KEEP);
+    node.append(501..600);
+    node.ship();
+    server.take_back(kept);
+    let data = node.data;
+    drop((node.journal, node.shipper));
+    let node = lanes.node_that_keeps(data, KEEP);
+    let spool = Spool::new(&node.shipper, ByteSize(1 << 30), false);
+    node.append([600]);
+    node.ship();
+    lanes.check(0..601);
+    assert_eq!(spool.lost(), 0);
+}
+
+#[test]
+fn what_is_lost_and_given_up_here_is_told() {
+    let server = Server::start(&["--appendfsync", "always"]);
+    let lanes = Lanes::new(link(&server.url()));
+    let node = lanes.fresh_node();
+    let spool = Spool::new(&node.shipper, ByteSize(1 << 30), false);
+    let thread = node.start();
+    let kept = server.kept();
+    (0..200).for_each(|number| node.append([number]));
+    until("all is shipped", || node.shipper.has_shipped());
+    until("most is given up here", || node.journal.begin().0 + 8_000 > node.journal.end().0);
+    server.take_back(kept);
+    // What was given up is not looked for: what comes next shows it.
+    (200..220).for_each(|number| node.append([number]));
+    until("it is told", || spool.lost() > 0);
+    assert!(node.shipper.stop(PATIENCE));
+    thread.join().unwrap();
+    let found: usize = held(&lanes.link, &lanes.keys, &lanes.store).iter().map(Vec::len).sum();
+    assert!((20..200).contains(&found), "{found}");
+}
+
+#[test]
+fn what_another_store_has_acknowledged_is_not_compared() {
+    let lanes = Lanes::new(link(&shared_server().url()));
+    let node = lanes.node_that_keeps(tempfile::tempdir().unwrap(), KEEP);
+    node.append(0..10);
+    node.ship();
+    // As after a move: what was shipped is there, and nobody knows who has sent it.
+    let other = Lanes::new(link(&shared_server().url()));
+    let data = node.data;
+    let place = Place::read(data.path()).unwrap().unwrap();
+    assert!(place.acknowledged.iter().any(|number| *number > 0));
+    Place { store: "another".into(), ..place }.write(data.path()).unwrap();
+    drop((node.journal, node.shipper));
+    let node = other.node_that_keeps(data, KEEP);
+    node.append(10..20);
+    node.ship();
+    other.check(10..20);
 }

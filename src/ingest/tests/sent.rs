@@ -8,8 +8,10 @@ use crate::ingest::split::Splitter;
 use crate::model::Millis;
 use crate::model::Record;
 use crate::store::StoreError;
+use crate::store::intake::Appended;
 use crate::store::intake::Intake;
 use crate::store::intake::LaneFrame;
+use crate::store::intake::Lost;
 use crate::store::journal::Batch;
 use crate::store::journal::Journal as _;
 use crate::store::journal::Position;
@@ -75,8 +77,8 @@ pub(crate) struct Hand {
 pub(crate) struct HandState {
     pub(crate) is_shut: bool,
     pub(crate) refuses: bool,
-    /// How many bytes of what it took it has lost.
-    pub(crate) lost: u64,
+    /// What it has lost, to be told at the next append.
+    pub(crate) lost: Option<Lost>,
     /// How many appends have come, and of which numbers of records those that were taken are.
     pub(crate) calls: usize,
     pub(crate) taken: Vec<u32>,
@@ -102,7 +104,7 @@ impl Hand {
 }
 
 impl Intake for Hand {
-    fn append(&self, _sender: &str, frames: &[LaneFrame]) -> Result<Vec<Option<u64>>, StoreError> {
+    fn append(&self, _sender: &str, frames: &[LaneFrame]) -> Result<Appended, StoreError> {
         let mut state = self.state.lock();
         state.calls += 1;
         self.changed.notify_all();
@@ -113,10 +115,23 @@ impl Intake for Hand {
             let source = "as the test says".into();
             return Err(StoreError::Unavailable { what: "the hand".into(), source });
         }
+        if let Some(lost) = state.lost.take() {
+            return Ok(Appended { firsts: vec![None; frames.len()], lost: Some(lost) });
+        }
         state.taken.push(frames.iter().map(|frame| frame.batch.len()).sum());
         self.changed.notify_all();
-        Ok(vec![None; frames.len()])
+        Ok(Appended { firsts: vec![None; frames.len()], lost: None })
     }
+
+    fn look(&self, _sender: &str) -> Result<Option<Lost>, StoreError> {
+        Ok(None)
+    }
+
+    fn acknowledged(&self, _sender: &str) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn resume(&self, _sender: &str, _acknowledged: &[u64]) {}
 
     fn last_number(&self, _sender: &str) -> Result<u64, StoreError> {
         Ok(0)
@@ -124,9 +139,5 @@ impl Intake for Hand {
 
     fn trouble(&self) -> Option<String> {
         self.state.lock().refuses.then(|| "it refuses".into())
-    }
-
-    fn lost(&self) -> u64 {
-        self.state.lock().lost
     }
 }

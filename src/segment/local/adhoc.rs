@@ -185,6 +185,12 @@ impl Holding {
         let until = Instant::now() + crate::segment::PATIENCE;
         while !self.lane.engine.wait_folded(end, crate::segment::SLICE) {
             caller.still_wanted()?;
+            if self.lane.engine.has_ended() {
+                return Err(AskError::Away(format!(
+                    "lane {} is given to another node, or read anew: try again",
+                    self.lane.number
+                )));
+            }
             if Instant::now() >= until {
                 return Err(AskError::Behind);
             }

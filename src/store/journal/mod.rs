@@ -367,6 +367,10 @@ pub enum JournalError {
     /// The disk is full. Nothing was appended; the next append tries again.
     #[error("the journal's disk is full: free some room, and it goes on")]
     Full(#[source] io::Error),
+    /// There is no room elsewhere: what waits to be shipped is as much as may wait, or the store's memory is full.
+    /// Nothing was appended; the next append tries again.
+    #[error("no events are taken: {0}")]
+    NoRoom(String),
     /// A sync failed: what was written may be gone, and no retry can tell. The process has to stop.
     #[error(
         "the journal stopped: a write could not be made durable; check the disk and start again"

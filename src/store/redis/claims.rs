@@ -6,14 +6,21 @@
 //! ```
 //! The tag is that of a lane, chosen by the message id's hash and not by the event. What the window has passed is
 //! given to who asks next, and swept out bucket by bucket.
+//!
+//! A failover may lose the event and not its claim, for they lie on two nodes. So before an event gives way to
+//! another, the other's lane is asked whether it has lost that one; then the claim is taken back. Who sent it again,
+//! or sends another with the same message id, is counted.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use redis::Cmd;
 use redis::Value;
 
 use super::functions;
+use super::journal::gaps;
 use super::moved::each_page;
 use super::reply;
 use super::route;
@@ -104,6 +111,42 @@ impl Claims {
             }
         }
         Ok(found)
+    }
+
+    /// Takes the claims back of events that their lanes have lost; tells whether there were any.
+    fn take_back(&self, claims: &[Claim], whose: &[Option<Claimant>]) -> Result<bool, StoreError> {
+        let (link, layout) = (&self.store.link, self.store.layout());
+        let others: Vec<(&Claim, Claimant)> = claims
+            .iter()
+            .zip(whose)
+            .filter_map(|(claim, whose)| Some((claim, (*whose)?)))
+            .filter(|(claim, whose)| *whose != claim.event && whose.lane < layout.lanes())
+            .collect();
+        let lanes: BTreeSet<u16> = others.iter().map(|(_, whose)| whose.lane).collect();
+        let logs: Vec<String> =
+            lanes.iter().map(|lane| self.store.keys.lane(&layout.tag(*lane), "log")).collect();
+        let calls = logs.iter().map(|log| (&**log, functions::call("gaps", &[log], &[])));
+        let answers = link.spread(calls.collect(), None, link.times().patience)?;
+        let mut lost: BTreeMap<u16, Vec<Range<u64>>> = BTreeMap::new();
+        for (lane, answer) in lanes.into_iter().zip(answers) {
+            let text = reply::text(&answer).ok_or_else(|| link.odd("a lane's gaps"))?;
+            lost.insert(lane, gaps(text).collect());
+        }
+        let mut calls: Vec<(String, Cmd)> = Vec::new();
+        for (claim, whose) in others {
+            let is_gone = lost[&whose.lane].iter().any(|gap| gap.contains(&whose.event.record));
+            if is_gone {
+                let lane = u16::try_from(claim.hash[0] % u64::from(layout.lanes())).unwrap_or(0);
+                let key = self.key(&layout.tag(lane), claim);
+                let row = row(&Claim { event: whose, ..*claim });
+                let cmd = functions::call("disclaim", &[&key], &[&field(claim), &row[6..]]);
+                calls.push((key, cmd));
+            }
+        }
+        let any = !calls.is_empty();
+        let calls = calls.iter_mut().map(|(key, cmd)| (&**key, std::mem::take(cmd))).collect();
+        link.spread(calls, None, link.times().patience)?;
+        Ok(any)
     }
 
     fn call<'c>(
@@ -198,6 +241,14 @@ impl Port for Claims {
         let asked: Vec<Claim> = open.iter().map(|at| claims[*at]).collect();
         for (at, found) in open.into_iter().zip(self.ask(&asked, true)?) {
             whose[at] = found;
+        }
+        while self.take_back(claims, &whose)? {
+            let others = |at: &usize| whose[*at].is_none_or(|whose| whose != claims[*at].event);
+            let open: Vec<usize> = (0..claims.len()).filter(others).collect();
+            let asked: Vec<Claim> = open.iter().map(|at| claims[*at]).collect();
+            for (at, found) in open.into_iter().zip(self.ask(&asked, true)?) {
+                whose[at] = found;
+            }
         }
         let whose =
             whose.into_iter().map(|whose| whose.ok_or_else(|| link.odd("a claim that nobody has")));

@@ -30,8 +30,8 @@ pub(super) struct Draft<'l, 'c> {
     pub(super) fields: BTreeMap<Vec<u8>, Option<Entry>>,
     /// Contents that no field names any longer.
     pub(super) trash: Vec<Stored>,
-    /// Where the journal is folded to, for functions to see.
-    pub(super) position: Option<u64>,
+    /// Up to where the journal is folded, and the number of the record that comes next; for functions to see.
+    pub(super) folded: Option<(u64, u64)>,
 }
 
 impl<'l, 'c> Draft<'l, 'c> {
@@ -45,7 +45,7 @@ impl<'l, 'c> Draft<'l, 'c> {
             contents: Vec::new(),
             fields: BTreeMap::new(),
             trash: Vec::new(),
-            position: None,
+            folded: None,
         }
     }
 

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //! throng:{TAG}:ev    stream: entry <end>-<number of the next record> with c(ount) and p(ayload)
-//! throng:{TAG}:log   hash: end, next, begin, released, and a mark for each sender
+//! throng:{TAG}:log   hash: end, next, begin, released, run, gaps, and a mark for each sender
 //! ```
 //! A position counts the bytes of all payloads before it, so a frame starts where the one before ends, and a
 //! reader notices an entry that is missing. A sender numbers its frames; the mark is the last number taken and
 //! the end it got, so that a frame whose answer was lost is not appended twice, whatever it is sent together with
 //! the next time. One append of a sender is on its way at a time; what comes meanwhile goes together with the next.
+//!
+//! A failover may lose the end of a stream, and what is appended then lies where that was. The number of a record
+//! tells the two apart: it is given once. The first append of another process of Redis goes on with numbers that the
+//! one before cannot have given, and notes the gap.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -120,6 +124,18 @@ impl<'f> Numbered<'f> {
         let (number_text, count) = (number.to_string(), batch.len().to_string());
         Self { number, number_text, records: batch.len(), count, payload: batch.bytes() }
     }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.payload.len() as u64
+    }
+}
+
+/// What came of an append.
+pub(super) enum Answer {
+    /// All of it was taken, by this call or before.
+    Taken(Taken),
+    /// Nothing was taken: the last number that is known of the sender is this one, and it was told of a later one.
+    Behind(u64),
 }
 
 /// Where frames ended up that went in one call.
@@ -133,10 +149,15 @@ pub(super) struct Taken {
     pub(super) all_new: bool,
 }
 
-impl Taken {
+impl Answer {
     /// Reads the answer to an append of these frames.
     pub(super) fn read(answer: &Value, frames: &[Numbered<'_>]) -> Option<Self> {
         let items = reply::items(answer)?;
+        if let [said, taken] = items
+            && reply::text(said) == Some("BEHIND")
+        {
+            return Some(Self::Behind(reply::number(taken)?));
+        }
         let [_, end, next, rest @ ..] = items else { return None };
         let (end, next) = (reply::number(end)?, reply::number(next)?);
         let start = match rest {
@@ -146,22 +167,40 @@ impl Taken {
         };
         let bytes: u64 = frames.iter().map(|frame| frame.payload.len() as u64).sum();
         let all_new = !rest.is_empty() && start.checked_add(bytes) == Some(end);
-        Some(Self { start, end, next, all_new })
+        Some(Self::Taken(Taken { start, end, next, all_new }))
     }
+}
 
+impl Taken {
     /// How many bytes of what was acknowledged are gone: an append starts where the last one ended, or later.
     pub(super) fn lost_since(&self, acknowledged: u64) -> u64 {
         acknowledged.saturating_sub(self.start)
     }
 }
 
-/// The call that appends frames to a lane's stream; with none it writes nothing.
-pub(super) fn append_call(stream: &str, log: &str, sender: &str, frames: &[Numbered<'_>]) -> Cmd {
-    let mut args = vec![sender.as_bytes()];
+/// The call that appends frames to a lane's stream; with none it writes nothing. `told` is the last number that the
+/// sender knows to be taken: where it is not any more, nothing is appended.
+pub(super) fn append_call(
+    stream: &str,
+    log: &str,
+    sender: &str,
+    told: u64,
+    frames: &[Numbered<'_>],
+) -> Cmd {
+    let told = told.to_string();
+    let mut args = vec![sender.as_bytes(), told.as_bytes()];
     for frame in frames {
         args.extend([frame.number_text.as_bytes(), frame.count.as_bytes(), frame.payload]);
     }
     functions::call("append", &[stream, log], &args)
+}
+
+/// Reads the numbers that no record has, as a lane's log has them.
+pub(super) fn gaps(text: &str) -> impl Iterator<Item = Range<u64>> {
+    text.lines().filter_map(|line| {
+        let (first, to) = line.split_once(' ')?;
+        Some(first.parse().ok()?..to.parse().ok()?)
+    })
 }
 
 /// Where readers are, so that nothing before them is given up.
@@ -296,7 +335,7 @@ impl Port for Journal {
         let mut refused = self.shared.refused.lock();
         let why = refused.clone()?;
         // A call that could write and does not.
-        let call = append_call(&self.shared.stream, &self.shared.log, &self.shared.sender, &[]);
+        let call = append_call(&self.shared.stream, &self.shared.log, &self.shared.sender, 0, &[]);
         if self.shared.link.one_within(&self.shared.stream, call, Duration::ZERO).is_err() {
             return Some(why);
         }
@@ -417,7 +456,7 @@ impl Shared {
 
     /// Appends frames and waits for what the mode promises.
     fn send(&self, sender: &str, frames: &[Numbered<'_>]) -> Result<Taken, StoreError> {
-        let call = append_call(&self.stream, &self.log, sender, frames);
+        let call = append_call(&self.stream, &self.log, sender, 0, frames);
         let Some(replicas) = self.mode.replicas() else {
             return self.appended(&self.link.one(&self.stream, call)?, frames);
         };
@@ -445,7 +484,9 @@ impl Shared {
     }
 
     fn appended(&self, answer: &Value, frames: &[Numbered<'_>]) -> Result<Taken, StoreError> {
-        let taken = Taken::read(answer, frames).ok_or_else(|| self.link.odd("an append"))?;
+        let Some(Answer::Taken(taken)) = Answer::read(answer, frames) else {
+            return Err(self.link.odd("an append"));
+        };
         let mut known = self.known.lock();
         known.end = known.end.max(taken.end);
         known.next = known.next.max(taken.next);
@@ -476,6 +517,14 @@ impl Shared {
         known.next = known.next.max(next);
         known.begin = known.begin.max(begin);
         Ok(Bounds { end, next, begin })
+    }
+
+    /// Whether no record has a number from `first` to before `to`, though the frames around them follow each other.
+    pub(super) fn is_gap(&self, first: u64, to: u64) -> Result<bool, StoreError> {
+        let mut cmd = redis::cmd("HGET");
+        cmd.arg(&self.log).arg("gaps");
+        let answer = self.link.one(&self.log, cmd)?;
+        Ok(gaps(reply::text(&answer).unwrap_or_default()).any(|gap| gap == (first..to)))
     }
 
     /// Looks where journals of one store end, in one exchange; tells whether Redis said.
@@ -510,9 +559,7 @@ impl Shared {
 impl From<StoreError> for JournalError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full { .. } => {
-                Self::Full(io::Error::new(io::ErrorKind::StorageFull, chain(&error)))
-            }
+            StoreError::Full { .. } => Self::NoRoom(chain(&error)),
             other => Self::Store(other),
         }
     }

@@ -206,7 +206,7 @@ impl Lane {
             }
             let parts = draft.parts();
             let contents = std::mem::take(&mut draft.contents);
-            let (mut fields, mut trash, position) = (draft.fields, draft.trash, draft.position);
+            let (mut fields, mut trash, folded) = (draft.fields, draft.trash, draft.folded);
             let written = contents.iter().map(|(number, bytes)| (*number, &bytes[..]));
             if let Err(error) = self.blobs.write(self.lease, attempt, written) {
                 held.stray.insert(attempt, parts);
@@ -223,7 +223,7 @@ impl Lane {
             }
             held.stray.insert(attempt, parts);
             held.doubt = true;
-            let (said, stays) = self.step(seq, attempt, &held.swept, &fields, position)?;
+            let (said, stays) = self.step(seq, attempt, &held.swept, &fields, folded)?;
             match &*said {
                 "OK" => {
                     held.doubt = false;
@@ -242,6 +242,7 @@ impl Lane {
                     return Ok(());
                 }
                 "ELSEWHERE" => {}
+                // Another owner has taken over, or the journal has lost what was folded.
                 _ => {
                     held.fenced = true;
                     let strays: Vec<_> =
@@ -261,21 +262,25 @@ impl Lane {
         attempt: u64,
         swept: &[Vec<u8>],
         fields: &BTreeMap<Vec<u8>, Option<Entry>>,
-        position: Option<u64>,
+        folded: Option<(u64, u64)>,
     ) -> Result<(String, bool), StoreError> {
         let gone = fields.iter().filter(|(_, entry)| entry.is_none()).map(|(field, _)| field);
         let gone: Vec<&Vec<u8>> = gone.chain(swept).collect();
-        let head =
-            [self.lease.token_text(), seq.to_string(), attempt.to_string(), gone.len().to_string()];
+        let next = folded.map_or_else(|| "-".to_owned(), |(_, next)| next.to_string());
+        let (seq, attempt) = (seq.to_string(), attempt.to_string());
+        let head = [self.lease.token_text(), seq, attempt, next, gone.len().to_string()];
         let kept: Vec<(&[u8], Vec<u8>)> = fields
             .iter()
             .filter_map(|(field, entry)| Some((&field[..], entry.as_ref()?.encode())))
-            .chain(position.map(|position| (&b"position"[..], position.to_string().into_bytes())))
+            .chain(
+                folded.map(|(position, _)| (&b"position"[..], position.to_string().into_bytes())),
+            )
             .collect();
         let mut args: Vec<&[u8]> = head.iter().map(String::as_bytes).collect();
         args.extend(gone.iter().map(|field| &field[..]));
         args.extend(kept.iter().flat_map(|(field, value)| [*field, &value[..]]));
-        let call = functions::call("commit", &[&self.key], &args);
+        let log = self.blobs.keys.lane(&self.blobs.tag, "log");
+        let call = functions::call("commit", &[&self.key, &log], &args);
         let answer = self.blobs.link.one(&self.key, call)?;
         let items = reply::items(&answer).unwrap_or_default();
         let said = items.first().and_then(reply::text);

@@ -29,6 +29,8 @@ use super::nodes::Trouble;
 use super::route;
 use super::route::Address;
 use super::route::Topology;
+use super::tls;
+use crate::config::Trust;
 use crate::store::StoreError;
 
 /// One Redis server, or one Redis Cluster: which of them shows at the first call.
@@ -56,9 +58,14 @@ struct Round<'a> {
 }
 
 impl Link {
-    /// Reads the addresses; connects at the first call. The URLs are those of one server, or of some nodes of a
-    /// cluster, separated by commas: `redis://…` or, with TLS, `rediss://…`. User and password are the first one's.
+    /// As [`Link::open_trusting`], with TLS by whom the system trusts.
     pub fn open(urls: &str, times: Times) -> Result<Self, StoreError> {
+        Self::open_trusting(urls, &Trust::default(), times)
+    }
+
+    /// Reads the addresses and the files of TLS; connects at the first call. The URLs are those of one server, or of some nodes of a
+    /// cluster, separated by commas: `redis://…` or, with TLS, `rediss://…`. User and password are the first one's.
+    pub fn open_trusting(urls: &str, trust: &Trust, times: Times) -> Result<Self, StoreError> {
         let mut seeds = Vec::new();
         let mut template: Option<ConnectionInfo> = None;
         for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
@@ -72,6 +79,9 @@ impl Link {
             };
             let info = url.into_connection_info().map_err(|_| wrong("it is no URL"))?;
             seeds.push(match info.addr() {
+                ConnectionAddr::TcpTls { insecure: true, .. } => {
+                    return Err(wrong("certificates are verified: `#insecure` is not possible"));
+                }
                 ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                     (host.clone(), *port)
                 }
@@ -93,7 +103,7 @@ impl Link {
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(GONE);
-        let template = template.set_tcp_settings(tcp);
+        let template = tls::equip(template, trust)?.set_tcp_settings(tcp);
         let nodes =
             Nodes { seeds, template, times, topology: RwLock::default(), idle: Mutex::default() };
         Ok(Self { nodes: Arc::new(nodes) })

@@ -39,6 +39,7 @@ mod streams;
 mod taken;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tls;
 mod watch;
 
 pub use audiences::Audiences;

@@ -68,7 +68,8 @@ impl Store {
         let mut cmd = redis::cmd("HDEL");
         cmd.arg(&at).arg("generation");
         link.one(&at, cmd)?;
-        Ok(Some(Self { link, keys, identity, layout, watch: Arc::default() }))
+        let instance = String::new();
+        Ok(Some(Self { link, keys, identity, layout, instance, watch: Arc::default() }))
     }
 
     /// Says that all of the store that was moved is here.

@@ -18,6 +18,7 @@ use super::route;
 use super::route::Address;
 use super::route::Slots;
 use super::route::Topology;
+use super::tls;
 
 /// How long is waited for what.
 #[derive(Debug, Clone, Copy)]
@@ -179,11 +180,19 @@ impl Nodes {
             connection.set_write_timeout(Some(self.times.response))?;
             Ok(connection)
         };
-        open().map_err(|error| match error.kind() {
-            redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
-                Trouble::Never(error)
-            }
-            _ => Trouble::Lost(error),
+        open().map_err(|error| {
+            let never = match error.kind() {
+                redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
+                    error
+                }
+                _ => match tls::explain(&error) {
+                    Some(explained) => explained,
+                    None => return Trouble::Lost(error),
+                },
+            };
+            // Another node may hold its slots by the next call.
+            self.forget();
+            Trouble::Never(never)
         })
     }
 

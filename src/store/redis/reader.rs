@@ -97,8 +97,16 @@ impl JournalReader for StreamReader {
                 });
             }
         }
+        let Some(frame) = self.ahead.front() else { return Ok(None) };
+        let is_next = match self.record {
+            // Numbers are left out where another process of Redis goes on, and only where nothing was lost before it
+            // do they follow those that were read.
+            Some(next) if next < frame.first => self.shared.is_gap(next, frame.first)?,
+            Some(next) => next == frame.first,
+            None => true,
+        };
+        let fits = frame.start.0 == self.at && is_next;
         let Some(frame) = self.ahead.pop_front() else { return Ok(None) };
-        let fits = frame.start.0 == self.at && self.record.is_none_or(|next| next == frame.first);
         if !fits {
             let error = match self.record {
                 Some(next) => self.damaged(frame.start, frame.first.saturating_sub(next)),

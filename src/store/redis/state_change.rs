@@ -95,7 +95,7 @@ impl<'d, 'l, 'c> Change<'d, 'l, 'c> {
         }
         self.letters(commit)?;
         self.draft.set(CHECKPOINT.to_vec(), Vec::new(), Body::Inline(at.row()));
-        self.draft.position = Some(at.position.0);
+        self.draft.folded = Some((at.position.0, at.next_record));
         Ok(true)
     }
 

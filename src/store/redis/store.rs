@@ -8,6 +8,7 @@ use super::link::Link;
 use super::reply;
 use super::watch::Watch;
 use crate::model::Malformed;
+use crate::model::hex;
 use crate::store::StoreError;
 use crate::store::lanes::Layout;
 use crate::store::rows::Row;
@@ -23,6 +24,7 @@ pub struct Store {
     pub(super) keys: Keys,
     pub(super) identity: Identity,
     pub(super) layout: Layout,
+    pub(super) instance: String,
     pub(super) watch: Arc<Watch>,
 }
 
@@ -30,19 +32,20 @@ impl Store {
     /// Opens the store below a prefix, or makes it with `shards` shards in `lanes` lanes and a fresh key. A store
     /// that was made with other numbers keeps them: see [`Store::layout`].
     pub fn open(link: Link, keys: Keys, shards: u16, lanes: u16) -> Result<Self, StoreError> {
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(|error| StoreError::Unavailable {
-            what: "the system's random numbers".to_owned(),
-            source: Box::new(error),
+        let (mut key, mut name) = ([0; 16], [0; 8]);
+        getrandom::fill(&mut key).and_then(|()| getrandom::fill(&mut name)).map_err(|error| {
+            let what = "the system's random numbers".to_owned();
+            StoreError::Unavailable { what, source: Box::new(error) }
         })?;
         let layout = Layout::new(shards, lanes);
         let ours = Identity { shards: layout.shards(), key };
         let at = keys.store("meta");
         let (format, row, lanes) = (format(), ours.row(), layout.lanes().to_string());
-        let args: [&[u8]; 3] = [format.as_bytes(), &row, lanes.as_bytes()];
+        let name = hex(&name);
+        let args: [&[u8]; 4] = [format.as_bytes(), &row, lanes.as_bytes(), name.as_bytes()];
         let answer = link.one(&at, functions::call("found", &[&at], &args))?;
         let found = reply::items(&answer).unwrap_or_default();
-        let [stored, identity, lanes, unfinished] = found else {
+        let [stored, identity, lanes, instance, unfinished] = found else {
             return Err(link.odd("the store's identity"));
         };
         refuse_other(&link, "the store", reply::text(stored).unwrap_or_default(), &format)?;
@@ -54,12 +57,29 @@ impl Store {
         let lanes = reply::number(lanes).and_then(|lanes| u16::try_from(lanes).ok());
         let lanes = lanes.ok_or_else(|| damaged(Malformed("the number of lanes")))?;
         let layout = Layout::new(identity.shards, lanes);
-        Ok(Self { link, keys, identity, layout, watch: Arc::default() })
+        let instance = reply::text(instance).unwrap_or_default().to_owned();
+        Ok(Self { link, keys, identity, layout, instance, watch: Arc::default() })
+    }
+
+    /// A store as it was known before, which is not asked whether it still is.
+    pub fn known(
+        link: Link,
+        keys: Keys,
+        identity: Identity,
+        layout: Layout,
+        instance: String,
+    ) -> Self {
+        Self { link, keys, identity, layout, instance, watch: Arc::default() }
     }
 
     /// What was made with the store.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// The name that no other store has: where it was moved, another than that of the store it came from.
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// How its shards lie in lanes.

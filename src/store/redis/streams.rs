@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use redis::Cmd;
 
+use super::journal::Answer;
 use super::journal::Numbered;
-use super::journal::Taken;
 use super::journal::append_call;
 use super::keys::Keys;
 use super::link::Link;
@@ -19,9 +18,11 @@ use super::reply;
 use super::store::Store;
 use crate::store::StoreError;
 use crate::store::chain;
+use crate::store::intake::Appended;
 use crate::store::intake::FRAME;
 use crate::store::intake::Intake;
 use crate::store::intake::LaneFrame;
+use crate::store::intake::Lost;
 
 /// The streams of a store's lanes.
 #[derive(Debug)]
@@ -29,18 +30,69 @@ pub struct Streams {
     link: Link,
     mode: Mode,
     lanes: Vec<Names>,
-    /// Of each sender, what was acknowledged to it last in each lane. Held while an append is under way: what a sender
+    /// Of each sender, what was acknowledged to it in each lane. Held while an append is under way: what a sender
     /// sent first must not come second.
-    acknowledged: Mutex<BTreeMap<String, Vec<Acknowledged>>>,
-    lost: AtomicU64,
+    acknowledged: Mutex<BTreeMap<String, Known>>,
     refused: Mutex<Option<String>>,
 }
 
-/// The last frame that was acknowledged, and the end it got.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is known of a sender.
+#[derive(Debug)]
+struct Known {
+    lanes: Vec<Acknowledged>,
+    /// What lanes have lost, until the sender is told: before it is, they take nothing.
+    lost: Option<Lost>,
+}
+
+/// What was acknowledged to a sender in one lane.
+#[derive(Debug, Clone, Default)]
 struct Acknowledged {
+    /// The last frame.
     number: u64,
-    end: u64,
+    /// When it was acknowledged.
+    at: Option<Instant>,
+    /// The last frames with their bytes.
+    frames: VecDeque<(u64, u64)>,
+}
+
+/// What was acknowledged longer ago is not compared: a lane forgets who has sent it nothing for a week.
+const COMPARED: Duration = Duration::from_secs(24 * 3600);
+
+/// So many acknowledged frames are remembered for each lane, to tell how much of them was lost.
+const REMEMBERED: usize = 4096;
+
+impl Acknowledged {
+    /// The number that the lane has to know.
+    fn told(&self) -> u64 {
+        let lately = self.at.is_some_and(|at| at.elapsed() < COMPARED);
+        if lately { self.number } else { 0 }
+    }
+
+    fn add(&mut self, frames: &[Numbered<'_>]) {
+        for frame in frames.iter().filter(|frame| frame.number > self.number) {
+            self.frames.push_back((frame.number, frame.bytes()));
+        }
+        let surplus = self.frames.len().saturating_sub(REMEMBERED);
+        self.frames.drain(..surplus);
+        self.number = frames.iter().map(|frame| frame.number).fold(self.number, u64::max);
+        self.at = Some(Instant::now());
+    }
+
+    /// Takes back what comes after a number; how much that is.
+    fn take_back(&mut self, after: u64) -> Lost {
+        self.number = after;
+        let kept = self.frames.partition_point(|(number, _)| *number <= after);
+        // Where none before it is remembered, neither may be the first.
+        let first = self.frames.get(kept).map(|(number, _)| *number).filter(|_| kept > 0);
+        let bytes = self.frames.drain(kept..).map(|(_, bytes)| bytes).sum();
+        Lost { first: first.unwrap_or(after + 1), bytes }
+    }
+}
+
+/// Both together.
+fn both(one: Option<Lost>, other: Lost) -> Option<Lost> {
+    let Some(one) = one else { return Some(other) };
+    Some(Lost { first: one.first.min(other.first), bytes: one.bytes + other.bytes })
 }
 
 /// A lane's keys.
@@ -67,16 +119,11 @@ impl Streams {
             mode,
             acknowledged: Mutex::default(),
             lanes,
-            lost: AtomicU64::new(0),
             refused: Mutex::default(),
         }
     }
 
-    fn append_all(
-        &self,
-        sender: &str,
-        frames: &[LaneFrame],
-    ) -> Result<Vec<Option<u64>>, StoreError> {
+    fn append_all(&self, sender: &str, frames: &[LaneFrame]) -> Result<Appended, StoreError> {
         let mut waiting: Vec<VecDeque<&LaneFrame>> = vec![VecDeque::new(); self.lanes.len()];
         // Of each lane, which frames are answered next.
         let mut open: Vec<VecDeque<usize>> = vec![VecDeque::new(); self.lanes.len()];
@@ -86,9 +133,10 @@ impl Streams {
         }
         let mut firsts = vec![None; frames.len()];
         let mut all = self.acknowledged.lock();
-        let acknowledged = all
-            .entry(sender.to_owned())
-            .or_insert_with(|| vec![Acknowledged::default(); self.lanes.len()]);
+        let Known { lanes: acknowledged, lost } = of(&mut all, sender, self.lanes.len());
+        if lost.is_some() {
+            return Ok(Appended { firsts, lost: lost.take() });
+        }
         let patience = self.link.times().patience;
         loop {
             // A lane gets one call at a time: of two, the second could be done without the first, whose frames
@@ -100,17 +148,27 @@ impl Streams {
                 .filter(|(_, group)| !group.is_empty())
                 .collect();
             if groups.is_empty() {
-                return Ok(firsts);
+                return Ok(Appended { firsts, lost: lost.take() });
             }
             let call = |(lane, frames): &(usize, Vec<Numbered<'_>>)| {
                 let names = &self.lanes[*lane];
-                (&*names.stream, append_call(&names.stream, &names.log, sender, frames))
+                let told = acknowledged[*lane].told();
+                (&*names.stream, append_call(&names.stream, &names.log, sender, told, frames))
             };
             let calls: Vec<(&str, Cmd)> = groups.iter().map(call).collect();
             let answers = self.link.spread(calls, self.mode.replicas(), patience)?;
             for ((lane, frames), answer) in groups.iter().zip(answers) {
-                let taken =
-                    Taken::read(&answer, frames).ok_or_else(|| self.link.odd("an append"))?;
+                let answer =
+                    Answer::read(&answer, frames).ok_or_else(|| self.link.odd("an append"))?;
+                let known = &mut acknowledged[*lane];
+                let taken = match answer {
+                    Answer::Taken(taken) => taken,
+                    Answer::Behind(after) => {
+                        *lost = both(*lost, self.take_back(*lane, known, after));
+                        waiting[*lane].clear();
+                        continue;
+                    }
+                };
                 let group: Vec<usize> = open[*lane].drain(..frames.len()).collect();
                 if taken.all_new {
                     let mut next = taken.next;
@@ -119,28 +177,43 @@ impl Streams {
                         firsts[*at] = Some(next);
                     }
                 }
-                let last = &mut acknowledged[*lane];
-                // What is sent again lies before it.
-                if frames[0].number > last.number {
-                    self.note_lost(*lane, taken.lost_since(last.end));
-                }
-                let number = frames.last().map_or(0, |frame| frame.number);
-                *last = Acknowledged { number: last.number.max(number), end: taken.end };
+                known.add(frames);
             }
         }
     }
 
-    fn note_lost(&self, lane: usize, lost: u64) {
-        if lost > 0 {
-            self.lost.fetch_add(lost, Ordering::Relaxed);
-            let stream = &self.lanes[lane].stream;
-            tracing::error!(
-                stream,
-                lost,
-                "acknowledged frames are gone: a failover lost bytes of them"
-            );
-        }
+    fn take_back(&self, lane: usize, known: &mut Acknowledged, after: u64) -> Lost {
+        let lost = known.take_back(after);
+        let stream = &self.lanes[lane].stream;
+        tracing::error!(
+            stream,
+            bytes = lost.bytes,
+            "acknowledged frames are gone: Redis came back without them, or failed over to a replica that had not \
+             received them"
+        );
+        lost
     }
+
+    /// The last number taken of a sender in each lane.
+    fn numbers(&self, sender: &str) -> Result<Vec<u64>, StoreError> {
+        let calls = self.lanes.iter().map(|names| {
+            let mut cmd = redis::cmd("HMGET");
+            cmd.arg(&names.log).arg(format!("n:{sender}"));
+            (&*names.log, cmd)
+        });
+        let answers = self.link.spread(calls.collect(), None, self.link.times().patience)?;
+        let number = |answer| {
+            let mark = reply::text(reply::items(answer)?.first()?)?;
+            mark.split(' ').next()?.parse().ok()
+        };
+        Ok(answers.iter().map(|answer| number(answer).unwrap_or(0)).collect())
+    }
+}
+
+/// What is known of a sender.
+fn of<'a>(all: &'a mut BTreeMap<String, Known>, sender: &str, lanes: usize) -> &'a mut Known {
+    let none = || Known { lanes: vec![Acknowledged::default(); lanes], lost: None };
+    all.entry(sender.to_owned()).or_insert_with(none)
 }
 
 /// The next frames of a lane that go in one call.
@@ -159,40 +232,53 @@ fn group<'f>(waiting: &mut VecDeque<&'f LaneFrame>) -> Vec<Numbered<'f>> {
 }
 
 impl Intake for Streams {
-    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<Vec<Option<u64>>, StoreError> {
+    fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<Appended, StoreError> {
         self.append_all(sender, frames)
             .inspect_err(|error| *self.refused.lock() = Some(chain(error)))
     }
 
+    fn look(&self, sender: &str) -> Result<Option<Lost>, StoreError> {
+        let mut all = self.acknowledged.lock();
+        let Known { lanes: acknowledged, lost } = of(&mut all, sender, self.lanes.len());
+        if lost.is_none() && acknowledged.iter().any(|known| known.told() > 0) {
+            let numbers = self.numbers(sender)?;
+            for (lane, (known, number)) in acknowledged.iter_mut().zip(numbers).enumerate() {
+                if number < known.told() {
+                    *lost = both(*lost, self.take_back(lane, known, number));
+                }
+            }
+        }
+        Ok(lost.take())
+    }
+
+    fn acknowledged(&self, sender: &str) -> Vec<u64> {
+        let mut all = self.acknowledged.lock();
+        let known = of(&mut all, sender, self.lanes.len());
+        known.lanes.iter().map(|known| known.number).collect()
+    }
+
+    fn resume(&self, sender: &str, acknowledged: &[u64]) {
+        let mut all = self.acknowledged.lock();
+        let known = of(&mut all, sender, self.lanes.len());
+        for (known, number) in known.lanes.iter_mut().zip(acknowledged) {
+            known.number = known.number.max(*number);
+            known.at = Some(Instant::now());
+        }
+    }
+
     fn last_number(&self, sender: &str) -> Result<u64, StoreError> {
-        let calls = self.lanes.iter().map(|names| {
-            let mut cmd = redis::cmd("HMGET");
-            cmd.arg(&names.log).arg(format!("n:{sender}"));
-            (&*names.log, cmd)
-        });
-        let answers = self.link.spread(calls.collect(), None, self.link.times().patience)?;
-        let number = |answer| {
-            let mark = reply::text(reply::items(answer)?.first()?)?;
-            mark.split(' ').next()?.parse().ok()
-        };
-        Ok(answers.iter().filter_map(number).max().unwrap_or(0))
+        Ok(self.numbers(sender)?.into_iter().max().unwrap_or(0))
     }
 
     fn trouble(&self) -> Option<String> {
         let why = self.refused.lock().clone()?;
         // Calls that could write and do not.
-        let calls = self
-            .lanes
-            .iter()
-            .map(|names| (&*names.stream, append_call(&names.stream, &names.log, ".", &[])));
+        let call = |names: &Names| append_call(&names.stream, &names.log, ".", 0, &[]);
+        let calls = self.lanes.iter().map(|names| (&*names.stream, call(names)));
         if self.link.spread(calls.collect(), None, Duration::ZERO).is_err() {
             return Some(why);
         }
         *self.refused.lock() = None;
         None
-    }
-
-    fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
     }
 }

@@ -13,6 +13,17 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The process that this is: another one after every restart and every failover, and where a slot has moved to.
+-- Nil where it cannot be asked for.
+local this_run
+local function run()
+  if not this_run then
+    local info = redis.pcall('INFO', 'server')
+    this_run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or nil
+  end
+  return this_run
+end
+
 -- Hands on a range of a list in slices that the Lua stack has room for.
 local function each_slice(list, first, last, act)
   for from = first, last, 500 do
@@ -20,14 +31,15 @@ local function each_slice(list, first, last, act)
   end
 end
 
--- KEYS the store's hash · ARGV format, identity, number of lanes
+-- KEYS the store's hash · ARGV format, identity, number of lanes, a name that no other store has: one that was
+-- moved has another than the one that it came from
 local function found(keys, args)
-  local have = redis.call('HMGET', keys[1], 'format', 'identity', 'lanes', 'unfinished')
-  if not have[1] then
+  if redis.call('HEXISTS', keys[1], 'format') == 0 then
     redis.call('HSET', keys[1], 'format', args[1], 'identity', args[2], 'lanes', args[3])
-    have = args
   end
-  return { have[1], have[2], have[3], have[4] or '' }
+  redis.call('HSETNX', keys[1], 'instance', args[4])
+  local have = redis.call('HMGET', keys[1], 'format', 'identity', 'lanes', 'instance', 'unfinished')
+  return { have[1], have[2], have[3], have[4], have[5] or '' }
 end
 
 -- Makes the store that another is to be moved to, or begins such a move anew.
@@ -179,9 +191,21 @@ local function is_read(lane)
   return ends and tonumber(ends) > now()
 end
 
+-- Whether a lane's journal has, or had, all records before one of this number. Where a failover has lost some, who has
+-- read them is ahead of it.
+local function has_all_before(log, number)
+  local next, gaps = unpack(redis.call('HMGET', log, 'next', 'gaps'))
+  if not next then return true end
+  if number > tonumber(next) then return false end
+  for first, to in string.gmatch(gaps or '', '(%d+) (%d+)') do
+    if number > tonumber(first) and number < tonumber(to) then return false end
+  end
+  return true
+end
+
 -- Makes visible what was written before: the one step of a commit. Tells whether what it replaced has to stay.
--- KEYS the lane's hash · ARGV token, number of the change, number of the attempt, how many fields go, these
--- fields, then fields and values
+-- KEYS the lane's hash, its log · ARGV token, number of the change, number of the attempt, the number of the record
+-- after the last that was folded or -, how many fields go, these fields, then fields and values
 local function commit(keys, args)
   local lane = keys[1]
   local token, seq, attempt = unpack(redis.call('HMGET', lane, 'token', 'seq', 'attempt'))
@@ -189,8 +213,9 @@ local function commit(keys, args)
   local stays = is_read(lane) and '1' or '0'
   if seq == args[2] and attempt == args[3] then return { 'OK', stays } end
   if tonumber(seq) + 1 ~= tonumber(args[2]) then return { 'ELSEWHERE', seq } end
-  local first = 5 + args[4]
-  each_slice(args, 5, first - 1, function(...) redis.call('HDEL', lane, ...) end)
+  if args[4] ~= '-' and not has_all_before(keys[2], tonumber(args[4])) then return { 'AHEAD' } end
+  local first = 6 + args[5]
+  each_slice(args, 6, first - 1, function(...) redis.call('HDEL', lane, ...) end)
   each_slice(args, first, #args, function(...) redis.call('HSET', lane, ...) end)
   redis.call('HSET', lane, 'seq', args[2], 'attempt', args[3])
   return { 'OK', stays }
@@ -243,17 +268,49 @@ local function look(keys, args)
   return { seen, names, redis.call('HGET', keys[2], args[1]) or '' }
 end
 
+-- The number of a lane's next record. Where another process appended last, it may have taken records that are not
+-- here, for a failover has lost them; they may be known elsewhere by their numbers, as message ids are. No record
+-- gets such a number again: those that come next are numbered by the clock, a hundred to the millisecond, and what
+-- lies between is on record as a gap.
+-- log · its next record's number and who appended last · milliseconds
+local function turn(log, next, last_run, time)
+  local this = run()
+  if not next or not this or last_run == this then return next, this end
+  if not last_run then
+    redis.call('HSET', log, 'run', this)
+    return next, this
+  end
+  local lines = { text(next) .. ' ' .. text(math.max(next + 1, time * 100)) }
+  for line in string.gmatch(redis.call('HGET', log, 'gaps') or '', '[^\n]+') do
+    if #lines < 64 then lines[#lines + 1] = line end
+  end
+  next = math.max(next + 1, time * 100)
+  redis.call('HSET', log, 'next', text(next), 'run', this, 'gaps', table.concat(lines, '\n'))
+  return next, this
+end
+
+-- The numbers that no record of a lane has any more: pairs of the first, and the first after them.
+-- KEYS log
+local function gaps(keys, args)
+  local next, last_run = unpack(redis.call('HMGET', keys[1], 'next', 'run'))
+  turn(keys[1], tonumber(next), last_run, now())
+  return redis.call('HGET', keys[1], 'gaps') or ''
+end
+
 -- Appends frames of one sender in one go. A sender numbers its frames from 1 in the order in which it sends them;
--- one that is not above the last number taken was taken earlier, whatever it was sent together with.
--- KEYS stream, log · ARGV sender, then the number, count and payload of each frame
+-- one that is not above the last number taken was taken earlier, whatever it was sent together with. Where that is
+-- below what the sender was told, a failover has lost frames of it, and it is told so before anything is taken.
+-- KEYS stream, log · ARGV sender, the last number that it was told of, then the number, count and payload of each
+-- frame
 local function append(keys, args)
   local log, sender = keys[2], 'n:' .. args[1]
-  if #args < 4 then return 'NOTHING' end
-  local ends, next, mark = unpack(redis.call('HMGET', log, 'end', 'next', sender))
+  if #args < 5 then return 'NOTHING' end
+  local ends, next, mark, last_run = unpack(redis.call('HMGET', log, 'end', 'next', sender, 'run'))
   local time, taken = now(), 0
+  local number, at, record = string.match(mark or '', '^(%d+) (%d+) (%d+) ')
+  taken = tonumber(number or '0')
+  if taken < tonumber(args[2]) then return { 'BEHIND', text(taken) } end
   if mark then
-    local number, at, record = string.match(mark, '^(%d+) (%d+) (%d+) ')
-    taken = tonumber(number)
     if taken >= tonumber(args[#args - 2]) then return { 'AGAIN', at, record } end
   else
     -- Nobody repeats a call after a week.
@@ -263,16 +320,18 @@ local function append(keys, args)
       if seen and tonumber(seen) + 604800000 < time then redis.call('HDEL', log, all[at]) end
     end
   end
-  ends, next = tonumber(ends or '0'), tonumber(next or '0')
+  local this
+  ends, next, this = tonumber(ends or '0'), turn(log, tonumber(next), last_run, time)
+  next = next or 0
   local start = ends
-  for at = 2, #args, 3 do
+  for at = 3, #args, 3 do
     if tonumber(args[at]) > taken then
       ends = ends + #args[at + 2]
       next = next + args[at + 1]
       redis.call('XADD', keys[1], text(ends) .. '-' .. text(next), 'c', args[at + 1], 'p', args[at + 2])
     end
   end
-  redis.call('HSET', log, 'end', text(ends), 'next', text(next), sender,
+  redis.call('HSET', log, 'end', text(ends), 'next', text(next), 'run', this or '', sender,
     args[#args - 2] .. ' ' .. text(ends) .. ' ' .. text(next) .. ' ' .. text(time))
   return { 'OK', text(ends), text(next), text(start) }
 end
@@ -354,6 +413,16 @@ local function claimed(keys, args)
   local found = { }
   for at = 1, #keys do found[at] = redis.call('HGET', keys[at], args[at + 1]) end
   return found
+end
+
+-- Takes claims back of events that are gone.
+-- KEYS for each: the hash it is kept in · ARGV for each: the field, the event as the row has it
+local function disclaim(keys, args)
+  for at = 1, #keys do
+    local have = redis.call('HGET', keys[at], args[2 * at - 1])
+    if have and string.sub(have, 7) == args[2 * at] then redis.call('HDEL', keys[at], args[2 * at - 1]) end
+  end
+  return 'OK'
 end
 
 -- Sweeps out the claims of what was received before a time.
@@ -445,9 +514,11 @@ register('look', look, { 'no-writes' })
 register('append', append)
 register('enlist', enlist, { 'allow-oom' })
 register('spool', spool)
+register('gaps', gaps)
 register('release', release, { 'allow-oom' })
 register('claim', claim)
 register('claimed', claimed, { 'no-writes' })
+register('disclaim', disclaim)
 register('sweep', sweep, { 'allow-oom' })
 register('balance', balance, { 'no-writes' })
 register('prepare', prepare)

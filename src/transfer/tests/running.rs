@@ -86,6 +86,7 @@ impl Deployment {
             pace: Pace { patience: Duration::from_millis(200), ..Pace::default() },
             tell: Box::new(Told::default),
             has_shipped: Box::new(|| true),
+            leaves: Box::new(|| Ok(())),
         };
         let me = Me { id: "one".to_owned(), roles: Roles::ALL, address: None };
         let member = Member::new(me, parts);

@@ -39,6 +39,8 @@ impl Shipping {
             claims,
             identity: store.identity(),
             layout: store.layout(),
+            store: "s1".into(),
+            keep: std::time::Duration::ZERO,
             clock: Arc::new(Still),
             metrics: metrics.clone(),
         });

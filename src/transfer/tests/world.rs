@@ -516,6 +516,7 @@ impl Home {
             from,
             to,
             keys: redis.keys.clone(),
+            trust: crate::config::Trust::default(),
             times: times(),
             fold: fold(),
             policy: Policy::default(),

@@ -189,8 +189,8 @@ fn a_server_without_memory_refuses_and_goes_on_when_there_is_some() {
     assert_eq!(journal.trouble(), None);
     server.cli(&["config", "set", "maxmemory", "1"]);
     assert!(matches!(state.commit(&commit(2)), Err(StoreError::Full { .. })));
-    assert!(matches!(journal.append(&batch([1])), Err(JournalError::Full(_))));
-    assert!(journal.trouble().unwrap().contains("full"));
+    assert!(matches!(journal.append(&batch([1])), Err(JournalError::NoRoom(_))));
+    assert!(journal.trouble().unwrap().contains("has no room left"));
     // What is there can be read, held on to, and given up.
     state.lane.renew(super::TTL).unwrap();
     journal.release(end).unwrap();

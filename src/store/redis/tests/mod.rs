@@ -1,19 +1,24 @@
 mod audiences;
+pub(crate) mod certificates;
 mod checkup;
 mod claims;
 mod faults;
 mod journal;
 mod ledger;
+mod lost;
 mod moved;
 mod pinned;
+#[expect(dead_code, reason = "the integration tests use all of it")]
 pub(crate) mod proxy;
 mod registry;
+#[expect(dead_code, reason = "the integration tests use all of it")]
 pub(crate) mod server;
 mod shelf;
 mod shipped;
 mod sizes;
 mod state;
 mod streams;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;

@@ -20,6 +20,8 @@ use rustix::process::Signal;
 use rustix::process::kill_process;
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
+
 /// How long a test waits for what has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,6 +44,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     dir: TempDir,
     options: Vec<String>,
+    /// How `redis-cli` reaches it, where that is with TLS.
+    tls: Vec<String>,
     running: Mutex<Option<Running>>,
 }
 
@@ -53,6 +57,23 @@ struct Running {
 impl Server {
     /// Starts a server that keeps an append-only file.
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_as(options, &[])
+    }
+
+    /// Starts a server that is reached with TLS alone, and wants no certificate of who comes unless told to.
+    pub(crate) fn start_with_tls(made: &Certificates, options: &[&str]) -> Self {
+        let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"]
+            .map(|name| made.file(name).display().to_string());
+        let own =
+            ["--tls-ca-cert-file", &*ca, "--tls-cert-file", &*certificate, "--tls-key-file", &*key];
+        let own = [&own[..], &["--tls-auth-clients", "no", "--tls-replication", "yes"]].concat();
+        // It is the tests that look at certificates.
+        let own_of_cli = ["--cacert", &ca, "--cert", &certificate, "--key", &key];
+        let cli = [&["--tls", "--insecure"][..], &own_of_cli].concat();
+        Self::start_as(&[&own[..], options].concat(), &cli)
+    }
+
+    fn start_as(options: &[&str], tls: &[&str]) -> Self {
         // Another process may take a free port before the server does.
         for _ in 0..20 {
             let mut all: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
@@ -60,7 +81,9 @@ impl Server {
                 all.extend(["--cluster-port".to_owned(), free_port().to_string()]);
             }
             let dir = tempfile::tempdir().unwrap();
-            let server = Self { port: free_port(), dir, options: all, running: Mutex::default() };
+            let tls = tls.iter().map(|option| (*option).to_owned()).collect();
+            let server =
+                Self { port: free_port(), dir, options: all, tls, running: Mutex::default() };
             if server.try_run() {
                 return server;
             }
@@ -73,7 +96,12 @@ impl Server {
                       cat >/dev/null; kill -9 $pid 2>/dev/null; wait";
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg("sh");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        let port = self.port.to_string();
+        match self.tls.is_empty() {
+            true => command.args(["--port", &port]),
+            false => command.args(["--port", "0", "--tls-port", &port]),
+        };
+        command.args(["--bind", "127.0.0.1"]);
         command.args(["--dir", self.dir.path().to_str().unwrap(), "--appendonly", "yes"]);
         command.args(["--save", "", "--daemonize", "no"]).args(&self.options);
         let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -111,6 +139,33 @@ impl Server {
         until("the server starts again", || self.try_run());
     }
 
+    /// How long its append-only file is. What it has answered lies before, where it syncs always.
+    pub(crate) fn kept(&self) -> u64 {
+        std::fs::metadata(self.file()).unwrap().len()
+    }
+
+    /// Starts it again on no more of its append-only file than that, as after a power cut, or as a replica would go
+    /// on that had received no more.
+    pub(crate) fn take_back(&self, kept: u64) {
+        self.kill();
+        let file = std::fs::OpenOptions::new().write(true).open(self.file()).unwrap();
+        assert!(file.metadata().unwrap().len() > kept, "nothing was added");
+        file.set_len(kept).unwrap();
+        until("the server starts again", || self.try_run());
+    }
+
+    /// Ends it, and deletes all that it has kept.
+    pub(crate) fn wipe(&self) {
+        self.kill();
+        std::fs::remove_dir_all(self.dir.path().join("appendonlydir")).unwrap();
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        let files = std::fs::read_dir(self.dir.path().join("appendonlydir")).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path());
+        paths.find(|path| path.to_string_lossy().ends_with(".incr.aof")).unwrap()
+    }
+
     /// Stops it without a word, or lets it go on.
     pub(crate) fn freeze(&self, frozen: bool) {
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
@@ -120,13 +175,17 @@ impl Server {
     /// Runs `redis-cli` and returns what it prints.
     pub(crate) fn cli(&self, args: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
-        command.args(["-p", &self.port.to_string()]).args(args);
+        command.args(["-p", &self.port.to_string()]).args(&self.tls).args(args);
         String::from_utf8_lossy(&command.output().expect("redis-cli is installed").stdout)
             .into_owned()
     }
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn url_of_tls(&self) -> String {
+        format!("rediss://localhost:{}", self.port)
     }
 }
 
@@ -136,6 +195,15 @@ impl Drop for Server {
     }
 }
 
+const CLUSTERED: [&str; 6] = [
+    "--cluster-enabled",
+    "yes",
+    "--cluster-node-timeout",
+    "2000",
+    "--repl-diskless-sync-delay",
+    "0",
+];
+
 /// Three primaries with a replica each.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Server>,
@@ -143,18 +211,20 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        let options = [
-            "--cluster-enabled",
-            "yes",
-            "--cluster-node-timeout",
-            "2000",
-            "--repl-diskless-sync-delay",
-            "0",
-        ];
-        let nodes: Vec<Server> = (0..6).map(|_| Server::start(&options)).collect();
+        Self::of((0..6).map(|_| Server::start(&CLUSTERED)).collect())
+    }
+
+    /// One whose nodes are reached with TLS alone, by each other too.
+    pub(crate) fn start_with_tls(made: &Certificates) -> Self {
+        let options = [&CLUSTERED[..], &["--tls-cluster", "yes"]].concat();
+        Self::of((0..6).map(|_| Server::start_with_tls(made, &options)).collect())
+    }
+
+    fn of(nodes: Vec<Server>) -> Self {
         let addresses: Vec<_> =
             nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         let made = Command::new("redis-cli")
+            .args(&nodes[0].tls)
             .args(["--cluster", "create"])
             .args(&addresses)
             .args(["--cluster-replicas", "1", "--cluster-yes"])

@@ -38,7 +38,7 @@ const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/redis/redis.
 const USERS: &str = include_str!("../../../../config/redis/users.acl");
 
 /// Makes the shipped user, who may use the keys of these tests instead of the product's.
-fn let_in(server: &Server) {
+pub(super) fn let_in(server: &Server) {
     let line = USERS.lines().find(|line| line.starts_with("user throng ")).unwrap();
     let words = line.split_whitespace().skip(2);
     let words: Vec<&str> =
