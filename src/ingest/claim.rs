@@ -65,9 +65,8 @@ pub(super) fn claim(
             places.push(place);
         }
     }
-    if wanted.iter().any(|wanted| now.saturating_sub(wanted.received) < FRESH) {
-        wait(claims, &mut wanted)?;
-    }
+    let is_fresh = wanted.iter().any(|wanted| now.saturating_sub(wanted.received) < FRESH);
+    wait(claims, &mut wanted, if is_fresh { PATIENCE } else { Duration::ZERO })?;
     claim_all(claims, &mut wanted)?;
     for (place, wanted) in places.into_iter().zip(&wanted) {
         if let Step::Event(Item { recent: Some((_, is_seen)), .. }) = &mut steps[place] {
@@ -77,9 +76,9 @@ pub(super) fn claim(
     Ok(())
 }
 
-/// Waits a moment until all are somebody's. Of what is no line of an import that settles whose it is.
-fn wait(claims: &dyn Claims, wanted: &mut [Wanted]) -> Result<(), StoreError> {
-    let until = Instant::now() + PATIENCE;
+/// Looks whose they are, and waits a moment until all are somebody's. Of what is no line of an import that settles whose it is.
+fn wait(claims: &dyn Claims, wanted: &mut [Wanted], patience: Duration) -> Result<(), StoreError> {
+    let until = Instant::now() + patience;
     let ask = |(at, wanted): (usize, &Wanted)| Some((at, wanted.claim_of(wanted.recent, true)?));
     let (mut places, mut open): (Vec<usize>, Vec<Claim>) =
         wanted.iter().enumerate().filter_map(ask).unzip();
@@ -326,7 +325,7 @@ mod tests {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let mut wanted = wanted();
-                wait(&*book, &mut wanted).unwrap();
+                wait(&*book, &mut wanted, PATIENCE).unwrap();
                 claim_all(&*book, &mut wanted).unwrap();
                 wanted[0].is_taken
             });
@@ -338,7 +337,7 @@ mod tests {
         });
         book.claimed.lock().clear();
         let mut wanted = wanted();
-        wait(&*book, &mut wanted).unwrap();
+        wait(&*book, &mut wanted, PATIENCE).unwrap();
         claim_all(&*book, &mut wanted).unwrap();
         assert!(!wanted[0].is_taken);
     }

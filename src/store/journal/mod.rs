@@ -189,6 +189,14 @@ impl Frame {
         &self.payload
     }
 
+    /// Adds the frame that follows it: both are read as one.
+    pub fn join(&mut self, next: Self) {
+        debug_assert_eq!((self.end, self.next_record()), (next.start, next.first));
+        self.payload.extend(next.payload);
+        self.end = next.end;
+        self.count += next.count;
+    }
+
     /// The number that follows its last record.
     pub fn next_record(&self) -> u64 {
         self.first + u64::from(self.count)

@@ -60,18 +60,22 @@ impl Claims {
         self.store.keys.lane(tag, &format!("{}:{bucket}", kind(claim.passes)))
     }
 
-    /// Claims one that nobody has.
-    fn set(&self, claim: &Claim) -> (String, Cmd) {
+    fn place(&self, claim: &Claim) -> String {
         let layout = self.store.layout();
         let lane = u16::try_from(claim.hash[0] % u64::from(layout.lanes())).unwrap_or(0);
-        let key = self.key(&layout.tag(lane), claim);
+        self.key(&layout.tag(lane), claim)
+    }
+
+    /// Claims one that nobody has.
+    fn set(&self, claim: &Claim) -> (String, Cmd) {
+        let key = self.place(claim);
         let mut cmd = redis::cmd("HSETNX");
         cmd.arg(&key).arg(&field(claim)[..]).arg(row(claim));
         (key, cmd)
     }
 
-    /// Asks for all at once, those of one lane's tag in one call.
-    fn ask(&self, claims: &[Claim], may_write: bool) -> Result<Vec<Option<Claimant>>, StoreError> {
+    /// Claims all at once, those of one lane's tag in one call.
+    fn ask(&self, claims: &[Claim]) -> Result<Vec<Option<Claimant>>, StoreError> {
         let layout = self.store.layout();
         let mut by_tag: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (at, claim) in claims.iter().enumerate() {
@@ -88,7 +92,7 @@ impl Claims {
                 let is_open = !rest.is_empty();
                 let now = std::mem::replace(places, rest);
                 let of_turn = now.iter().map(|at| &claims[*at]);
-                let (key, cmd) = self.call(&layout.tag(*lane), of_turn, may_write);
+                let (key, cmd) = self.call(&layout.tag(*lane), of_turn);
                 turn.push((now, key));
                 cmds.push(cmd);
                 is_open
@@ -98,15 +102,12 @@ impl Claims {
             for ((places, _), answer) in turn.iter().zip(answers) {
                 let items = reply::items(&answer).ok_or_else(|| link.odd("claims"))?;
                 for (at, item) in places.iter().zip(items) {
-                    found[*at] = match (item, may_write) {
-                        // Nobody had it, and the one who asks has it now.
-                        (Value::Nil, true) => Some(claims[*at].event),
-                        (Value::Nil, false) => None,
-                        (item, _) => {
-                            let row = reply::bytes(item).and_then(read);
-                            Some(row.ok_or_else(|| link.odd("a claim"))?.1)
-                        }
+                    // Of one that nobody had, the one who asks has it now.
+                    let whose = match item {
+                        Value::Nil => Some(claims[*at].event),
+                        row => reply::bytes(row).and_then(read).map(|(_, whose)| whose),
                     };
+                    found[*at] = Some(whose.ok_or_else(|| link.odd("a claim"))?);
                 }
             }
         }
@@ -149,12 +150,7 @@ impl Claims {
         Ok(any)
     }
 
-    fn call<'c>(
-        &self,
-        tag: &str,
-        claims: impl Iterator<Item = &'c Claim>,
-        may_write: bool,
-    ) -> (String, Cmd) {
+    fn call<'c>(&self, tag: &str, claims: impl Iterator<Item = &'c Claim>) -> (String, Cmd) {
         let window = WINDOW.to_string();
         let mut keys = Vec::new();
         let mut rows = Vec::new();
@@ -165,12 +161,9 @@ impl Claims {
         let first = keys.first().cloned().unwrap_or_default();
         let mut args: Vec<&[u8]> = vec![window.as_bytes()];
         for (field, row) in &rows {
-            args.push(field);
-            if may_write {
-                args.push(row);
-            }
+            args.extend([&field[..], row]);
         }
-        (first, functions::call(if may_write { "claim" } else { "claimed" }, &keys, &args))
+        (first, functions::call("claim", &keys, &args))
     }
 }
 
@@ -213,7 +206,27 @@ fn read(row: &[u8]) -> Option<(Millis, Claimant)> {
 
 impl Port for Claims {
     fn look(&self, claims: &[Claim]) -> Result<Vec<Option<Claimant>>, StoreError> {
-        self.ask(claims, false)
+        let link = &self.store.link;
+        let mut cmds = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let key = self.place(claim);
+            let mut cmd = redis::cmd("HGET");
+            cmd.arg(&key).arg(&field(claim)[..]);
+            cmds.push((key, cmd));
+        }
+        let calls = cmds.iter_mut().map(|(key, cmd)| (&**key, std::mem::take(cmd))).collect();
+        let answers = link.spread(calls, None, link.times().patience)?;
+        let found = claims.iter().zip(answers).map(|(claim, answer)| {
+            if answer == Value::Nil {
+                return Ok(None);
+            }
+            let row = reply::bytes(&answer).and_then(read);
+            let (received, whose) = row.ok_or_else(|| link.odd("a claim"))?;
+            let counts =
+                !claim.passes || claim.received.abs_diff(received) <= WINDOW.unsigned_abs();
+            Ok(counts.then_some(whose))
+        });
+        found.collect()
     }
 
     fn claim(&self, claims: &[Claim]) -> Result<Vec<Claimant>, StoreError> {
@@ -239,14 +252,14 @@ impl Port for Claims {
         }
         let open: Vec<usize> = (0..claims.len()).filter(|at| whose[*at].is_none()).collect();
         let asked: Vec<Claim> = open.iter().map(|at| claims[*at]).collect();
-        for (at, found) in open.into_iter().zip(self.ask(&asked, true)?) {
+        for (at, found) in open.into_iter().zip(self.ask(&asked)?) {
             whose[at] = found;
         }
         while self.take_back(claims, &whose)? {
             let others = |at: &usize| whose[*at].is_none_or(|whose| whose != claims[*at].event);
             let open: Vec<usize> = (0..claims.len()).filter(others).collect();
             let asked: Vec<Claim> = open.iter().map(|at| claims[*at]).collect();
-            for (at, found) in open.into_iter().zip(self.ask(&asked, true)?) {
+            for (at, found) in open.into_iter().zip(self.ask(&asked)?) {
                 whose[at] = found;
             }
         }

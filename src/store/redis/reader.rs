@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use redis::Value;
 
@@ -19,6 +20,8 @@ use crate::store::journal::Position;
 /// Frames are read so many at once at most, and fewer where they are large.
 const FRAMES: u64 = 512;
 const BYTES: u64 = 1 << 20;
+/// Small frames that are read as one have no more bytes than this together.
+const JOINED: u64 = 64 << 10;
 
 /// A reader's place in a stream.
 pub(super) struct StreamReader {
@@ -31,12 +34,16 @@ pub(super) struct StreamReader {
     ahead: VecDeque<Frame>,
     /// How many frames are asked for next.
     count: u64,
+    /// Whether small frames are read as one.
+    joins: bool,
 }
 
 impl StreamReader {
     pub(super) fn new(shared: Arc<Shared>, at: u64) -> Self {
         let id = shared.readers.lock().add(at);
-        Self { shared, id, at, record: None, ahead: VecDeque::new(), count: 16 }
+        // Who follows what comes takes it as it comes.
+        let joins = shared.is_watched.load(Ordering::Acquire);
+        Self { shared, id, at, record: None, ahead: VecDeque::new(), count: 16, joins }
     }
 
     /// Reads frames that end past the position.
@@ -58,6 +65,15 @@ impl StreamReader {
             self.count = (BYTES / each.max(1)).clamp(1, FRAMES);
         }
         Ok(())
+    }
+
+    /// What was read ahead and may be one frame with that before it: senders append few events at a time, and who
+    /// folds has less work with many.
+    fn follows(&mut self, frame: &Frame) -> Option<Frame> {
+        let next = self.ahead.front()?;
+        let fits = next.start == frame.end && next.first == frame.next_record();
+        let bytes = next.end.0 - frame.start.0;
+        if self.joins && fits && bytes <= JOINED { self.ahead.pop_front() } else { None }
     }
 
     fn out_of_range(&self, held: Bounds) -> JournalError {
@@ -106,7 +122,7 @@ impl JournalReader for StreamReader {
             None => true,
         };
         let fits = frame.start.0 == self.at && is_next;
-        let Some(frame) = self.ahead.pop_front() else { return Ok(None) };
+        let Some(mut frame) = self.ahead.pop_front() else { return Ok(None) };
         if !fits {
             let error = match self.record {
                 Some(next) => self.damaged(frame.start, frame.first.saturating_sub(next)),
@@ -114,6 +130,9 @@ impl JournalReader for StreamReader {
             };
             self.ahead.clear();
             return Err(error);
+        }
+        while let Some(next) = self.follows(&frame) {
+            frame.join(next);
         }
         self.at = frame.end.0;
         self.record = Some(frame.next_record());

@@ -407,14 +407,6 @@ local function claim(keys, args)
   return found
 end
 
--- Tells whose message ids are.
--- KEYS for each: the hash it is kept in · ARGV the window, which is not asked, then for each: the field
-local function claimed(keys, args)
-  local found = { }
-  for at = 1, #keys do found[at] = redis.call('HGET', keys[at], args[at + 1]) end
-  return found
-end
-
 -- Takes claims back of events that are gone.
 -- KEYS for each: the hash it is kept in · ARGV for each: the field, the event as the row has it
 local function disclaim(keys, args)
@@ -517,7 +509,6 @@ register('spool', spool)
 register('gaps', gaps)
 register('release', release, { 'allow-oom' })
 register('claim', claim)
-register('claimed', claimed, { 'no-writes' })
 register('disclaim', disclaim)
 register('sweep', sweep, { 'allow-oom' })
 register('balance', balance, { 'no-writes' })
