@@ -121,7 +121,8 @@ impl Fold {
         recent.load(&*shared.state, received)?;
         let mut imported = Seen::new(SeenSet::Imported, None, budget / 8);
         imported.load(&*shared.state, received)?;
-        let reader = shared.journal.reader(position);
+        let mut reader = shared.journal.reader(position);
+        reader.join();
         let (steps, facts) = (Vec::new(), Vec::new());
         Ok(Self { shared, reader, recent, imported, frame: None, steps, facts, mark: None })
     }

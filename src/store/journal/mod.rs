@@ -340,6 +340,10 @@ pub trait JournalReader: Send {
 
     /// Where the next frame starts.
     fn position(&self) -> Position;
+
+    /// Gives small frames that follow each other as one from now on, where the backend's are small. For a reader that
+    /// stops nowhere before the end: elsewhere such a frame may reach past what was asked for.
+    fn join(&mut self) {}
 }
 
 /// A range of the journal that does not hold what was written there.

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use redis::Value;
 
@@ -41,9 +40,7 @@ pub(super) struct StreamReader {
 impl StreamReader {
     pub(super) fn new(shared: Arc<Shared>, at: u64) -> Self {
         let id = shared.readers.lock().add(at);
-        // Who follows what comes takes it as it comes.
-        let joins = shared.is_watched.load(Ordering::Acquire);
-        Self { shared, id, at, record: None, ahead: VecDeque::new(), count: 16, joins }
+        Self { shared, id, at, record: None, ahead: VecDeque::new(), count: 16, joins: false }
     }
 
     /// Reads frames that end past the position.
@@ -142,6 +139,10 @@ impl JournalReader for StreamReader {
 
     fn position(&self) -> Position {
         Position(self.at)
+    }
+
+    fn join(&mut self) {
+        self.joins = true;
     }
 }
 
