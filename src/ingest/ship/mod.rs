@@ -442,7 +442,7 @@ impl Shared {
             };
             self.metrics.ship_errors.inc();
             if !std::mem::replace(&mut told, true) {
-                tracing::warn!(error = %chain(&error), "events wait on this disk: trying again");
+                tracing::warn!(error = %chain(&error), "events wait to be shipped: trying again");
             }
             self.show();
             let dice = getrandom::u32().unwrap_or(u32::MAX / 2);

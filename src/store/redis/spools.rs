@@ -37,8 +37,8 @@ use crate::store::spools::Registered;
 use crate::store::spools::Spool;
 use crate::store::spools::Spools as Port;
 
-/// Frames are read so many at once.
-const AT_ONCE: usize = 256;
+/// Frames are read so many at once: each may be as large as a call is to be.
+const AT_ONCE: usize = 16;
 
 /// The spools of a store.
 #[derive(Debug, Clone)]
@@ -171,7 +171,7 @@ struct Held {
 const RENEW: Duration = Duration::from_millis(RENEWED as u64 / 4);
 
 /// Batches that go in one exchange take no more bytes than this, unless one alone does.
-const GROUP: usize = 8 << 20;
+const GROUP: usize = 2 << 20;
 
 impl SpooledJournal {
     /// An empty one, whose name no other process has or had.
