@@ -38,9 +38,8 @@ pub struct Fold {
     pub resident: f64,
 }
 
-pub(super) fn measure(settings: &Settings) -> Result<Fold> {
-    let place = Subject::BufferedHeld.place(settings)?;
-    let server = Server::start(&place.plan)?;
+/// Sends a server the events that are to wait.
+pub(super) fn fill(settings: &Settings, server: &Server) -> Result<()> {
     let load = Load {
         target: server.collect()?,
         connections: settings.connections,
@@ -50,7 +49,13 @@ pub(super) fn measure(settings: &Settings) -> Result<Fold> {
         time: Duration::from_secs_f64(2.0 * settings.seconds),
     };
     let requests = Requests::new("demo", Visitors::Named(VISITORS), Random::seed());
-    pixel::run(&load, &requests, Random::seed())?;
+    pixel::run(&load, &requests, Random::seed()).map(drop)
+}
+
+pub(super) fn measure(settings: &Settings) -> Result<Fold> {
+    let place = Subject::BufferedHeld.place(settings)?;
+    let server = Server::start(&place.plan)?;
+    fill(settings, &server)?;
     let held = Scrape::of(server.console)?;
     let logged = held.sum("throng_ingest_logged_events_total", "");
     if held.sum("throng_ingest_folded_events_total", "") > 0.0 {

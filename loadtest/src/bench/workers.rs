@@ -4,18 +4,13 @@
 //! One worker folds its lanes on several threads, so on few cores two take as long as one; then it shows in the
 //! processor time of each that they share the work.
 
-use super::{Place, Settings, seconds};
-use crate::pixel::{self, Load};
-use crate::random::Random;
-use crate::request::{Requests, Visitors};
+use super::{Place, Settings, fold, seconds};
 use crate::scrape::{Scrape, cpu_seconds};
 use crate::server::{Plan, Server};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Visitors of the events that wait.
-const VISITORS: u64 = 200_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What so many workers took.
@@ -44,16 +39,7 @@ pub(super) fn measure(settings: &Settings, workers: usize) -> Result<Workers> {
     })?;
     first.stop()?;
     let collector = Server::start(&node("c", "collect"))?;
-    let load = Load {
-        target: collector.collect()?,
-        connections: settings.connections,
-        threads: 1,
-        rate: None,
-        warm_up: Duration::ZERO,
-        time: Duration::from_secs_f64(2.0 * settings.seconds),
-    };
-    let requests = Requests::new("demo", Visitors::Named(VISITORS), Random::seed());
-    pixel::run(&load, &requests, Random::seed())?;
+    fold::fill(settings, &collector)?;
     until("all is shipped", || {
         Ok(Scrape::of(collector.console)?.sum("throng_spool_bytes", "") <= 0.0)
     })?;
