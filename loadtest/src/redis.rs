@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// What is shipped for this use.
+const SETTINGS: &str = include_str!("../../config/redis/redis.conf");
+
 /// How long it may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -22,7 +25,10 @@ impl Redis {
     pub fn start(directory: &Path, fsync: &str) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let settings = directory.join("redis.conf");
+        std::fs::write(&settings, SETTINGS)?;
         let child = Command::new("redis-server")
+            .arg(std::path::absolute(&settings)?)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", fsync])
             .arg("--dir")

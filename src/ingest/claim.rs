@@ -261,7 +261,8 @@ mod tests {
         let mut frames = Vec::new();
         for (lane, batches) in split {
             for batch in batches {
-                frames.push(LaneFrame { lane, number: frames.len() as u64 + 1, batch });
+                let number = frames.len() as u64 + 1;
+                frames.push(LaneFrame { lane, first: number, number, batch });
             }
         }
         let firsts: Vec<Option<u64>> =

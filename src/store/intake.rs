@@ -11,7 +11,9 @@ pub const FRAME: usize = 1 << 20;
 pub struct LaneFrame {
     /// The lane.
     pub lane: u16,
-    /// The sender's number for it, from 1 and below 2^53.
+    /// What it holds of the lane's begins with what has this number of the sender's, from 1 and below 2^53.
+    pub first: u64,
+    /// And ends with what has this one, which is the first or above it.
     pub number: u64,
     /// Its records.
     pub batch: Batch,
@@ -25,6 +27,9 @@ pub struct Appended {
     pub firsts: Vec<Option<u64>>,
     /// Where lanes have lost frames that were acknowledged to the sender: those of them get nothing of this call.
     pub lost: Option<Lost>,
+    /// Whether a lane has a part of what is in one frame, and so takes nothing: the sender is to cut its frames anew,
+    /// without what is there.
+    pub overlaps: bool,
 }
 
 /// Frames of a sender that lanes have lost, as a failover of theirs does. The sender may send them again, and what
@@ -41,9 +46,10 @@ pub struct Lost {
 pub trait Intake: Send + Sync {
     /// Appends frames to their lanes and returns when all are as durable as the mode promises. Blocks.
     ///
-    /// In each lane a sender's numbers grow. A frame whose number is not above the last one taken there was taken
-    /// earlier and is left out, so all of it may be sent again, grouped in any way. After an error any of the frames
-    /// may have been taken; a sender that goes on with later ones gives these up.
+    /// In each lane a sender's numbers grow, and a frame holds all that the sender has for the lane between its two
+    /// numbers. One whose number is not above the last one taken there was taken earlier and is left out, so all of
+    /// it may be sent again, in calls of any size; one that was taken in part is refused. After an error any of the
+    /// frames may have been taken; a sender that goes on with later ones gives these up.
     ///
     /// A lane that has lost what was acknowledged takes nothing and says so, once: who calls again goes on there.
     fn append(&self, sender: &str, frames: &[LaneFrame]) -> Result<Appended, StoreError>;
@@ -57,8 +63,8 @@ pub trait Intake: Send + Sync {
     /// Says what was acknowledged to a sender by an earlier process, lane by lane.
     fn resume(&self, sender: &str, acknowledged: &[u64]);
 
-    /// The last number taken of a sender, in whichever lane; 0 of one that is not known.
-    fn last_number(&self, sender: &str) -> Result<u64, StoreError>;
+    /// The last number taken of a sender in each lane; 0 in one that does not know it.
+    fn taken(&self, sender: &str) -> Result<Vec<u64>, StoreError>;
 
     /// Why frames are refused, where they are: what the last append that failed was told, until what stood in its
     /// way is gone.

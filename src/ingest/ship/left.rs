@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::Back;
 use super::Group;
 use crate::ingest::split::Splitter;
 use crate::store::StoreError;
 use crate::store::claims::Claims;
 use crate::store::intake::Intake;
+use crate::store::journal::Frame;
 use crate::store::journal::Position;
 use crate::store::lanes::Layout;
 use crate::store::spools::Registered;
@@ -35,18 +37,35 @@ impl Heir {
     pub fn ship(&self, spool: &Spool) -> Result<u64, StoreError> {
         let splitter = Splitter::new(self.identity, self.layout);
         let (mut at, mut records) = (Position(0), 0);
+        let mut taken = self.intake.taken(&spool.sender)?;
         loop {
             let frames = self.spools.read(&spool.sender, at)?;
             let Some(last) = frames.last() else { return Ok(records) };
             at = last.end;
             for frame in &frames {
-                let mut group = Group::default();
-                group.add(frame, &splitter);
-                // What lanes have lost of those before is here no more.
-                while group.ship(&spool.sender, &*self.intake, &*self.claims)?.is_some() {}
-                records += group.records;
+                records += self.ship_frame(spool, frame, &splitter, &mut taken)?;
             }
             self.spools.release(&spool.sender, at)?;
+        }
+    }
+
+    fn ship_frame(
+        &self,
+        spool: &Spool,
+        frame: &Frame,
+        splitter: &Splitter,
+        taken: &mut Vec<u64>,
+    ) -> Result<u64, StoreError> {
+        loop {
+            let mut group = Group::default();
+            group.add(frame, splitter, taken);
+            match group.ship(&spool.sender, &*self.intake, &*self.claims)? {
+                None => return Ok(group.records),
+                // What lanes have lost of those before is here no more; what they have now counts.
+                Some(Back::Lost(_) | Back::Overlaps) => {
+                    *taken = self.intake.taken(&spool.sender)?
+                }
+            }
         }
     }
 

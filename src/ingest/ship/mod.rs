@@ -5,7 +5,8 @@
 //! Spool ─► journal ─► group of frames ─► split by lane ─► Intake ─► shipped, given up on this disk
 //! ```
 //! What is shipped was made durable here first: a power cut takes nothing back whose number is used up. A frame's
-//! pieces are numbered by its place in the journal, so that it may be shipped again from anywhere and counts once.
+//! pieces are numbered by its place in the journal, and those of a group that are of one lane go as one, with the
+//! numbers of the first and the last: so it may be shipped again from anywhere, in other groups, and counts once.
 //! Nothing is dropped: what cannot be shipped is tried again until it can. What is shipped stays on this disk a while
 //! longer, and is shipped again where lanes turn out to have lost it: a failover takes what was not replicated, and a
 //! power cut what Redis had not synced.
@@ -44,9 +45,11 @@ use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::claims::Claims;
 use crate::store::intake::Appended;
+use crate::store::intake::FRAME;
 use crate::store::intake::Intake;
 use crate::store::intake::LaneFrame;
 use crate::store::intake::Lost;
+use crate::store::journal::Batch;
 use crate::store::journal::Frame;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalError;
@@ -159,8 +162,8 @@ enum Obstacle {
 #[derive(Default)]
 struct Group {
     pieces: Vec<LaneFrame>,
-    /// Of each lane, how many of the pieces are its own.
-    of_lane: BTreeMap<u16, usize>,
+    /// Of each lane, which of the pieces are its own.
+    of_lane: BTreeMap<u16, Vec<usize>>,
     messages: Vec<Message>,
     records: u64,
     bytes: usize,
@@ -168,10 +171,19 @@ struct Group {
     received: Option<Millis>,
 }
 
+/// What is in the way of what comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    /// Lanes have lost what is before it.
+    Lost(Lost),
+    /// A lane has a part of it.
+    Overlaps,
+}
+
 impl Group {
-    /// Adds a frame's pieces: the first in each lane is numbered by where the frame starts, and the others follow. They
-    /// are fewer than the frame has bytes.
-    fn add(&mut self, frame: &Frame, splitter: &Splitter) {
+    /// Adds a frame's pieces, but for those that lanes have `taken`: the first in each lane is numbered by where the
+    /// frame starts, and the others follow. They are fewer than the frame has bytes.
+    fn add(&mut self, frame: &Frame, splitter: &Splitter, taken: &[u64]) {
         self.bytes += frame.payload().len();
         self.records += u64::from(frame.count);
         self.received = self.received.or_else(|| received(frame));
@@ -180,31 +192,51 @@ impl Group {
         // In the place of what is no record stands one that the fold puts among the dead letters.
         let records = records.chain(is_broken.then_some(&b""[..]));
         let (split, messages) = splitter.split_noting(records);
-        let before = &self.of_lane;
-        self.messages.extend(messages.into_iter().map(|message| {
-            let before = before.get(&message.lane).copied().unwrap_or(0);
-            Message { frame: before + message.frame, ..message }
-        }));
+        // Where each batch's records have gone: to which of the lane's pieces, behind how many others.
+        let mut places: BTreeMap<u16, Vec<Option<(usize, u32)>>> = BTreeMap::new();
         for (lane, batches) in split {
-            *self.of_lane.entry(lane).or_default() += batches.len();
+            let taken = taken.get(usize::from(lane)).copied().unwrap_or(0);
             let numbered = (frame.start.0 + 1..).zip(batches);
-            self.pieces.extend(numbered.map(|(number, batch)| LaneFrame { lane, number, batch }));
+            let put = numbered
+                .map(|(number, batch)| (number > taken).then(|| self.put(lane, number, batch)));
+            places.insert(lane, put.collect());
         }
+        self.messages.extend(messages.into_iter().filter_map(|message| {
+            let (frame, before) = (*places.get(&message.lane)?.get(message.frame)?)?;
+            Some(Message { frame, record: before + message.record, ..message })
+        }));
     }
 
-    /// Ships the pieces, and claims their message ids; tells what the lanes have lost of those before, and then this
-    /// one is not whole there either.
+    /// Puts a batch into the lane's last piece, where it has room, or into a new one.
+    fn put(&mut self, lane: u16, number: u64, batch: Batch) -> (usize, u32) {
+        let of_lane = self.of_lane.entry(lane).or_default();
+        if let Some(last) = of_lane.last()
+            && let piece = &mut self.pieces[*last]
+            && piece.batch.bytes().len() + batch.bytes().len() <= FRAME
+        {
+            let place = (of_lane.len() - 1, piece.batch.len());
+            piece.number = number;
+            piece.batch.add(batch);
+            return place;
+        }
+        of_lane.push(self.pieces.len());
+        let place = (of_lane.len() - 1, 0);
+        self.pieces.push(LaneFrame { lane, first: number, number, batch });
+        place
+    }
+
+    /// Ships the pieces, and claims their message ids; tells what is in the way, and then not all of it is there.
     fn ship(
         &self,
         sender: &str,
         intake: &dyn Intake,
         claims: &dyn Claims,
-    ) -> Result<Option<Lost>, StoreError> {
-        let Appended { firsts, lost } = intake.append(sender, &self.pieces)?;
+    ) -> Result<Option<Back>, StoreError> {
+        let Appended { firsts, lost, overlaps } = intake.append(sender, &self.pieces)?;
         if !self.messages.is_empty() {
             claim::sent(claims, &self.messages, &self.pieces, &firsts);
         }
-        Ok(lost)
+        Ok(lost.map(Back::Lost).or(overlaps.then_some(Back::Overlaps)))
     }
 }
 
@@ -338,28 +370,28 @@ impl Shared {
     }
 
     fn run(&self) {
-        let Some(sender) = self.patiently(|| self.sender()) else { return };
+        let Some((sender, mut taken)) = self.patiently(|| self.sender()) else { return };
         let mut reader = self.journal.reader(self.state.lock().place.shipped);
         let (mut noted, mut rest) = (Instant::now(), GATHER);
-        while let Some(group) = self.patiently(|| self.gather(&mut *reader)) {
+        while let Some(group) = self.patiently(|| self.gather(&mut *reader, &taken)) {
             let idle = group.records == 0;
-            let mut lost = None;
+            let mut back = None;
             if !idle {
                 self.state.lock().oldest = group.received;
                 self.show();
                 let begun = Instant::now();
                 match self.patiently(|| self.ship(&sender, &group)) {
-                    Some(found) => lost = found,
+                    Some(found) => back = found,
                     None => break,
                 }
                 rest = (begun.elapsed() * REST).clamp(GATHER, LONGEST_REST);
-                if lost.is_none() {
+                if back.is_none() {
                     self.metrics.shipped_records.inc_by(group.records);
                 }
             }
             let mut state = self.state.lock();
             state.oldest = None;
-            if lost.is_none() {
+            if back.is_none() {
                 state.place.shipped = group.end;
                 self.shipped.notify_all();
                 if !idle {
@@ -370,14 +402,19 @@ impl Shared {
             drop(state);
             self.show();
             if noted.elapsed() >= NOTE {
-                lost = lost.or_else(|| self.look(&sender));
-                if lost.is_none() {
+                back = back.or_else(|| self.look(&sender).map(Back::Lost));
+                if back.is_none() {
                     self.note(&sender);
                 }
                 noted = Instant::now();
             }
-            if let Some(lost) = lost {
-                reader = self.go_back(lost);
+            if let Some(back) = back {
+                reader = match back {
+                    Back::Lost(lost) => self.go_back(lost),
+                    Back::Overlaps => self.journal.reader(self.state.lock().place.shipped),
+                };
+                let Some(found) = self.patiently(|| Ok(self.intake.taken(&sender)?)) else { break };
+                taken = found;
                 continue;
             }
             if idle && is_stopping {
@@ -462,16 +499,18 @@ impl Shared {
         }
     }
 
-    /// The name to ship under: that of the node, until its journal was taken back behind what was shipped of it.
-    /// Numbers would then stand for other frames, which would pass for shipped.
-    fn sender(&self) -> Result<String, Obstacle> {
+    /// The name to ship under, and the last numbers that lanes have taken of it. It is that of the node, until its
+    /// journal was taken back behind what was shipped of it: numbers would then stand for other frames, which would
+    /// pass for shipped.
+    fn sender(&self) -> Result<(String, Vec<u64>), Obstacle> {
         loop {
             let Place { turn, acknowledged, .. } = self.state.lock().place.clone();
             let name =
                 if turn == 0 { self.sender.clone() } else { format!("{}.{turn}", self.sender) };
-            if self.intake.last_number(&name)? <= self.journal.end().0 {
+            let taken = self.intake.taken(&name)?;
+            if taken.iter().all(|number| *number <= self.journal.end().0) {
                 self.intake.resume(&name, &acknowledged);
-                return Ok(name);
+                return Ok((name, taken));
             }
             tracing::error!(
                 "the journal of {} ends before what was shipped of it; if it was restored, events that it held then may count twice",
@@ -486,11 +525,11 @@ impl Shared {
     }
 
     /// Reads what comes next, which may be nothing.
-    fn gather(&self, reader: &mut dyn JournalReader) -> Result<Group, Obstacle> {
+    fn gather(&self, reader: &mut dyn JournalReader, taken: &[u64]) -> Result<Group, Obstacle> {
         let mut group = Group { end: reader.position(), ..Group::default() };
         while group.bytes < GROUP {
             match reader.next() {
-                Ok(Some(frame)) => group.add(&frame, &self.splitter),
+                Ok(Some(frame)) => group.add(&frame, &self.splitter, taken),
                 Ok(None) => break,
                 // What was read is shipped first.
                 Err(_) if group.records > 0 => break,
@@ -505,8 +544,8 @@ impl Shared {
         Ok(group)
     }
 
-    /// Ships a group; tells what the lanes have lost of those before, and then this one is not whole there either.
-    fn ship(&self, sender: &str, group: &Group) -> Result<Option<Lost>, Obstacle> {
+    /// Ships a group; tells what is in the way, and then not all of it is there.
+    fn ship(&self, sender: &str, group: &Group) -> Result<Option<Back>, Obstacle> {
         self.journal.sync(group.end)?;
         Ok(group.ship(sender, &*self.intake, &*self.claims)?)
     }

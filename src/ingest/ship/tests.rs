@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -205,6 +206,63 @@ fn a_shipper_that_begins_anywhere_before_ships_nothing_twice() {
     node.append(60..70);
     node.ship();
     lanes.check(0..70);
+}
+
+/// Ships frames in groups of its own, as a shipper does.
+struct Cutter {
+    streams: Streams,
+    taken: Vec<u64>,
+    next: usize,
+}
+
+impl Cutter {
+    fn ship(&mut self, lanes: &Lanes, frames: &[Frame], many: usize) {
+        let splitter = Splitter::new(lanes.store.identity(), lanes.store.layout());
+        let to = frames.len().min(self.next + many);
+        loop {
+            let mut group = Group::default();
+            for frame in &frames[self.next..to] {
+                group.add(frame, &splitter, &self.taken);
+            }
+            match group.ship("n1", &self.streams, &*lanes.claims()).unwrap() {
+                None => break,
+                Some(Back::Lost(lost)) => panic!("{lost:?}"),
+                Some(Back::Overlaps) => self.taken = self.streams.taken("n1").unwrap(),
+            }
+        }
+        self.next = to;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn two_that_ship_the_same_in_other_groups_ship_nothing_twice(
+        sizes in prop::collection::vec(1..9_i64, 20..60),
+        turns in prop::collection::vec((any::<bool>(), 1..12_usize), 30..60),
+    ) {
+        let lanes = Lanes::new(link(&shared_server().url()));
+        let node = lanes.fresh_node();
+        let mut events = 0;
+        for size in sizes {
+            node.append(events..events + size);
+            events += size;
+        }
+        let mut reader = Journal::reader(&*node.journal, Position(0));
+        let frames: Vec<Frame> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+        let cutter = || Cutter {
+            streams: Streams::new(&lanes.store, Mode::Everysec),
+            taken: Vec::new(),
+            next: 0,
+        };
+        let mut cutters = [cutter(), cutter()];
+        let last = [(false, usize::MAX / 2), (true, usize::MAX / 2)];
+        for (which, many) in turns.into_iter().chain(last) {
+            cutters[usize::from(which)].ship(&lanes, &frames, many);
+        }
+        lanes.check(0..events);
+    }
 }
 
 #[test]

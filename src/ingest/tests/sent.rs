@@ -116,11 +116,15 @@ impl Intake for Hand {
             return Err(StoreError::Unavailable { what: "the hand".into(), source });
         }
         if let Some(lost) = state.lost.take() {
-            return Ok(Appended { firsts: vec![None; frames.len()], lost: Some(lost) });
+            return Ok(Appended {
+                firsts: vec![None; frames.len()],
+                lost: Some(lost),
+                overlaps: false,
+            });
         }
         state.taken.push(frames.iter().map(|frame| frame.batch.len()).sum());
         self.changed.notify_all();
-        Ok(Appended { firsts: vec![None; frames.len()], lost: None })
+        Ok(Appended { firsts: vec![None; frames.len()], lost: None, overlaps: false })
     }
 
     fn look(&self, _sender: &str) -> Result<Option<Lost>, StoreError> {
@@ -133,8 +137,8 @@ impl Intake for Hand {
 
     fn resume(&self, _sender: &str, _acknowledged: &[u64]) {}
 
-    fn last_number(&self, _sender: &str) -> Result<u64, StoreError> {
-        Ok(0)
+    fn taken(&self, _sender: &str) -> Result<Vec<u64>, StoreError> {
+        Ok(Vec::new())
     }
 
     fn trouble(&self) -> Option<String> {

@@ -110,9 +110,11 @@ struct Waiting {
     batch: Batch,
 }
 
-/// A frame with the number that its sender gave it, as an append says them.
+/// A frame with the numbers that its sender gave to what is in it, as an append says them.
 pub(super) struct Numbered<'f> {
+    pub(super) first: u64,
     pub(super) number: u64,
+    first_text: String,
     number_text: String,
     pub(super) records: u32,
     count: String,
@@ -120,9 +122,10 @@ pub(super) struct Numbered<'f> {
 }
 
 impl<'f> Numbered<'f> {
-    pub(super) fn new(number: u64, batch: &'f Batch) -> Self {
-        let (number_text, count) = (number.to_string(), batch.len().to_string());
-        Self { number, number_text, records: batch.len(), count, payload: batch.bytes() }
+    pub(super) fn new(first: u64, number: u64, batch: &'f Batch) -> Self {
+        let (first_text, number_text) = (first.to_string(), number.to_string());
+        let (records, count, payload) = (batch.len(), batch.len().to_string(), batch.bytes());
+        Self { first, number, first_text, number_text, records, count, payload }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -136,6 +139,8 @@ pub(super) enum Answer {
     Taken(Taken),
     /// Nothing was taken: the last number that is known of the sender is this one, and it was told of a later one.
     Behind(u64),
+    /// Nothing was taken: a part of one frame is there.
+    Part,
 }
 
 /// Where frames ended up that went in one call.
@@ -157,6 +162,9 @@ impl Answer {
             && reply::text(said) == Some("BEHIND")
         {
             return Some(Self::Behind(reply::number(taken)?));
+        }
+        if items.first().and_then(reply::text) == Some("PART") {
+            return Some(Self::Part);
         }
         let [_, end, next, rest @ ..] = items else { return None };
         let (end, next) = (reply::number(end)?, reply::number(next)?);
@@ -190,7 +198,8 @@ pub(super) fn append_call(
     let told = told.to_string();
     let mut args = vec![sender.as_bytes(), told.as_bytes()];
     for frame in frames {
-        args.extend([frame.number_text.as_bytes(), frame.count.as_bytes(), frame.payload]);
+        let (first, number) = (frame.first_text.as_bytes(), frame.number_text.as_bytes());
+        args.extend([first, number, frame.count.as_bytes(), frame.payload]);
     }
     functions::call("append", &[stream, log], &args)
 }
@@ -263,7 +272,7 @@ impl Journal {
     /// One call for a sender at a time: a number that is overtaken counts as taken.
     pub fn ship(&self, sender: &str, batches: &[(u64, &Batch)]) -> Result<Position, StoreError> {
         let frames: Vec<_> =
-            batches.iter().map(|(number, batch)| Numbered::new(*number, batch)).collect();
+            batches.iter().map(|(number, batch)| Numbered::new(*number, *number, batch)).collect();
         Ok(Position(self.shared.send(sender, &frames)?.end))
     }
 
@@ -417,8 +426,9 @@ impl Shared {
             queue.number += group.len() as u64;
             drop(queue);
             let frames = (first..).zip(&group);
-            let frames: Vec<_> =
-                frames.map(|(number, waiting)| Numbered::new(number, &waiting.batch)).collect();
+            let frames: Vec<_> = frames
+                .map(|(number, waiting)| Numbered::new(number, number, &waiting.batch))
+                .collect();
             let sent = self.send(&self.sender, &frames);
             queue = self.queue.lock();
             queue.led = false;

@@ -51,8 +51,16 @@ struct Acknowledged {
     number: u64,
     /// When it was acknowledged.
     at: Option<Instant>,
-    /// The last frames with their bytes.
-    frames: VecDeque<(u64, u64)>,
+    /// The last frames.
+    frames: VecDeque<Sent>,
+}
+
+/// A frame that was acknowledged.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    first: u64,
+    number: u64,
+    bytes: u64,
 }
 
 /// What was acknowledged longer ago is not compared: a lane forgets who has sent it nothing for a week.
@@ -70,7 +78,8 @@ impl Acknowledged {
 
     fn add(&mut self, frames: &[Numbered<'_>]) {
         for frame in frames.iter().filter(|frame| frame.number > self.number) {
-            self.frames.push_back((frame.number, frame.bytes()));
+            let (first, number, bytes) = (frame.first, frame.number, frame.bytes());
+            self.frames.push_back(Sent { first, number, bytes });
         }
         let surplus = self.frames.len().saturating_sub(REMEMBERED);
         self.frames.drain(..surplus);
@@ -81,10 +90,10 @@ impl Acknowledged {
     /// Takes back what comes after a number; how much that is.
     fn take_back(&mut self, after: u64) -> Lost {
         self.number = after;
-        let kept = self.frames.partition_point(|(number, _)| *number <= after);
+        let kept = self.frames.partition_point(|sent| sent.number <= after);
         // Where none before it is remembered, neither may be the first.
-        let first = self.frames.get(kept).map(|(number, _)| *number).filter(|_| kept > 0);
-        let bytes = self.frames.drain(kept..).map(|(_, bytes)| bytes).sum();
+        let first = self.frames.get(kept).map(|sent| sent.first).filter(|_| kept > 0);
+        let bytes = self.frames.drain(kept..).map(|sent| sent.bytes).sum();
         Lost { first: first.unwrap_or(after + 1), bytes }
     }
 }
@@ -135,8 +144,9 @@ impl Streams {
         let mut all = self.acknowledged.lock();
         let Known { lanes: acknowledged, lost } = of(&mut all, sender, self.lanes.len());
         if lost.is_some() {
-            return Ok(Appended { firsts, lost: lost.take() });
+            return Ok(Appended { firsts, lost: lost.take(), overlaps: false });
         }
+        let mut overlaps = false;
         let patience = self.link.times().patience;
         loop {
             // A lane gets one call at a time: of two, the second could be done without the first, whose frames
@@ -148,7 +158,7 @@ impl Streams {
                 .filter(|(_, group)| !group.is_empty())
                 .collect();
             if groups.is_empty() {
-                return Ok(Appended { firsts, lost: lost.take() });
+                return Ok(Appended { firsts, lost: lost.take(), overlaps });
             }
             let call = |(lane, frames): &(usize, Vec<Numbered<'_>>)| {
                 let names = &self.lanes[*lane];
@@ -165,6 +175,11 @@ impl Streams {
                     Answer::Taken(taken) => taken,
                     Answer::Behind(after) => {
                         *lost = both(*lost, self.take_back(*lane, known, after));
+                        waiting[*lane].clear();
+                        continue;
+                    }
+                    Answer::Part => {
+                        overlaps = true;
                         waiting[*lane].clear();
                         continue;
                     }
@@ -193,21 +208,6 @@ impl Streams {
         );
         lost
     }
-
-    /// The last number taken of a sender in each lane.
-    fn numbers(&self, sender: &str) -> Result<Vec<u64>, StoreError> {
-        let calls = self.lanes.iter().map(|names| {
-            let mut cmd = redis::cmd("HMGET");
-            cmd.arg(&names.log).arg(format!("n:{sender}"));
-            (&*names.log, cmd)
-        });
-        let answers = self.link.spread(calls.collect(), None, self.link.times().patience)?;
-        let number = |answer| {
-            let mark = reply::text(reply::items(answer)?.first()?)?;
-            mark.split(' ').next()?.parse().ok()
-        };
-        Ok(answers.iter().map(|answer| number(answer).unwrap_or(0)).collect())
-    }
 }
 
 /// What is known of a sender.
@@ -225,7 +225,7 @@ fn group<'f>(waiting: &mut VecDeque<&'f LaneFrame>) -> Vec<Numbered<'f>> {
         if !group.is_empty() && bytes > FRAME {
             break;
         }
-        group.push(Numbered::new(next.number, &next.batch));
+        group.push(Numbered::new(next.first, next.number, &next.batch));
         waiting.pop_front();
     }
     group
@@ -241,7 +241,7 @@ impl Intake for Streams {
         let mut all = self.acknowledged.lock();
         let Known { lanes: acknowledged, lost } = of(&mut all, sender, self.lanes.len());
         if lost.is_none() && acknowledged.iter().any(|known| known.told() > 0) {
-            let numbers = self.numbers(sender)?;
+            let numbers = self.taken(sender)?;
             for (lane, (known, number)) in acknowledged.iter_mut().zip(numbers).enumerate() {
                 if number < known.told() {
                     *lost = both(*lost, self.take_back(lane, known, number));
@@ -266,8 +266,18 @@ impl Intake for Streams {
         }
     }
 
-    fn last_number(&self, sender: &str) -> Result<u64, StoreError> {
-        Ok(self.numbers(sender)?.into_iter().max().unwrap_or(0))
+    fn taken(&self, sender: &str) -> Result<Vec<u64>, StoreError> {
+        let calls = self.lanes.iter().map(|names| {
+            let mut cmd = redis::cmd("HMGET");
+            cmd.arg(&names.log).arg(format!("n:{sender}"));
+            (&*names.log, cmd)
+        });
+        let answers = self.link.spread(calls.collect(), None, self.link.times().patience)?;
+        let number = |answer| {
+            let mark = reply::text(reply::items(answer)?.first()?)?;
+            mark.split(' ').next()?.parse().ok()
+        };
+        Ok(answers.iter().map(|answer| number(answer).unwrap_or(0)).collect())
     }
 
     fn trouble(&self) -> Option<String> {

@@ -297,14 +297,15 @@ local function gaps(keys, args)
   return redis.call('HGET', keys[1], 'gaps') or ''
 end
 
--- Appends frames of one sender in one go. A sender numbers its frames from 1 in the order in which it sends them;
--- one that is not above the last number taken was taken earlier, whatever it was sent together with. Where that is
--- below what the sender was told, a failover has lost frames of it, and it is told so before anything is taken.
--- KEYS stream, log · ARGV sender, the last number that it was told of, then the number, count and payload of each
--- frame
+-- Appends frames of one sender in one go. A sender numbers what it sends from 1 in order, and a frame holds what has
+-- some of these numbers; one that ends at or below the last number taken was taken earlier, whatever it was sent
+-- together with, and one that begins there was taken in part. Where the last number is below what the sender was
+-- told, a failover has lost frames of it. In both cases it is told so before anything is taken.
+-- KEYS stream, log · ARGV sender, the last number that it was told of, then the first and the last number, count and
+-- payload of each frame
 local function append(keys, args)
   local log, sender = keys[2], 'n:' .. args[1]
-  if #args < 5 then return 'NOTHING' end
+  if #args < 6 then return 'NOTHING' end
   local ends, next, mark, last_run = unpack(redis.call('HMGET', log, 'end', 'next', sender, 'run'))
   local time, taken = now(), 0
   local number, at, record = string.match(mark or '', '^(%d+) (%d+) (%d+) ')
@@ -312,6 +313,9 @@ local function append(keys, args)
   if taken < tonumber(args[2]) then return { 'BEHIND', text(taken) } end
   if mark then
     if taken >= tonumber(args[#args - 2]) then return { 'AGAIN', at, record } end
+    for at = 3, #args, 4 do
+      if taken >= tonumber(args[at]) and taken < tonumber(args[at + 1]) then return { 'PART', text(taken) } end
+    end
   else
     -- Nobody repeats a call after a week.
     local all = redis.call('HGETALL', log)
@@ -324,11 +328,11 @@ local function append(keys, args)
   ends, next, this = tonumber(ends or '0'), turn(log, tonumber(next), last_run, time)
   next = next or 0
   local start = ends
-  for at = 3, #args, 3 do
+  for at = 3, #args, 4 do
     if tonumber(args[at]) > taken then
-      ends = ends + #args[at + 2]
-      next = next + args[at + 1]
-      redis.call('XADD', keys[1], text(ends) .. '-' .. text(next), 'c', args[at + 1], 'p', args[at + 2])
+      ends = ends + #args[at + 3]
+      next = next + args[at + 2]
+      redis.call('XADD', keys[1], text(ends) .. '-' .. text(next), 'c', args[at + 2], 'p', args[at + 3])
     end
   end
   redis.call('HSET', log, 'end', text(ends), 'next', text(next), 'run', this or '', sender,

@@ -118,7 +118,7 @@ fn a_claim_does_not_outlive_its_event() {
     let store = Store::open(link.clone(), keys.clone(), 8, 4).unwrap();
     let (claims, streams) = (Claims::new(store.clone()), streams_of(&store));
     let send = |sender: &str, lane: u16| {
-        let frame = LaneFrame { lane, number: 1, batch: batch([1]) };
+        let frame = LaneFrame { lane, first: 1, number: 1, batch: batch([1]) };
         let record = streams.append(sender, &[frame]).unwrap().firsts[0].unwrap();
         Claimant { lane, event: EventNo { record, part: 0 } }
     };

@@ -67,10 +67,10 @@ fn all_ports(link: &Link) {
     journal.append(&batch([1])).unwrap();
     assert_eq!(crate::store::journal::conformance::read(&journal), [(0, 1)]);
     let store = Store::open(link.clone(), keys(), 4, 2).unwrap();
-    let frame = LaneFrame { lane: 1, number: 1, batch: batch([1]) };
+    let frame = LaneFrame { lane: 1, first: 1, number: 1, batch: batch([1]) };
     // It asks with WAIT, though for none.
     Streams::new(&store, Mode::Replicated(0)).append("a", &[frame]).unwrap();
-    assert_eq!(Streams::new(&store, Mode::Everysec).last_number("a").unwrap(), 1);
+    assert_eq!(Streams::new(&store, Mode::Everysec).taken("a").unwrap(), [0, 1]);
     audience_conformance::audiences(&mut || Box::new(audiences(link, &keys()).0));
     audience_conformance::lists(&mut || {
         let (audiences, store) = audiences(link, &keys());

@@ -41,9 +41,19 @@ pub(super) fn streams(link: &Link, keys: &Keys, mode: Mode) -> Streams {
 /// A frame for each lane under each number, which is also what it says.
 pub(super) fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<LaneFrame> {
     let of = |number: u64| {
-        (0..LANES).map(move |lane| LaneFrame { lane, number, batch: batch([number.cast_signed()]) })
+        (0..LANES).map(move |lane| LaneFrame {
+            lane,
+            first: number,
+            number,
+            batch: batch([number.cast_signed()]),
+        })
     };
     numbers.into_iter().flat_map(of).collect()
+}
+
+/// The last number taken, in whichever lane.
+fn last_number(streams: &Streams, sender: &str) -> u64 {
+    streams.taken(sender).unwrap().into_iter().max().unwrap()
 }
 
 /// What the frames of each lane say.
@@ -64,7 +74,7 @@ fn every_lane_has_its_frames_once_and_in_order_however_they_are_grouped() {
     for (name, link) in both() {
         let keys = fresh_keys();
         let streams = streams(&link, &keys, Mode::Everysec);
-        assert_eq!(streams.last_number("a").unwrap(), 0);
+        assert_eq!(last_number(&streams, "a"), 0);
         streams.append("a", &[]).unwrap();
         for numbers in [1..3, 1..2, 2..5, 1..5, 4..7] {
             streams.append("a", &frames(numbers)).unwrap();
@@ -74,8 +84,35 @@ fn every_lane_has_its_frames_once_and_in_order_however_they_are_grouped() {
         let mut expected = all([1, 2, 3, 4, 5, 6, 1]);
         expected[4].push(7);
         assert_eq!(said(&link, &keys), expected, "{name}");
-        assert_eq!(["a", "b", "c"].map(|of| streams.last_number(of).unwrap()), [7, 1, 0]);
+        assert_eq!(["a", "b", "c"].map(|of| last_number(&streams, of)), [7, 1, 0]);
         assert_eq!(streams.look("a").unwrap(), None);
+    }
+}
+
+#[test]
+fn a_frame_that_is_there_in_part_is_refused_and_those_before_and_after_it_are_not_lost() {
+    for (name, link) in both() {
+        let keys = fresh_keys();
+        let streams = streams(&link, &keys, Mode::Everysec);
+        let frame = |lane: u16, first: u64, number: u64| {
+            let records = batch(first.cast_signed()..=number.cast_signed());
+            LaneFrame { lane, first, number, batch: records }
+        };
+        let both_lanes = |cuts: &[(u64, u64)]| -> Vec<LaneFrame> {
+            let of = |lane| cuts.iter().map(move |(first, number)| frame(lane, *first, *number));
+            of(0).chain(of(1)).collect()
+        };
+        streams.append("a", &both_lanes(&[(1, 2), (3, 5)])).unwrap();
+        // The second lane has not got the next, nor the third lane anything.
+        streams.append("a", &[frame(0, 6, 7)]).unwrap();
+        let appended = streams.append("a", &both_lanes(&[(1, 5), (6, 9)])).unwrap();
+        assert!(appended.overlaps, "{name}");
+        assert_eq!(streams.taken("a").unwrap(), [7, 9, 0, 0, 0]);
+        assert!(!streams.append("a", &both_lanes(&[(1, 7), (8, 9)])).unwrap().overlaps);
+        let mut expected = all([]);
+        expected[0].extend(1..=9);
+        expected[1].extend(1..=9);
+        assert_eq!(said(&link, &keys), expected, "{name}");
     }
 }
 
@@ -87,7 +124,7 @@ fn what_is_too_much_for_one_call_goes_in_several() {
         let each = i64::try_from(FRAME / 100).unwrap();
         let frame = |number: u64| {
             let first = (number.cast_signed() - 1) * each;
-            LaneFrame { lane: 2, number, batch: batch(first..first + each) }
+            LaneFrame { lane: 2, first: number, number, batch: batch(first..first + each) }
         };
         let frames: Vec<_> = (1..=5).map(frame).collect();
         assert!(frames.iter().map(|frame| frame.batch.bytes().len()).sum::<usize>() > 2 * FRAME);
