@@ -98,7 +98,7 @@ impl Intake {
         let (journal, spool, bound): (Arc<dyn Journal>, _, _) = match mode {
             Some(mode) => {
                 left_behind(ground)?;
-                let journal = SpooledJournal::new(store, mode, id)?;
+                let journal = SpooledJournal::new(store, mode, id, &ground.workers)?;
                 let spool = journal.spool().clone();
                 (Arc::new(journal), Some(spool), ByteSize(settings.spool.0.min(IN_MEMORY)))
             }

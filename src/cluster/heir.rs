@@ -108,6 +108,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::metrics::Metrics;
     use crate::model::Choice;
     use crate::model::Identifier;
     use crate::model::Millis;
@@ -150,7 +151,9 @@ mod tests {
     }
 
     fn left(store: &Store, node: &str) -> SpooledJournal {
-        let journal = SpooledJournal::new(store, Mode::Everysec, node).unwrap();
+        let journal =
+            SpooledJournal::new(store, Mode::Everysec, node, &Workers::new(Metrics::new()))
+                .unwrap();
         let mut batch = Batch::new();
         for at in 0..10 {
             let namespace = Namespace::new("user_id").unwrap();

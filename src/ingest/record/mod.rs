@@ -5,6 +5,7 @@
 //! push ─► open batch ─┤
 //!                     └─► append ─► every waiter of that batch learns how it ended
 //! ```
+//! A journal in Redis is handed each batch at once, and puts those of all threads together itself.
 //!
 //! A batch is durable or not as a whole, so the records of one request are too. Knows nothing of requests,
 //! sites or consent.
@@ -19,6 +20,8 @@ use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 use std::time::Instant;
+
+use tokio::sync::oneshot;
 
 use crate::config::Durability;
 use crate::metrics::Metrics;
@@ -63,6 +66,8 @@ struct Shared {
 struct Open {
     batch: Batch,
     group: Rc<Group>,
+    /// Bytes that were handed on and have not ended.
+    handed_on: usize,
     /// Whether a task that takes the open batch is on its way or at work.
     is_flushing: bool,
     /// An empty batch with memory, for the next turn.
@@ -86,6 +91,7 @@ impl Recorder {
         let open = RefCell::new(Open {
             batch: Batch::new(),
             group: Rc::default(),
+            handed_on: 0,
             is_flushing: false,
             spare: None,
         });
@@ -100,7 +106,7 @@ impl Recorder {
         fill: impl FnOnce(&mut Batch) -> Result<(), BatchFull>,
     ) -> Result<Pending, NotRecorded> {
         let mut open = self.shared.open.borrow_mut();
-        if open.batch.bytes().len() >= MAX_WAITING {
+        if open.batch.bytes().len() + open.handed_on >= MAX_WAITING {
             return Err(NotRecorded::Busy);
         }
         // A frame holds twice what may wait, and one request far less than the difference.
@@ -158,26 +164,17 @@ async fn flush(shared: Rc<Shared>) {
             let next = open.spare.take().unwrap_or_default();
             (std::mem::replace(&mut open.batch, next), std::mem::take(&mut open.group))
         };
-        let started = Instant::now();
-        let (batch, result) = append(&shared, batch).await;
-        let metrics = &shared.metrics;
-        metrics.journal_append_duration.observe(started.elapsed().as_secs_f64());
-        match result {
-            Ok(()) => metrics.ingest_logged.inc_by(u64::from(batch.len())),
-            Err(NotRecorded::Full) => metrics.journal_errors.with_label_values(&["full"]).inc(),
-            Err(_) => metrics.journal_errors.with_label_values(&["io"]).inc(),
-        }
-        if batch.bytes().len() <= KEPT {
-            let mut spare = batch;
-            spare.clear();
-            shared.open.borrow_mut().spare = Some(spare);
-        }
-        group.result.set(Some(result));
-        for waker in group.wakers.take() {
-            waker.wake();
-        }
-        for then in group.left.take() {
-            then(result);
+        if let Durability::Redis(_) = shared.durability {
+            tokio::task::spawn_local(submit(Rc::clone(&shared), batch, group));
+        } else {
+            let started = Instant::now();
+            let (batch, result) = append(&shared, batch).await;
+            shared.ended(started, batch.len(), &group, result);
+            if batch.bytes().len() <= KEPT {
+                let mut spare = batch;
+                spare.clear();
+                shared.open.borrow_mut().spare = Some(spare);
+            }
         }
         // Those who were woken answer first, and what their connections send next joins the batch.
         tokio::task::yield_now().await;
@@ -185,35 +182,81 @@ async fn flush(shared: Rc<Shared>) {
 }
 
 async fn append(shared: &Shared, batch: Batch) -> (Batch, Result<(), NotRecorded>) {
-    let ended = match shared.durability {
-        // A `write` takes microseconds, and the next segment, once in 64 MiB, some milliseconds; handing
-        // each to another thread would cost more.
-        Durability::DiskBuffered => {
-            let appended = shared.sink.append(&batch);
-            Ok((batch, appended))
-        }
-        Durability::Disk | Durability::Redis(_) => {
-            let sink = Arc::clone(&shared.sink);
-            tokio::task::spawn_blocking(move || {
-                let appended = sink.append(&batch);
-                (batch, appended)
-            })
-            .await
-        }
-    };
-    match ended {
-        Ok((batch, Ok(()))) => (batch, Ok(())),
-        Ok((batch, Err(error))) => {
-            let not_recorded = match &error {
-                JournalError::Full(_) | JournalError::NoRoom(_) => NotRecorded::Full,
-                _ => NotRecorded::Failed,
-            };
-            tracing::warn!(%error, records = batch.len(), "a batch was not recorded");
-            (batch, Err(not_recorded))
+    // A `write` takes microseconds, and the next segment, once in 64 MiB, some milliseconds; handing
+    // each to another thread would cost more.
+    if shared.durability == Durability::DiskBuffered {
+        let appended = shared.sink.append(&batch);
+        let result = judge(appended, batch.len());
+        return (batch, result);
+    }
+    let sink = Arc::clone(&shared.sink);
+    let ended = tokio::task::spawn_blocking(move || {
+        let appended = sink.append(&batch);
+        (batch, appended)
+    });
+    match ended.await {
+        Ok((batch, appended)) => {
+            let result = judge(appended, batch.len());
+            (batch, result)
         }
         Err(error) => {
             tracing::error!(%error, "a batch was lost with its thread");
             (Batch::new(), Err(NotRecorded::Failed))
+        }
+    }
+}
+
+/// Hands a batch on, and waits until it has ended.
+async fn submit(shared: Rc<Shared>, batch: Batch, group: Rc<Group>) {
+    let (records, bytes) = (batch.len(), batch.bytes().len());
+    shared.open.borrow_mut().handed_on += bytes;
+    let started = Instant::now();
+    let (told, ended) = oneshot::channel();
+    // Who is not there to be told has gone with the whole thread.
+    shared.sink.submit(batch, Box::new(move |result| _ = told.send(result)));
+    let result = match ended.await {
+        Ok(submitted) => judge(submitted.map(drop), records),
+        Err(_) => {
+            tracing::error!("a batch was lost with its thread");
+            Err(NotRecorded::Failed)
+        }
+    };
+    shared.open.borrow_mut().handed_on -= bytes;
+    shared.ended(started, records, &group, result);
+}
+
+fn judge(appended: Result<(), JournalError>, records: u32) -> Result<(), NotRecorded> {
+    appended.map_err(|error| {
+        tracing::warn!(%error, records, "a batch was not recorded");
+        match error {
+            JournalError::Full(_) | JournalError::NoRoom(_) => NotRecorded::Full,
+            _ => NotRecorded::Failed,
+        }
+    })
+}
+
+impl Shared {
+    /// Counts a batch, and tells those who wait for it.
+    fn ended(
+        &self,
+        started: Instant,
+        records: u32,
+        group: &Group,
+        result: Result<(), NotRecorded>,
+    ) {
+        let metrics = &self.metrics;
+        metrics.journal_append_duration.observe(started.elapsed().as_secs_f64());
+        match result {
+            Ok(()) => metrics.ingest_logged.inc_by(u64::from(records)),
+            Err(NotRecorded::Full) => metrics.journal_errors.with_label_values(&["full"]).inc(),
+            Err(_) => metrics.journal_errors.with_label_values(&["io"]).inc(),
+        }
+        group.result.set(Some(result));
+        for waker in group.wakers.take() {
+            waker.wake();
+        }
+        for then in group.left.take() {
+            then(result);
         }
     }
 }

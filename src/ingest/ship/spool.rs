@@ -7,8 +7,11 @@ use super::Shared;
 use super::Shipper;
 use crate::config::ByteSize;
 use crate::store::StoreError;
+use crate::store::journal::Appended;
 use crate::store::journal::Batch;
+use crate::store::journal::Done;
 use crate::store::journal::JournalError;
+use crate::store::journal::Position;
 use crate::store::journal::Sink;
 
 /// How long who waits for the lanes does.
@@ -53,6 +56,18 @@ impl Sink for Spool {
             return Err(JournalError::Store(StoreError::Unavailable { what, source }));
         }
         Ok(())
+    }
+
+    /// Blocks where it waits for the lanes.
+    fn submit(&self, batch: Batch, done: Done) {
+        if self.waits {
+            let end = Position::default();
+            return done(self.append(&batch).map(|()| Appended { end }));
+        }
+        match self.full() {
+            Some(full) => done(Err(JournalError::NoRoom(full))),
+            None => self.shared.journal.submit(batch, done),
+        }
     }
 
     fn trouble(&self) -> Option<String> {

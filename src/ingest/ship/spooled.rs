@@ -49,7 +49,10 @@ impl World {
     fn new(link: Link) -> Self {
         let keys = fresh_keys();
         let store = Store::open(link.clone(), keys.clone(), 16, 5).unwrap();
-        let journal = Arc::new(SpooledJournal::new(&store, Mode::Everysec, "n1").unwrap());
+        let journal = Arc::new(
+            SpooledJournal::new(&store, Mode::Everysec, "n1", &Workers::new(Metrics::new()))
+                .unwrap(),
+        );
         let intake: Arc<dyn Intake> = Arc::new(Streams::new(&store, Mode::Everysec));
         let claims: Arc<dyn Claims> = Arc::new(ClaimsInRedis::new(store.clone()));
         let (identity, layout) = (store.identity(), store.layout());

@@ -229,6 +229,9 @@ impl fmt::Debug for Frame {
     }
 }
 
+/// Is told how an append ended.
+pub type Done = Box<dyn FnOnce(Result<Appended, JournalError>) + Send>;
+
 /// An endless log of frames.
 pub trait Journal: Send + Sync {
     /// Writes the batch as one frame, all of it or nothing, and returns when it is as durable as the mode
@@ -237,6 +240,12 @@ pub trait Journal: Send + Sync {
     /// After an error nothing was appended that anyone was promised; the frame may still be there after
     /// [`JournalError::Stopped`] and [`JournalError::Store`].
     fn append(&self, batch: &Batch) -> Result<Appended, JournalError>;
+
+    /// Appends a batch, and tells how that ended, on whichever thread; what is submitted later comes later. Blocks
+    /// where the backend has no thread for it.
+    fn submit(&self, batch: Batch, done: Done) {
+        done(self.append(&batch));
+    }
 
     /// The end of what was written: every append that returned lies before it.
     fn end(&self) -> Position;
@@ -303,6 +312,12 @@ pub trait Sink: Send + Sync {
     /// After an error nobody was promised anything; some of the records may still be kept.
     fn append(&self, batch: &Batch) -> Result<(), JournalError>;
 
+    /// Takes the batch whole and tells when it is durable, as [`Journal::submit`] does.
+    fn submit(&self, batch: Batch, done: Done) {
+        let end = Position::default();
+        done(self.append(&batch).map(|()| Appended { end }));
+    }
+
     /// Why batches are refused, where they are: see [`Journal::trouble`].
     fn trouble(&self) -> Option<String>;
 
@@ -315,6 +330,10 @@ pub trait Sink: Send + Sync {
 impl<J: Journal> Sink for J {
     fn append(&self, batch: &Batch) -> Result<(), JournalError> {
         Journal::append(self, batch).map(|_| ())
+    }
+
+    fn submit(&self, batch: Batch, done: Done) {
+        Journal::submit(self, batch, done);
     }
 
     fn trouble(&self) -> Option<String> {

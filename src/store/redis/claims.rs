@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::ops::Range;
 
 use redis::Cmd;
@@ -46,31 +47,30 @@ const AT_ONCE: usize = 512;
 #[derive(Debug)]
 pub struct Claims {
     store: Store,
+    /// What the keys of each lane's tag begin with.
+    prefixes: Vec<String>,
 }
 
 impl Claims {
     /// Those of this store.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        let layout = store.layout();
+        let prefixes = (0..layout.lanes()).map(|lane| store.keys.lane(&layout.tag(lane), ""));
+        Self { prefixes: prefixes.collect(), store }
     }
 
     /// The key of a claim.
-    fn key(&self, tag: &str, claim: &Claim) -> String {
-        let bucket = claim.hash[0] / u64::from(self.store.layout().lanes()) % BUCKETS;
-        self.store.keys.lane(tag, &format!("{}:{bucket}", kind(claim.passes)))
-    }
-
-    fn place(&self, claim: &Claim) -> String {
-        let layout = self.store.layout();
-        let lane = u16::try_from(claim.hash[0] % u64::from(layout.lanes())).unwrap_or(0);
-        self.key(&layout.tag(lane), claim)
+    fn key(&self, claim: &Claim) -> String {
+        let lanes = self.prefixes.len() as u64;
+        let place = usize::try_from(claim.hash[0] % lanes).unwrap_or(0);
+        key(&self.prefixes[place], claim.passes, claim.hash[0] / lanes % BUCKETS)
     }
 
     /// Claims one that nobody has.
     fn set(&self, claim: &Claim) -> (String, Cmd) {
-        let key = self.place(claim);
-        let mut cmd = redis::cmd("HSETNX");
-        cmd.arg(&key).arg(&field(claim)[..]).arg(row(claim));
+        let key = self.key(claim);
+        let mut cmd = Cmd::with_capacity(4, key.len() + 48);
+        cmd.arg("HSETNX").arg(&key).arg(&field(claim)[..]).arg(row(claim));
         (key, cmd)
     }
 
@@ -87,12 +87,12 @@ impl Claims {
         // One after the other: of two calls for one tag the order counts.
         while !by_tag.is_empty() {
             let (mut turn, mut cmds): (Vec<(Vec<usize>, String)>, Vec<Cmd>) = Default::default();
-            by_tag.retain(|lane, places| {
+            by_tag.retain(|_, places| {
                 let rest = places.split_off(places.len().min(AT_ONCE));
                 let is_open = !rest.is_empty();
                 let now = std::mem::replace(places, rest);
                 let of_turn = now.iter().map(|at| &claims[*at]);
-                let (key, cmd) = self.call(&layout.tag(*lane), of_turn);
+                let (key, cmd) = self.call(of_turn);
                 turn.push((now, key));
                 cmds.push(cmd);
                 is_open
@@ -137,8 +137,7 @@ impl Claims {
         for (claim, whose) in others {
             let is_gone = lost[&whose.lane].iter().any(|gap| gap.contains(&whose.event.record));
             if is_gone {
-                let lane = u16::try_from(claim.hash[0] % u64::from(layout.lanes())).unwrap_or(0);
-                let key = self.key(&layout.tag(lane), claim);
+                let key = self.key(claim);
                 let row = row(&Claim { event: whose, ..*claim });
                 let cmd = functions::call("disclaim", &[&key], &[&field(claim), &row[6..]]);
                 calls.push((key, cmd));
@@ -150,12 +149,12 @@ impl Claims {
         Ok(any)
     }
 
-    fn call<'c>(&self, tag: &str, claims: impl Iterator<Item = &'c Claim>) -> (String, Cmd) {
+    fn call<'c>(&self, claims: impl Iterator<Item = &'c Claim>) -> (String, Cmd) {
         let window = WINDOW.to_string();
         let mut keys = Vec::new();
         let mut rows = Vec::new();
         for claim in claims {
-            keys.push(self.key(tag, claim));
+            keys.push(self.key(claim));
             rows.push((field(claim), row(claim)));
         }
         let first = keys.first().cloned().unwrap_or_default();
@@ -167,8 +166,19 @@ impl Claims {
     }
 }
 
-fn field(claim: &Claim) -> Vec<u8> {
-    [claim.hash[0].to_be_bytes(), claim.hash[1].to_be_bytes()].concat()
+fn key(prefix: &str, passes: bool, bucket: u64) -> String {
+    let mut key = String::with_capacity(prefix.len() + 6);
+    key.push_str(prefix);
+    key.push(kind(passes));
+    _ = write!(key, ":{bucket}");
+    key
+}
+
+fn field(claim: &Claim) -> [u8; 16] {
+    let mut field = [0; 16];
+    field[..8].copy_from_slice(&claim.hash[0].to_be_bytes());
+    field[8..].copy_from_slice(&claim.hash[1].to_be_bytes());
+    field
 }
 
 fn kind(passes: bool) -> char {
@@ -209,9 +219,9 @@ impl Port for Claims {
         let link = &self.store.link;
         let mut cmds = Vec::with_capacity(claims.len());
         for claim in claims {
-            let key = self.place(claim);
-            let mut cmd = redis::cmd("HGET");
-            cmd.arg(&key).arg(&field(claim)[..]);
+            let key = self.key(claim);
+            let mut cmd = Cmd::with_capacity(3, key.len() + 24);
+            cmd.arg("HGET").arg(&key).arg(&field(claim)[..]);
             cmds.push((key, cmd));
         }
         let calls = cmds.iter_mut().map(|(key, cmd)| (&**key, std::mem::take(cmd))).collect();
@@ -269,10 +279,10 @@ impl Port for Claims {
     }
 
     fn sweep(&self, lane: u16, now: Millis) -> Result<(), StoreError> {
-        let tag = self.store.layout().tag(lane);
+        let prefix = &self.prefixes[usize::from(lane)];
         // All of them in half a window.
         let turn = now.max(0).unsigned_abs() / SWEEP.unsigned_abs() % BUCKETS;
-        let key = self.store.keys.lane(&tag, &format!("{}:{turn}", kind(true)));
+        let key = key(prefix, true, turn);
         let before = now.saturating_sub(WINDOW).max(0).to_string();
         let call = functions::call("sweep", &[&key], &[before.as_bytes()]);
         self.store.link.one(&key, call).map(drop)

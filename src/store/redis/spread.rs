@@ -1,5 +1,6 @@
 //! Many commands at once, each to the node that holds its key: one exchange with every node, all under way together.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -61,8 +62,17 @@ impl Link {
     fn exchange_all(&self, calls: &mut [Call], replicas: Option<u8>) -> Result<(), Trouble> {
         let mut trouble = None;
         let mut parts: Vec<Part> = Vec::new();
+        // Many calls are of few slots: which part is theirs.
+        let mut part_of: BTreeMap<u16, usize> = BTreeMap::new();
         for (at, call) in calls.iter_mut().enumerate().filter(|(_, call)| call.answer.is_none()) {
-            let (node, asking) = match call.asked.take() {
+            let asked = call.asked.take();
+            if asked.is_none()
+                && let Some(part) = part_of.get(&call.slot)
+            {
+                parts[*part].calls.push(at);
+                continue;
+            }
+            let (node, asking) = match asked {
                 Some(node) => (node, true),
                 None => match self.nodes.holder(call.slot) {
                     Ok(node) => (node, false),
@@ -72,9 +82,14 @@ impl Link {
                     }
                 },
             };
-            match parts.iter_mut().find(|part| part.node == node && part.asking == asking) {
-                Some(part) => part.calls.push(at),
-                None => parts.push(Part { node, asking, calls: vec![at] }),
+            let is_its = |part: &Part| part.node == node && part.asking == asking;
+            let place = parts.iter().position(is_its).unwrap_or_else(|| {
+                parts.push(Part { node, asking, calls: Vec::new() });
+                parts.len() - 1
+            });
+            parts[place].calls.push(at);
+            if !asking {
+                part_of.insert(call.slot, place);
             }
         }
         let wait = replicas.map(|replicas| {

@@ -8,8 +8,10 @@ use super::world::append;
 use super::world::event;
 use super::world::moved;
 use super::world::run;
+use crate::metrics::Metrics;
 use crate::model::ImportLines;
 use crate::model::Record;
+use crate::net::Workers;
 use crate::store::embedded::lock::DataLock;
 use crate::store::journal::Batch;
 use crate::store::journal::Journal as _;
@@ -115,7 +117,13 @@ fn a_node_that_runs_or_may_have_something_left_is_named() {
     server.cli(&["hset", &key, "edge-2", &format!("1000 {rest}")]);
     refused(&back, &["edge-2", "throng node retire edge-2"]);
     // Where it had no journal of its own, all that it took is here.
-    let spool = SpooledJournal::new(&redis.store(), Mode::Everysec, "edge-2").unwrap();
+    let spool = SpooledJournal::new(
+        &redis.store(),
+        Mode::Everysec,
+        "edge-2",
+        &Workers::new(Metrics::new()),
+    )
+    .unwrap();
     let mut batch = Batch::new();
     batch.push(&Record::Event(event("left behind", "buy", 1))).unwrap();
     spool.append(&batch).unwrap();

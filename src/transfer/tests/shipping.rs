@@ -29,7 +29,13 @@ impl Shipping {
         intake: Arc<redis::Streams>,
         claims: Arc<dyn Claims>,
     ) -> Self {
-        let journal = redis::SpooledJournal::new(store, Mode::Everysec, "worker").unwrap();
+        let journal = redis::SpooledJournal::new(
+            store,
+            Mode::Everysec,
+            "worker",
+            &Workers::new(Metrics::new()),
+        )
+        .unwrap();
         let metrics = Metrics::new();
         let shipper = Shipper::open(ship::Parts {
             data: None,
