@@ -72,7 +72,8 @@ impl Audiences for LiveAudiences {
         let audience = generation.audiences.get(segment).ok_or(NoAudience::NotWhole)?;
         // While an edited rule is being filled, the members are those of the rule before it: nobody
         // comes or leaves by rule, and who opts out still leaves at once.
-        let members = audience.members.as_ref().ok_or(NoAudience::NotWhole)?.shards.clone();
+        let members = &audience.members.as_ref().ok_or(NoAudience::NotWhole)?.shards;
+        let members = members.iter().map(|members| RoaringBitmap::clone(members)).collect();
         // The audience was evaluated over what is folded; it may go out once that is committed.
         if !self.segments.shards().commit(PATIENCE).unwrap_or(false) {
             return Err(NoAudience::NotCommitted);

@@ -15,6 +15,8 @@ const CHUNK: usize = 1024;
 pub(super) struct Entry {
     pub(super) time: Millis,
     pub(super) value: u32,
+    /// The entry of the same ordinal before this one, as its place + 1; 0 where there is none.
+    before: u32,
     pub(super) ordinal: u16,
 }
 
@@ -25,6 +27,8 @@ pub(super) struct Entry {
 pub struct AttributeColumn {
     entries: Vec<Arc<Vec<Entry>>>,
     values: Vec<Arc<Vec<Value>>>,
+    /// The last entry of each ordinal, as its place + 1, in chunks; 0 where there is none.
+    heads: Vec<Arc<Vec<u32>>>,
     /// From the hash of a value's bytes to its number. Values whose hashes collide get numbers that
     /// are not in here, which costs memory and nothing else.
     index: Arc<HashMap<u64, u32>>,
@@ -37,6 +41,7 @@ impl Default for AttributeColumn {
         Self {
             entries: Vec::new(),
             values: vec![Arc::new(vec![Value::Null])],
+            heads: Vec::new(),
             index: Arc::default(),
             hasher: RandomState::new(),
         }
@@ -49,7 +54,33 @@ impl AttributeColumn {
 
     pub(super) fn add(&mut self, ordinal: u16, time: Millis, value: Value) {
         let value = self.intern(value);
-        push_chunked(&mut self.entries, Entry { time, value, ordinal });
+        let place = u32::try_from(self.len() + 1).expect("fewer entries than memory holds");
+        let head = self.head_mut(ordinal);
+        let before = std::mem::replace(head, place);
+        push_chunked(&mut self.entries, Entry { time, value, before, ordinal });
+    }
+
+    fn head_mut(&mut self, ordinal: u16) -> &mut u32 {
+        let (chunk, within) = (usize::from(ordinal) / CHUNK, usize::from(ordinal) % CHUNK);
+        if chunk >= self.heads.len() {
+            self.heads.resize_with(chunk + 1, Arc::default);
+        }
+        let chunk = Arc::make_mut(&mut self.heads[chunk]);
+        if chunk.len() <= within {
+            chunk.resize(within + 1, 0);
+        }
+        &mut chunk[within]
+    }
+
+    /// The entries of one ordinal, the last received first.
+    fn entries_of(&self, ordinal: u16) -> impl Iterator<Item = &Entry> {
+        let (chunk, within) = (usize::from(ordinal) / CHUNK, usize::from(ordinal) % CHUNK);
+        let mut next = self.heads.get(chunk).and_then(|heads| heads.get(within)).map_or(0, |h| *h);
+        std::iter::from_fn(move || {
+            let entry = self.entry((next as usize).checked_sub(1)?);
+            next = entry.before;
+            Some(entry)
+        })
     }
 
     fn intern(&mut self, value: Value) -> u32 {
@@ -92,7 +123,7 @@ impl AttributeColumn {
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.entries.iter().map(|chunk| chunk.len()).sum()
+        self.entries.last().map_or(0, |last| (self.entries.len() - 1) * CHUNK + last.len())
     }
 
     /// Whether there is none.
@@ -120,10 +151,13 @@ impl AttributeColumn {
     /// The value of one ordinal at `now`, with its time: the latest by time, of equal times the later
     /// received. A null is none.
     pub fn value_at(&self, ordinal: u16, now: Millis) -> Option<(Millis, &Value)> {
-        let latest = self
-            .entries()
-            .filter(|entry| entry.ordinal == ordinal && entry.time <= now)
-            .max_by_key(|entry| entry.time)?;
+        let mut latest: Option<&Entry> = None;
+        for entry in self.entries_of(ordinal).filter(|entry| entry.time <= now) {
+            if latest.is_none_or(|latest| entry.time > latest.time) {
+                latest = Some(entry);
+            }
+        }
+        let latest = latest?;
         let value = self.value(latest.value);
         (*value != Value::Null).then_some((latest.time, value))
     }

@@ -305,12 +305,13 @@ impl TraitColumns {
         }
         for (day, column) in self.days.range(day_of(lo)..=day_of(hi)) {
             let first = facts.len();
-            for run in column.runs() {
+            let of_day = |time: Millis| u32::try_from(time.rem_euclid(DAY)).unwrap_or(0);
+            let from = if *day == day_of(lo) { of_day(lo) } else { 0 };
+            let to = if *day == day_of(hi) { of_day(hi) } else { LAST_MILLI };
+            for run in column.runs().map(|run| run.cut(from, to)) {
                 for (place, _) in run.ordinals.iter().enumerate().filter(|(_, o)| **o == ordinal) {
                     let time = time_at(*day, run.millis[place]);
-                    if (lo..=hi).contains(&time) {
-                        facts.push((time, run.values.get(place).map(|value| Measure(*value))));
-                    }
+                    facts.push((time, run.values.get(place).map(|value| Measure(*value))));
                 }
             }
             facts[first..].sort_by_key(|(time, _)| *time);

@@ -14,6 +14,7 @@ mod attribute;
 mod block;
 mod codec;
 mod columns;
+mod rows;
 mod scan;
 mod set;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use block::Block;
 pub use block::Mark;
 pub use columns::DayColumn;
 pub use columns::TraitColumns;
+pub use rows::Rows;
 pub use scan::Interval;
 pub use scan::sequence;
 pub use set::BlockSet;

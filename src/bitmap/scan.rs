@@ -36,6 +36,27 @@ impl Interval {
     pub fn holds(self, time: Millis) -> bool {
         self.lo <= time && time <= self.hi
     }
+
+    /// Whether all of another lies in it.
+    pub fn covers(self, other: Self) -> bool {
+        other.is_empty() || (self.lo <= other.lo && other.hi <= self.hi)
+    }
+
+    /// The times that lie in one of the two and not in the other, as intervals that may be empty.
+    pub fn changed(self, other: Self) -> [Self; 2] {
+        let (lo, hi) = (self.lo.max(other.lo), self.hi.min(other.hi));
+        if self.is_empty() || other.is_empty() || lo > hi {
+            return [self, other];
+        }
+        let before = Self { lo: self.lo.min(other.lo), hi: lo.saturating_sub(1) };
+        let after = Self { lo: hi.saturating_add(1), hi: self.hi.max(other.hi) };
+        // At the ends of time nothing lies beyond what both hold.
+        let is_none = [self.lo == other.lo, self.hi == other.hi];
+        [
+            if is_none[0] { Self::EMPTY } else { before },
+            if is_none[1] { Self::EMPTY } else { after },
+        ]
+    }
 }
 
 impl TraitColumns {

@@ -11,12 +11,14 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
+use super::changes::Changes;
 use super::commit::Committer;
 use super::fold::Fold;
 use super::load;
 use super::pin::Pin;
 use super::run;
 use super::schema::Schema;
+use super::shard::Shard;
 use super::shared::Options;
 use super::shared::Progress;
 use super::shared::Shared;
@@ -171,6 +173,14 @@ impl Engine {
         let memory = self.shared.memory.read();
         let true_for = if memory.position >= end { now } else { memory.true_for };
         Pin::new(&memory, true_for.max(memory.true_for))
+    }
+
+    /// Pins what is folded now, and takes what changed in each shard since it was last taken; `None` the first time.
+    /// Of all that ask, one takes.
+    pub fn pin_changes(&self) -> (Pin, Vec<Option<Changes>>) {
+        let mut memory = self.shared.memory.write();
+        let changes = memory.shards.iter_mut().map(Shard::take_changes).collect();
+        (Pin::new(&memory, memory.true_for), changes)
     }
 
     /// Waits until everything acknowledged before now is folded, and pins: true for now.

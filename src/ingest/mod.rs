@@ -11,6 +11,7 @@
 //! again. Rules are not evaluated here.
 
 pub mod canonical;
+mod changes;
 mod claim;
 mod commit;
 mod cpu;
@@ -42,6 +43,7 @@ mod tests;
 mod traits;
 mod whole;
 
+pub use changes::Changes;
 pub use engine::Engine;
 pub use engine::Health;
 pub use engine::SettleError;

@@ -12,6 +12,7 @@ use crate::bitmap::Snapshot;
 use crate::model::BLOCK;
 use crate::model::Millis;
 use crate::model::Ordinal;
+use crate::model::time::Day;
 use crate::store::journal::EventNo;
 use crate::store::journal::Position;
 
@@ -29,6 +30,8 @@ pub struct Pin {
     pub next_record: u64,
     /// The traits that the columns are of.
     pub traits: Arc<Traits>,
+    /// The first day that facts are kept of.
+    pub first_day: Day,
     skips: Skips,
 }
 
@@ -41,6 +44,7 @@ impl Pin {
             position: memory.position,
             next_record: memory.next_record,
             traits: Arc::clone(&memory.traits),
+            first_day: memory.first_day,
             skips: memory.skips.clone(),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::changes::Changes;
 use super::delta;
 use super::delta::Delta;
 use super::delta::Op;
@@ -42,6 +43,8 @@ pub(crate) struct Shard {
     pub(crate) dictionary: Dictionary,
     pub(crate) blocks: Vec<Arc<Block>>,
     delta: Delta,
+    /// What changed since somebody asked; `None` before anybody has.
+    changes: Option<Changes>,
 }
 
 /// A block without the days before one.
@@ -97,6 +100,7 @@ impl Shard {
         }
         let ordinal = self.insert(owner)?;
         self.delta.profile(owner.packed);
+        self.changed(ordinal);
         Some(ordinal)
     }
 
@@ -119,6 +123,7 @@ impl Shard {
     pub(crate) fn other(&mut self, ordinal: Ordinal, other: Named<'_>) {
         if self.add_other(ordinal, other) {
             self.delta.other(ordinal, other.packed);
+            self.changed(ordinal);
         }
     }
 
@@ -139,6 +144,9 @@ impl Shard {
         facts: &[(TraitId, Option<Measure>)],
     ) {
         self.delta.facts(ordinal, time, facts);
+        if let Some(changes) = &mut self.changes {
+            changes.facts(ordinal, time, facts);
+        }
         let (block, low) = split(ordinal);
         let block = Arc::make_mut(&mut self.blocks[block]);
         for (id, value) in facts {
@@ -149,6 +157,7 @@ impl Shard {
     /// Adds a value of an attribute.
     pub(crate) fn attribute(&mut self, ordinal: Ordinal, name: &str, time: Millis, value: Value) {
         self.delta.attribute(ordinal, name, time, &value);
+        self.changed(ordinal);
         let (block, low) = split(ordinal);
         Arc::make_mut(&mut self.blocks[block]).add_attribute(name, low, time, value);
     }
@@ -160,6 +169,7 @@ impl Shard {
         if block.marked(mark).contains(low) != on {
             self.delta.mark(ordinal, mark, on);
             Arc::make_mut(block).set_mark(mark, low, on);
+            self.changed(ordinal);
         }
     }
 
@@ -186,6 +196,9 @@ impl Shard {
         if !bare.is_empty() {
             self.delta.forget(&bare);
             self.apply_forget(&bare);
+            if let Some(changes) = &mut self.changes {
+                changes.profiles |= &bare;
+            }
         }
     }
 
@@ -216,6 +229,17 @@ impl Shard {
         let Some(block) = self.blocks.get_mut(usize::from(block)) else { return false };
         Arc::make_mut(block).merge_trait(id, columns);
         true
+    }
+
+    fn changed(&mut self, ordinal: Ordinal) {
+        if let Some(changes) = &mut self.changes {
+            changes.profiles.insert(ordinal);
+        }
+    }
+
+    /// Takes what changed since it was last taken; `None` the first time, from where on it is noted.
+    pub(crate) fn take_changes(&mut self) -> Option<Changes> {
+        self.changes.replace(Changes::default())
     }
 
     /// How many bytes wait for a commit.

@@ -109,9 +109,9 @@ impl Gather {
     }
 
     /// Puts bitmaps together. A shard that two answer for is in both answers as it is.
-    fn bitmaps(&self, parts: Vec<Of<Vec<RoaringBitmap>>>) -> Of<Vec<RoaringBitmap>> {
+    fn bitmaps<B: Clone + Default>(&self, parts: Vec<Of<Vec<B>>>) -> Of<Vec<B>> {
         let count = usize::from(self.layout.shards());
-        let mut all = Of { shards: Vec::new(), found: vec![RoaringBitmap::new(); count] };
+        let mut all = Of { shards: Vec::new(), found: vec![B::default(); count] };
         for mut part in parts {
             for shard in part.shards {
                 let at = usize::from(shard);
@@ -187,8 +187,7 @@ impl Gather {
             // Someone does not know the segment yet.
             return Outcome::Filling(0);
         }
-        let mut all =
-            Members { shards: vec![RoaringBitmap::new(); usize::from(self.layout.shards())] };
+        let mut all = Members::none(usize::from(self.layout.shards()));
         for (part, outcome) in parts.iter().zip(outcomes) {
             let Outcome::Members(members) = outcome else { continue };
             for shard in part.shards.iter().map(|shard| usize::from(*shard)) {
@@ -242,7 +241,7 @@ impl Shards for Gather {
         let mut all: BTreeMap<String, Members> = BTreeMap::new();
         for part in &parts {
             for (id, members) in &part.found {
-                let none = || Members { shards: vec![RoaringBitmap::new(); count] };
+                let none = || Members::none(count);
                 let joined = all.entry(id.clone()).or_insert_with(none);
                 for shard in part.shards.iter().map(|shard| usize::from(*shard)) {
                     if let Some(bitmap) = members.shards.get(shard) {
@@ -293,18 +292,18 @@ impl Shards for Gather {
     fn values(
         &self,
         which: Which,
-        profiles: &[RoaringBitmap],
+        profiles: &[Arc<RoaringBitmap>],
         namespace: &Namespace,
         each: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), AskError> {
         let mut wanted = true;
         for lane in 0..self.layout.lanes() {
             let shards = self.layout.shards_of(lane);
-            let of_lane: Vec<RoaringBitmap> = (0..)
+            let of_lane: Vec<Arc<RoaringBitmap>> = (0..)
                 .zip(profiles)
                 .map(|(shard, profiles)| match shards.contains(&shard) {
                     true => profiles.clone(),
-                    false => RoaringBitmap::new(),
+                    false => Arc::default(),
                 })
                 .collect();
             if !wanted {

@@ -229,13 +229,14 @@ impl Shards for Remote {
     fn values(
         &self,
         which: Which,
-        profiles: &[RoaringBitmap],
+        profiles: &[Arc<RoaringBitmap>],
         namespace: &Namespace,
         each: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), AskError> {
         let owners = Some(which == Which::Owner);
         let head = serve::ValuesHead { owners, namespace: namespace.as_str().to_owned() };
         let of = (0..).zip(profiles).filter(|(_, profiles)| !profiles.is_empty());
+        let of = of.map(|(shard, profiles)| (shard, &**profiles));
         let message = Message::of(&head).with(wire::put_bitmaps(of));
         let mut texts = Texts::new(self.peer.stream(message.encode())?);
         while let Some(value) = texts.next()? {

@@ -169,8 +169,7 @@ impl Serve {
             "eval" => self.with_rule(message, |asked| {
                 let of = local.eval(asked, caller)?;
                 let Of { shards, found } = of;
-                Ok(Message::of(&shards)
-                    .with(wire::put_of(&Of { shards: shards.clone(), found: found.shards })))
+                Ok(Message::of(&shards).with(of_shards(&shards, &found)))
             })?,
             "explain" => self.with_rule(message, |asked| {
                 let of = local.explain(asked, caller)?;
@@ -253,7 +252,7 @@ impl Serve {
     ) -> Result<(), AskError> {
         const CHUNK: usize = 1 << 16;
         let ValuesHead { owners, namespace } = message.read()?;
-        let profiles = wire::bitmaps(message.blob(0)?, self.count)?;
+        let profiles = wire::members(message.blob(0)?, self.count)?.shards;
         let mut chunk = Vec::new();
         let mut wanted = true;
         let mut flush = |chunk: &mut Vec<u8>, least: usize, wanted: &mut bool| {
@@ -387,7 +386,7 @@ pub(super) const UNKNOWN_SEGMENTS: &str = "the segments are not known here";
 
 /// The members that are in some shards.
 fn of_shards(shards: &[ShardId], members: &Members) -> Vec<u8> {
-    let of = |shard: &ShardId| Some((*shard, members.shards.get(usize::from(*shard))?));
+    let of = |shard: &ShardId| Some((*shard, &**members.shards.get(usize::from(*shard))?));
     wire::put_bitmaps(shards.iter().filter_map(of))
 }
 

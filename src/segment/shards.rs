@@ -141,7 +141,7 @@ pub trait Shards: Send + Sync {
     fn values(
         &self,
         which: Which,
-        profiles: &[RoaringBitmap],
+        profiles: &[Arc<RoaringBitmap>],
         namespace: &Namespace,
         each: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), AskError>;

@@ -1,6 +1,7 @@
 //! What one node asks another of its shards, as bytes: a JSON head, and blobs for what is no JSON.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use serde::Deserialize;
@@ -285,7 +286,8 @@ impl From<ErrorHead> for AskError {
 
 /// The members of some shards, in their places.
 pub(super) fn members(bytes: &[u8], count: u16) -> Result<Members, Malformed> {
-    Ok(Members { shards: bitmaps(bytes, count)? })
+    let shards = bitmaps(bytes, count)?.into_iter().map(Arc::new).collect();
+    Ok(Members { shards })
 }
 
 #[cfg(test)]

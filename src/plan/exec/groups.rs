@@ -71,15 +71,7 @@ impl Groups {
                 }
                 Node::Measure(id, window, kind, cmp, limit) => {
                     let interval = moment.interval(*window);
-                    // A number that compiled is within range.
-                    let limit = number::scaled(limit).unwrap_or_default();
-                    let comparison = match kind {
-                        Kind::Count | Kind::Days => Comparison::Band(Band::of_count(*cmp, limit)),
-                        Kind::Sum | Kind::Min | Kind::Max => {
-                            Comparison::Band(Band::of_measure(*cmp, limit))
-                        }
-                        Kind::Avg => Comparison::Mean(*cmp, limit),
-                    };
+                    let comparison = Comparison::new(*kind, *cmp, limit);
                     (Scan::Facts { id: *id, interval, kind: *kind }, comparison)
                 }
                 Node::Attribute(name, _) => (Scan::Attribute(name.clone()), Comparison::Test),

@@ -4,41 +4,34 @@
 //! that asks has read it. Leaves that differ only in what they compare a count, a sum or an attribute
 //! with share one scan.
 
+mod again;
 mod compare;
+mod crossed;
 mod groups;
+mod lone;
+mod members;
 mod worker;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 
+pub use self::again::Again;
+pub use self::again::Answers;
+pub use self::again::Dirty;
+pub use self::again::Repeated;
+pub use self::again::ShardRows;
 use self::groups::Groups;
+pub use self::members::Delta;
+pub use self::members::Members;
 use self::worker::Worker;
 use super::compile::Program;
 use super::window::Moment;
 use super::window::TooEarly;
 use crate::bitmap::Snapshot;
 use crate::model::time::Millis;
-
-/// The profiles of whom a rule is true: their ordinals in each shard.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Members {
-    /// One bitmap of ordinals for each shard.
-    pub shards: Vec<RoaringBitmap>,
-}
-
-impl Members {
-    /// How many there are.
-    pub fn len(&self) -> u64 {
-        self.shards.iter().map(RoaringBitmap::len).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.shards.iter().all(RoaringBitmap::is_empty)
-    }
-}
 
 /// What one node of a program cost, and how many profiles it is true of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,7 +79,7 @@ impl Program {
             (0..outputs).map(|_| Members { shards: Vec::with_capacity(shards.len()) }).collect();
         for answers in shards {
             for (members, answer) in members.iter_mut().zip(answers) {
-                members.shards.push(answer);
+                members.shards.push(Arc::new(answer));
             }
         }
         Ok(members)

@@ -30,7 +30,7 @@ use crate::rules::Body;
 use crate::rules::Level;
 
 /// How many cases are run: `THRONG_CASES`, or a number that keeps the suite quick.
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("THRONG_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(256)
 }
 
@@ -40,7 +40,10 @@ struct Folded {
     profiles: Vec<(Identifier, (ShardId, Ordinal))>,
 }
 
-fn place(profiles: &mut Vec<(Identifier, (ShardId, Ordinal))>, owner: &Identifier) -> usize {
+pub(super) fn place(
+    profiles: &mut Vec<(Identifier, (ShardId, Ordinal))>,
+    owner: &Identifier,
+) -> usize {
     profiles.iter().position(|(id, _)| id == owner).unwrap_or_else(|| {
         let shard = ShardId::try_from(profiles.len() % 2).unwrap();
         let ordinal = u32::try_from(profiles.len() / 2).unwrap() * 63 + u32::from(shard) * BLOCK;

@@ -93,6 +93,61 @@ pub(super) fn scenario() -> BoxedStrategy<Scenario> {
         .boxed()
 }
 
+/// One store that is asked again and again while events come.
+#[derive(Debug, Clone)]
+pub(super) struct History {
+    pub(super) retention: i64,
+    /// The instants, in order but where a clock is set back.
+    pub(super) instants: Vec<i64>,
+    /// Events in the order of receipt, each with the place of the instant that it is there for first.
+    pub(super) events: Vec<(usize, Event)>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) segments: [Rule; 2],
+}
+
+pub(super) fn history() -> BoxedStrategy<History> {
+    let steps = prop_oneof![
+        4 => select(vec![0, 1, 999, 59_999, MINUTE, MINUTE + 1, 2 * MINUTE]),
+        3 => (select(SPANS.to_vec()), jitter()).prop_map(|(span, jitter)| span + jitter),
+        1 => select(vec![-1, -MINUTE, 40 * DAY]),
+    ];
+    let clock = (
+        select(vec![0, -3 * DAY + 12_345, 15_000 * DAY + 43_261_001, 15_000 * DAY]),
+        select(vec![10 * DAY, 3 * DAY, 36 * HOUR]),
+        proptest::collection::vec(steps, 1..7),
+    );
+    clock
+        .prop_flat_map(|(begin, retention, steps)| {
+            let mut instants = vec![begin];
+            instants.extend(steps.iter().scan(begin, |now, step| {
+                *now += step;
+                Some(*now)
+            }));
+            let count = instants.len();
+            let event = (select(instants.clone()), select(instants.clone()))
+                .prop_flat_map(move |(one, other)| event(one, other, retention));
+            (
+                proptest::collection::vec((0..count, event), 0..24),
+                proptest::collection::vec(proptest::option::weighted(0.3, gap()), 24),
+                proptest::collection::vec(rule(begin, retention, 2), 1..5),
+                rule(begin, retention, 0),
+                rule(begin, retention, 1),
+            )
+                .prop_map(move |(mut events, gaps, rules, first, second)| {
+                    for place in 1..events.len() {
+                        if let (Some(gap), time) = (gaps[place], events[place - 1].1.time) {
+                            events[place].1.time = time + gap;
+                            events[place].1.ids = events[place - 1].1.ids.clone();
+                        }
+                    }
+                    events.sort_by_key(|(place, _)| *place);
+                    let instants = instants.clone();
+                    History { retention, instants, events, rules, segments: [first, second] }
+                })
+        })
+        .boxed()
+}
+
 fn gap() -> BoxedStrategy<i64> {
     let exact = vec![0, 0, 1, 1000, 2000, MINUTE, 2 * MINUTE, HOUR, DAY];
     (select(exact), select(vec![0, 0, 1])).prop_map(|(exact, more)| exact + more).boxed()

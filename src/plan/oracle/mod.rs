@@ -3,6 +3,7 @@
 //! Written from the text of the rule language alone. It shares the tree with the compiler and nothing
 //! else: lookups, comparisons, rounding and windows are its own, slow and plain.
 
+mod again;
 mod agree;
 mod generate;
 mod number;

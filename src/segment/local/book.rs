@@ -80,19 +80,21 @@ impl Book {
     ) -> Cut {
         let generation = of.generation;
         let mut cut = Cut { of, ..Cut::default() };
-        let none = RoaringBitmap::new();
+        let none: Arc<RoaringBitmap> = Arc::default();
         for (id, outcome) in &found.segments {
             let (Outcome::Members(members), Some(rule)) = (outcome, compiled.prints.get(id)) else {
                 continue;
             };
             for shard in shards {
                 let now = members.shards.get(usize::from(*shard)).unwrap_or(&none);
-                let is_kept = self
-                    .newest(id, *shard)
-                    .is_some_and(|content| content.rule == *rule && *content.members == *now);
+                // What did not change is shared, and so not looked at.
+                let is_kept = self.newest(id, *shard).is_some_and(|content| {
+                    let is_shared = Arc::ptr_eq(&content.members, now);
+                    content.rule == *rule && (is_shared || content.members == *now)
+                });
                 if !is_kept {
                     let key = VersionKey { segment: id.as_str().into(), shard: *shard, generation };
-                    let content = Content { rule: *rule, members: Arc::new(now.clone()) };
+                    let content = Content { rule: *rule, members: now.clone() };
                     cut.put.push((key, Some(content)));
                 }
             }
@@ -214,11 +216,10 @@ impl Book {
         for ((segment, shard), versions) in &self.versions {
             let in_force = versions.iter().rfind(|(from, _)| *from <= generation);
             let Some((_, Some(Content { rule, members }))) = in_force else { continue };
-            let empty =
-                || (*rule, Members { shards: vec![RoaringBitmap::new(); usize::from(count)] });
+            let empty = || (*rule, Members::none(usize::from(count)));
             let (_, found) = all.entry(segment.to_string()).or_insert_with(empty);
             if let Some(place) = found.shards.get_mut(usize::from(*shard)) {
-                *place = RoaringBitmap::clone(members);
+                *place = members.clone();
             }
         }
     }
@@ -274,6 +275,7 @@ mod tests {
                 }
             }
             model.insert(id.clone(), shards.clone());
+            let shards = shards.into_iter().map(Arc::new).collect();
             let members = Arc::new(Members { shards });
             found.segments.insert(id.clone(), Outcome::Members(members));
         }
@@ -310,7 +312,8 @@ mod tests {
                 told = told.max(published.0);
                 let mut had = BTreeMap::new();
                 book.members_of(published.0, 4, &mut had);
-                let had: Model = had.into_iter().map(|(id, (_, m))| (id, m.shards)).collect();
+                let bitmaps = |m: Members| m.shards.into_iter().map(Arc::unwrap_or_clone).collect();
+                let had: Model = had.into_iter().map(|(id, (_, m))| (id, bitmaps(m))).collect();
                 assert_eq!(had, published.1, "generation {} of {generation}", published.0);
                 assert!(book.versions.values().all(|versions| versions.len() <= 3));
             }

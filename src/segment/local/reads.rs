@@ -139,7 +139,7 @@ impl Shards for Local {
     fn values(
         &self,
         which: Which,
-        profiles: &[RoaringBitmap],
+        profiles: &[Arc<RoaringBitmap>],
         namespace: &Namespace,
         each: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), AskError> {

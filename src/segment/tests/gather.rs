@@ -38,6 +38,7 @@ use crate::segment::Holder;
 use crate::segment::Live;
 use crate::segment::Local;
 use crate::segment::Message;
+use crate::segment::Of;
 use crate::segment::Outcome;
 use crate::segment::Peer;
 use crate::segment::Remote;
@@ -192,7 +193,7 @@ impl Drop for World {
 }
 
 /// The identifiers of members: ordinals may differ where lanes have not folded in the same order.
-fn names(shards: &dyn Shards, members: &[roaring::RoaringBitmap]) -> Vec<String> {
+fn names(shards: &dyn Shards, members: &[Arc<roaring::RoaringBitmap>]) -> Vec<String> {
     let mut found = Vec::new();
     let namespace = Namespace::new("user_id").unwrap();
     shards
@@ -259,8 +260,10 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
     for (expected, found) in
         [(one.everyone(), all.everyone()), (one.ineligible(), all.ineligible())]
     {
-        let found = found.unwrap().whole(SHARDS).unwrap();
-        assert_eq!(names(all, &found), names(one, &expected.unwrap().whole(SHARDS).unwrap()));
+        let whole = |of: Result<Of<Vec<roaring::RoaringBitmap>>, AskError>| -> Vec<_> {
+            of.unwrap().whole(SHARDS).unwrap().into_iter().map(Arc::new).collect()
+        };
+        assert_eq!(names(all, &whole(found)), names(one, &whole(expected)));
     }
     assert_eq!(all.namespaces(), one.namespaces());
     assert_eq!(all.schema().rows().len(), one.schema().rows().len());

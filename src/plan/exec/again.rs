@@ -1,0 +1,337 @@
+//! Rules asked again: only of the profiles of whom something may be other than it was at an earlier instant.
+//!
+//! Who these are is known: those that the fold changed, whom the caller names, and those of whom a fact crossed an
+//! edge of a window meanwhile. Where they are few in a block they are asked one by one, from rows; where they are
+//! many the block is evaluated, and what comes out of it for others is left aside.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+
+use super::crossed::Crossed;
+use super::groups::Groups;
+use super::lone::Lone;
+use super::lone::Tables;
+use super::members::Delta;
+use super::worker::Worker;
+use crate::bitmap::Block;
+use crate::bitmap::BlockSet;
+use crate::bitmap::Interval;
+use crate::bitmap::Rows;
+use crate::bitmap::Snapshot;
+use crate::bitmap::TraitId;
+use crate::model::BLOCK;
+use crate::model::Ordinal;
+use crate::model::time::Millis;
+use crate::plan::compile::Program;
+use crate::plan::graph::Node;
+use crate::plan::window::Moment;
+use crate::rules::Level;
+
+/// Fewer than one in so many profiles of a block are few.
+const FEW: u32 = 64;
+
+/// A program whose rules are asked again and again.
+#[derive(Debug)]
+pub struct Repeated {
+    program: Program,
+    tables: Tables,
+    few: u32,
+}
+
+/// The profiles of a shard that were changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dirty {
+    /// These.
+    Some(RoaringBitmap),
+    /// All may be: nothing is known of before.
+    All,
+}
+
+/// What came of asking again in one shard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answers {
+    /// Who was asked.
+    pub asked: Dirty,
+    /// For each rule, who of them is a member.
+    pub members: Vec<RoaringBitmap>,
+}
+
+/// The rows of a shard's blocks, as far as they were made.
+#[derive(Debug, Default)]
+pub struct ShardRows(Vec<Option<Rows>>);
+
+/// Rules asked again after some time.
+pub struct Again<'a> {
+    of: &'a Repeated,
+    snapshot: &'a Snapshot,
+    now: Moment,
+    crossed: Crossed,
+    intervals: Vec<Interval>,
+    /// What blocks are evaluated with, once one is.
+    groups: OnceLock<Groups>,
+}
+
+impl Repeated {
+    /// The rules of a program.
+    pub fn new(program: Program) -> Self {
+        Self { tables: Tables::new(&program), program, few: FEW }
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Says that fewer than one in so many profiles of a block are few.
+    #[cfg(test)]
+    pub(crate) fn set_few(&mut self, few: u32) {
+        self.few = few;
+    }
+
+    /// Asks at `now`, where the answers at `before` are known. Both are instants for which the columns were or are
+    /// true. Changes of the columns in between are for the caller to name.
+    pub fn again<'a>(&'a self, snapshot: &'a Snapshot, before: Millis, now: Millis) -> Again<'a> {
+        let moment = |at: Millis| Moment { now: at, true_for: at, retention: snapshot.retention };
+        let program = &self.program;
+        let intervals = program.graph.nodes.iter().map(|node| match node {
+            Node::Did(_, window)
+            | Node::First(_, window)
+            | Node::Sequence { window, .. }
+            | Node::Measure(_, window, ..) => moment(now).interval(*window),
+            _ => Interval::EMPTY,
+        });
+        Again {
+            of: self,
+            snapshot,
+            now: moment(now),
+            crossed: Crossed::new(program, moment(before), moment(now)),
+            intervals: intervals.collect(),
+            groups: OnceLock::new(),
+        }
+    }
+}
+
+impl ShardRows {
+    /// Forgets all: they are made of the columns when they are needed.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Adds facts that the columns have got, each of a profile.
+    pub fn add(&mut self, facts: &[(Ordinal, TraitId, Millis)]) {
+        for (ordinal, id, time) in facts {
+            let Some(slot) = self.0.get_mut((ordinal / BLOCK) as usize) else { continue };
+            let low = low(*ordinal);
+            if slot.as_mut().is_some_and(|rows| !rows.add(low, *id, *time)) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The bytes of memory they take, about.
+    pub fn memory(&self) -> usize {
+        self.0.iter().flatten().map(Rows::memory).sum()
+    }
+
+    fn of(&mut self, number: usize, block: &Block) -> Option<&Rows> {
+        if self.0.len() <= number {
+            self.0.resize_with(number + 1, || None);
+        }
+        let slot = &mut self.0[number];
+        if slot.is_none() {
+            *slot = Rows::of(block);
+        }
+        slot.as_ref()
+    }
+}
+
+fn low(ordinal: Ordinal) -> u16 {
+    // The rest of a division by BLOCK fits.
+    u16::try_from(ordinal % BLOCK).unwrap_or(0)
+}
+
+/// What is gathered of one shard.
+struct Gathered {
+    asked: RoaringBitmap,
+    /// Those asked alone who are known, and the devices among them.
+    known: [RoaringBitmap; 2],
+    /// By rule, those whose answer is not that for a profile that has nothing.
+    differing: Vec<Vec<Ordinal>>,
+    /// By rule, the members among those whose block was evaluated.
+    members: Vec<RoaringBitmap>,
+}
+
+impl Again<'_> {
+    /// Asks in all shards, with up to `threads` threads: in each of those that were changed and of those that time
+    /// changed. Rows are made where they are missing.
+    pub fn ask(&self, dirty: &[Dirty], rows: &mut [ShardRows], threads: usize) -> Vec<Answers> {
+        let shards = self.snapshot.shards.iter().zip(dirty).zip(rows).enumerate();
+        let next = Mutex::new(shards);
+        let done = Mutex::new(Vec::new());
+        let work = || {
+            loop {
+                // Bound, so that the lock is not held while a shard is asked.
+                let taken = next.lock().next();
+                let Some((shard, ((blocks, dirty), rows))) = taken else { return };
+                let answers = self.shard(blocks, dirty, rows);
+                done.lock().push((shard, answers));
+            }
+        };
+        if threads <= 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads.min(self.snapshot.shards.len()) {
+                    scope.spawn(work);
+                }
+            });
+        }
+        let mut done = done.into_inner();
+        done.sort_unstable_by_key(|(shard, _)| *shard);
+        done.into_iter().map(|(_, answers)| answers).collect()
+    }
+
+    fn shard(&self, blocks: &[Arc<Block>], dirty: &Dirty, rows: &mut ShardRows) -> Answers {
+        let outputs = &self.of.program.outputs;
+        let mut gathered = Gathered {
+            asked: RoaringBitmap::new(),
+            known: Default::default(),
+            differing: vec![Vec::new(); outputs.len()],
+            members: vec![RoaringBitmap::new(); outputs.len()],
+        };
+        let (mut mask, mut bytes) = (BlockSet::new(), Vec::new());
+        let (mut worker, mut lone) = (None, None);
+        for (number, block) in (0u32..).zip(blocks) {
+            if !self.candidates(number, block, dirty, &mut mask) {
+                continue;
+            }
+            gathered.asked |= mask.to_roaring(number, &mut bytes);
+            let is_few =
+                u64::from(mask.len()) * u64::from(self.of.few) <= u64::from(block.population());
+            let rows = if is_few { rows.of(number as usize, block) } else { None };
+            if let Some(rows) = rows {
+                let lone = lone.get_or_insert_with(|| {
+                    Lone::new(&self.of.program, &self.of.tables, self.now, &self.intervals)
+                });
+                self.alone((number, block), &mask, rows, lone, &mut gathered);
+                continue;
+            }
+            let worker: &mut Worker<'_> = worker.get_or_insert_with(|| {
+                let groups = || Groups::new(&self.of.program, self.now, self.snapshot);
+                Worker::new(&self.of.program, self.groups.get_or_init(groups), self.now)
+            });
+            let mut answer = BlockSet::new();
+            worker.block(block, |output, set| {
+                answer.copy_from(set);
+                answer.intersect_with(&mask);
+                if !answer.is_empty() {
+                    gathered.members[output] |= answer.to_roaring(number, &mut bytes);
+                }
+            });
+        }
+        let asked = match dirty {
+            Dirty::All => Dirty::All,
+            Dirty::Some(_) => Dirty::Some(std::mem::take(&mut gathered.asked)),
+        };
+        let members = gathered.members(&self.of.program, &self.of.tables);
+        Answers { asked, members }
+    }
+
+    /// Makes `mask` the profiles of a block that are asked; tells whether there are any.
+    fn candidates(&self, number: u32, block: &Block, dirty: &Dirty, mask: &mut BlockSet) -> bool {
+        let population = block.population();
+        let Dirty::Some(changed) = dirty else {
+            mask.fill(population);
+            return population > 0;
+        };
+        let mut any = self.crossed.mark(block, mask);
+        let first = number * BLOCK;
+        let end = first.saturating_add(population);
+        let mut changed = changed.range(first..end).peekable();
+        if !any && changed.peek().is_some() {
+            mask.reset(population);
+            any = true;
+        }
+        changed.for_each(|ordinal| mask.insert(low(ordinal)));
+        any
+    }
+
+    fn alone(
+        &self,
+        (number, block): (u32, &Block),
+        mask: &BlockSet,
+        rows: &Rows,
+        lone: &mut Lone<'_>,
+        gathered: &mut Gathered,
+    ) {
+        let outputs = &self.of.program.outputs;
+        let mut facts = Vec::new();
+        for within in mask.iter() {
+            let ordinal = number * BLOCK + u32::from(within);
+            let is_device = block.devices().contains(within);
+            rows.facts(within, &mut facts);
+            let differing = &mut gathered.differing;
+            let is_known = lone.ask(block, within, &facts, |output| {
+                if is_device || outputs[output].level != Level::Device {
+                    differing[output].push(ordinal);
+                }
+            });
+            if is_known {
+                gathered.known[0].insert(ordinal);
+                if is_device {
+                    gathered.known[1].insert(ordinal);
+                }
+            }
+        }
+    }
+}
+
+impl Gathered {
+    fn members(self, program: &Program, tables: &Tables) -> Vec<RoaringBitmap> {
+        let all = self.differing.into_iter().zip(self.members).zip(&program.outputs);
+        let members = all.map(|((differing, mut members), output)| {
+            let mut alone: RoaringBitmap = differing.into_iter().collect();
+            if tables.none(output.root) {
+                alone ^= &self.known[usize::from(output.level == Level::Device)];
+            }
+            members |= alone;
+            members
+        });
+        members.collect()
+    }
+}
+
+impl Answers {
+    /// The members of a rule, from those of before: those who were not asked are as they were. `None` where nothing
+    /// is other than before.
+    pub fn patched(
+        &self,
+        output: usize,
+        before: &Arc<RoaringBitmap>,
+    ) -> Option<(Arc<RoaringBitmap>, Delta)> {
+        let found = &self.members[output];
+        let Dirty::Some(asked) = &self.asked else {
+            if **before == *found {
+                return None;
+            }
+            let now = Arc::new(found.clone());
+            let delta = Delta::between(before, &now);
+            return Some((now, delta));
+        };
+        if asked.is_empty() {
+            return None;
+        }
+        let were = &**before & asked;
+        if were == *found {
+            return None;
+        }
+        let delta = Delta { entered: found - &were, left: &were - found };
+        let mut now = RoaringBitmap::clone(before);
+        delta.left.iter().for_each(|ordinal| _ = now.remove(ordinal));
+        delta.entered.iter().for_each(|ordinal| _ = now.insert(ordinal));
+        Some((Arc::new(now), delta))
+    }
+}

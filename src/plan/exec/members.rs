@@ -1,0 +1,72 @@
+//! Members, and how those of one time differ from those of another.
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+/// The profiles of whom a rule is true: their ordinals in each shard. What does not change is shared.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Members {
+    /// One bitmap of ordinals for each shard.
+    pub shards: Vec<Arc<RoaringBitmap>>,
+}
+
+/// Who came into an audience and who left it, in one shard.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Delta {
+    /// Those who are in and were not.
+    pub entered: RoaringBitmap,
+    /// Those who were in and are not.
+    pub left: RoaringBitmap,
+}
+
+impl Members {
+    /// None, of so many shards.
+    pub fn none(shards: usize) -> Self {
+        Self { shards: vec![Arc::default(); shards] }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.shards.iter().map(|members| members.len()).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.shards.iter().all(|members| members.is_empty())
+    }
+
+    /// Who entered and who left since, by shard; shards in which nobody did are left out, and those that the two share
+    /// are not looked at.
+    pub fn since(&self, before: &Self) -> Vec<(usize, Delta)> {
+        let none: Arc<RoaringBitmap> = Arc::default();
+        let count = self.shards.len().max(before.shards.len());
+        let deltas = (0..count).filter_map(|shard| {
+            let now = self.shards.get(shard).unwrap_or(&none);
+            let then = before.shards.get(shard).unwrap_or(&none);
+            let delta = Delta::between(then, now);
+            (!delta.is_empty()).then_some((shard, delta))
+        });
+        deltas.collect()
+    }
+}
+
+impl Delta {
+    /// From the members of before to those of now.
+    pub fn between(before: &Arc<RoaringBitmap>, now: &Arc<RoaringBitmap>) -> Self {
+        if Arc::ptr_eq(before, now) {
+            return Self::default();
+        }
+        Self { entered: &**now - &**before, left: &**before - &**now }
+    }
+
+    /// Whether nobody entered or left.
+    pub fn is_empty(&self) -> bool {
+        self.entered.is_empty() && self.left.is_empty()
+    }
+
+    /// All who entered or left.
+    pub fn all(&self) -> RoaringBitmap {
+        &self.entered | &self.left
+    }
+}

@@ -1,0 +1,225 @@
+//! Rules asked again of whom something changed, against all profiles asked anew and the naive evaluator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+use roaring::RoaringBitmap;
+
+use super::World;
+use super::agree::cases;
+use super::agree::place;
+use super::generate;
+use super::generate::History;
+use crate::bitmap::Block;
+use crate::bitmap::Snapshot;
+use crate::bitmap::TraitId;
+use crate::model::BLOCK;
+use crate::model::Event;
+use crate::model::Identifier;
+use crate::model::Ordinal;
+use crate::model::ShardId;
+use crate::model::time::day_of;
+use crate::model::time::day_start;
+use crate::plan;
+use crate::plan::Dirty;
+use crate::plan::Library;
+use crate::plan::Members;
+use crate::plan::Moment;
+use crate::plan::Program;
+use crate::plan::Question;
+use crate::plan::Repeated;
+use crate::plan::ShardRows;
+use crate::plan::TraitSet;
+use crate::rules;
+use crate::rules::Body;
+use crate::rules::Level;
+
+/// Columns that grow as the fold makes them grow, and what it says of it.
+struct Store {
+    traits: TraitSet,
+    blocks: [Vec<Block>; 2],
+    profiles: Vec<(Identifier, (ShardId, Ordinal))>,
+    dirty: [RoaringBitmap; 2],
+    added: [Vec<(Ordinal, TraitId, i64)>; 2],
+}
+
+impl Store {
+    fn fold(&mut self, event: &Event) {
+        let known = place(&mut self.profiles, event.owner());
+        let (shard, at) = self.profiles[known].1;
+        let shard = usize::from(shard);
+        let block = &mut self.blocks[shard][(at / BLOCK) as usize];
+        let ordinal = u16::try_from(at % BLOCK).unwrap();
+        let mut facts = Vec::new();
+        self.traits.facts(event, &mut facts);
+        for (id, value) in facts {
+            block.add_fact(id, ordinal, event.time, value);
+            self.added[shard].push((at, id, event.time));
+        }
+        for (name, value) in &event.attrs {
+            block.add_attribute(name, ordinal, event.time, value.clone());
+        }
+        for id in &event.ids {
+            block.add_namespace(&id.namespace, ordinal);
+        }
+        if event.owner().namespace.is_device() {
+            block.set_owner_is_device(ordinal);
+        }
+        self.dirty[shard].insert(at);
+    }
+
+    fn snapshot(&self, true_for: i64, retention: i64) -> Snapshot {
+        let shards =
+            self.blocks.iter().map(|blocks| blocks.iter().cloned().map(Arc::new).collect());
+        Snapshot { shards: shards.collect(), true_for, retention }
+    }
+
+    /// Drops what no instant from here on can see, as the fold does when a day turns.
+    fn turn(&mut self, first_day: i64) {
+        for block in self.blocks.iter_mut().flatten() {
+            block.drop_before(first_day);
+        }
+    }
+}
+
+fn edge(at: i64, history: &History) -> i64 {
+    Moment { now: at, true_for: at, retention: history.retention }.edge()
+}
+
+fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
+    let mut library = Library::new();
+    let mut segments = BTreeMap::new();
+    for (i, rule) in history.segments.iter().enumerate() {
+        library.insert(&format!("s-{i}"), Body::Rule(rule.clone()));
+        segments.insert(format!("s-{i}"), rule.clone());
+    }
+    let mut traits = TraitSet::new();
+    for (id, spec) in (1..).zip(plan::traits_of(&history.rules, &library).unwrap()) {
+        traits.insert(TraitId(id), spec).unwrap();
+    }
+    let questions: Vec<Question<'_>> = history
+        .rules
+        .iter()
+        .flat_map(|rule| [Level::Person, Level::Device].map(|level| Question { rule, level }))
+        .collect();
+    let program = Program::compile(&questions, &library, &traits).unwrap();
+    let mut repeated = Repeated::new(program.clone());
+    repeated.set_few(few);
+    let mut store = Store {
+        traits,
+        blocks: [vec![Block::new()], vec![Block::new(), Block::new()]],
+        profiles: Vec::new(),
+        dirty: Default::default(),
+        added: Default::default(),
+    };
+    let mut rows = [ShardRows::default(), ShardRows::default()];
+    let mut members: Vec<Members> = vec![Members::none(2); questions.len()];
+    let mut before = None;
+    let earliest = *history.instants.iter().min().unwrap();
+    for (step, now) in history.instants.iter().enumerate() {
+        let events = history.events.iter().filter(|(place, _)| *place == step);
+        events.for_each(|(_, event)| store.fold(event));
+        let later = history.instants[step..].iter().min().unwrap_or(&earliest);
+        let first_day = day_of(later - history.retention);
+        store.turn(first_day);
+        let snapshot = store.snapshot(*now, history.retention);
+        for (rows, added) in rows.iter_mut().zip(&mut store.added) {
+            rows.add(&std::mem::take(added));
+        }
+        // What was dropped is found no more, so it must not have counted before.
+        let known = before.filter(|before| day_start(first_day) <= edge(*before, history));
+        let dirty = std::mem::take(&mut store.dirty).map(|dirty| match known {
+            Some(_) => Dirty::Some(dirty),
+            None => Dirty::All,
+        });
+        let again = repeated.again(&snapshot, before.unwrap_or(*now), *now);
+        let answers = again.ask(&dirty, &mut rows, threads);
+        let seen: Vec<Event> =
+            history.events.iter().filter(|(p, _)| *p <= step).map(|(_, e)| e.clone()).collect();
+        let world = World {
+            events: &seen,
+            segments: &segments,
+            now: *now,
+            true_for: *now,
+            retention: history.retention,
+        };
+        let anew = program.run(&snapshot, *now, 1).unwrap();
+        for (place, question) in questions.iter().enumerate() {
+            let then = members[place].clone();
+            let mut deltas = Vec::new();
+            for (shard, answers) in answers.iter().enumerate() {
+                if let Some((now, delta)) = answers.patched(place, &then.shards[shard]) {
+                    members[place].shards[shard] = now;
+                    deltas.push((shard, delta));
+                }
+            }
+            let rule = || rules::print_inline(question.rule);
+            prop_assert_eq!(
+                &members[place],
+                &anew[place],
+                "step {} of {:?}: {}",
+                step,
+                history.instants,
+                rule()
+            );
+            prop_assert_eq!(deltas, members[place].since(&then), "what changed: {}", rule());
+            for (owner, (shard, ordinal)) in &store.profiles {
+                let truth = world.member(question.rule, question.level, owner).unwrap();
+                let found = members[place].shards[usize::from(*shard)].contains(*ordinal);
+                prop_assert_eq!(found, truth, "{} at step {}: {}", owner.value(), step, rule());
+            }
+        }
+        before = Some(*now);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #[test]
+    fn who_is_asked_again_is_who_may_have_changed(
+        history in generate::history(),
+        few in proptest::sample::select(vec![0, 1, 64, u32::MAX]),
+        threads in 1usize..3,
+    ) {
+        check(&history, few, threads)?;
+    }
+}
+
+#[test]
+fn a_profile_that_nothing_happened_to_is_not_asked() {
+    let (rule, _) = rules::parse("not did x in 2d");
+    let library = Library::new();
+    let mut traits = TraitSet::new();
+    for (id, spec) in (1..).zip(plan::traits_of([&rule], &library).unwrap()) {
+        traits.insert(TraitId(id), spec).unwrap();
+    }
+    let question = Question { rule: &rule, level: Level::Person };
+    let repeated = Repeated::new(Program::compile(&[question], &library, &traits).unwrap());
+    let mut block = Block::new();
+    for ordinal in 0..1000u16 {
+        let time = day_start(100) + i64::from(ordinal) * 1000;
+        block.add_fact(TraitId::ANY, ordinal, time, None);
+        block.add_fact(TraitId(1), ordinal, time, None);
+    }
+    let day = 86_400_000;
+    let shards = vec![vec![Arc::new(block)]];
+    let snapshot = Snapshot { shards, true_for: 0, retention: 90 * day };
+    let asked = |before: i64, now: i64| {
+        let dirty = [Dirty::Some(RoaringBitmap::from_iter([7]))];
+        let mut rows = [ShardRows::default()];
+        let answers = repeated.again(&snapshot, before, now).ask(&dirty, &mut rows, 1);
+        match &answers[0].asked {
+            Dirty::Some(asked) => asked.iter().collect::<Vec<_>>(),
+            Dirty::All => panic!("one was named"),
+        }
+    };
+    // Two days later the minute from 600 s on leaves the window, and nobody else is looked at.
+    let at = day_start(102) + 600_000;
+    assert_eq!(asked(at, at + 59_999), [7]);
+    let minute: Vec<u32> = [7].into_iter().chain(600..660).collect();
+    assert_eq!(asked(at, at + 60_000), minute);
+    assert_eq!(asked(at - 1, at + 59_999), [7].into_iter().chain(540..600).collect::<Vec<u32>>());
+}
