@@ -40,6 +40,9 @@ use crate::store::state::damaged;
 
 /// Hashes in one lane.
 const BUCKETS: u64 = 4096;
+/// So many plain commands are sent at once: a server works through what it has read of them before it turns to others,
+/// and those who collect wait for it.
+const BRIEFLY: usize = 64;
 /// In one call no more.
 const AT_ONCE: usize = 512;
 
@@ -250,8 +253,11 @@ impl Port for Claims {
                 cmds.push(self.set(claim));
             }
         }
-        let calls = cmds.iter_mut().map(|(key, cmd)| (&**key, std::mem::take(cmd))).collect();
-        let answers = link.spread(calls, None, link.times().patience)?;
+        let mut answers = Vec::with_capacity(cmds.len());
+        for cmds in cmds.chunks_mut(BRIEFLY) {
+            let calls = cmds.iter_mut().map(|(key, cmd)| (&**key, std::mem::take(cmd))).collect();
+            answers.extend(link.spread(calls, None, link.times().patience)?);
+        }
         let mut whose: Vec<Option<Claimant>> = vec![None; claims.len()];
         for (at, answer) in places.into_iter().zip(answers) {
             match reply::number(&answer) {
