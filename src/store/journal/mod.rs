@@ -386,7 +386,7 @@ impl fmt::Display for Damage {
             self.file.display(),
             self.from,
             self.to,
-            self.to.0 - self.from.0,
+            self.to.0.saturating_sub(self.from.0),
             self.records
         )
     }

@@ -122,8 +122,11 @@ impl JournalReader for StreamReader {
         let Some(mut frame) = self.ahead.pop_front() else { return Ok(None) };
         if !fits {
             let error = match self.record {
-                Some(next) => self.damaged(frame.start, frame.first.saturating_sub(next)),
-                None => self.out_of_range(self.shared.refresh(None)?),
+                Some(next) if self.at <= frame.start.0 => {
+                    self.damaged(frame.start, frame.first.saturating_sub(next))
+                }
+                // Or what lies there now is another frame: the stream has lost its end, and went on.
+                _ => self.out_of_range(self.shared.refresh(None)?),
             };
             self.ahead.clear();
             return Err(error);

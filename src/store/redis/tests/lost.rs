@@ -112,6 +112,27 @@ fn a_reader_that_was_ahead_of_a_failover_notices_though_all_sizes_are_the_same()
 }
 
 #[test]
+fn a_reader_notices_a_failover_by_a_frame_that_lies_across_its_place() {
+    let (server, link) = start();
+    let keys = fresh_keys();
+    let streams = streams(&link, &keys, Mode::Everysec);
+    let append = |sender: &str, first: u64, number: u64| {
+        let batch = batch(first.cast_signed()..=number.cast_signed());
+        streams.append(sender, &[LaneFrame { lane: 3, first, number, batch }]).unwrap();
+    };
+    append("a", 1, 1);
+    let kept = server.kept();
+    append("a", 2, 2);
+    let journal = journal(&link, &keys);
+    let mut reader = journal.reader(Position(0));
+    assert!(reader.next().unwrap().is_some() && reader.next().unwrap().is_some());
+    server.take_back(kept);
+    append("b", 3, 5);
+    let error = reader.next().unwrap_err();
+    assert!(matches!(error, JournalError::OutOfRange { .. }), "{error}");
+}
+
+#[test]
 fn a_claim_does_not_outlive_its_event() {
     let (server, link) = start();
     let keys = fresh_keys();
