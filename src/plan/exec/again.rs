@@ -305,6 +305,11 @@ impl Gathered {
 }
 
 impl Answers {
+    /// Whether nobody was asked.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.asked, Dirty::Some(asked) if asked.is_empty())
+    }
+
     /// The members of a rule, from those of before: those who were not asked are as they were. `None` where nothing
     /// is other than before.
     pub fn patched(
@@ -321,9 +326,6 @@ impl Answers {
             let delta = Delta::between(before, &now);
             return Some((now, delta));
         };
-        if asked.is_empty() {
-            return None;
-        }
         let were = &**before & asked;
         if were == *found {
             return None;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use crate::model::ShardId;
+
 /// The profiles of whom a rule is true: their ordinals in each shard. What does not change is shared.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Members {
@@ -24,6 +26,15 @@ impl Members {
     /// None, of so many shards.
     pub fn none(shards: usize) -> Self {
         Self { shards: vec![Arc::default(); shards] }
+    }
+
+    /// Keeps those of some shards alone, which are in order.
+    pub fn keep(&mut self, shards: &[ShardId]) {
+        for (shard, members) in (0..).zip(&mut self.shards) {
+            if shards.binary_search(&shard).is_err() && !members.is_empty() {
+                *members = Arc::default();
+            }
+        }
     }
 
     /// How many there are.

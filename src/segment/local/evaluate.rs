@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -11,11 +10,10 @@ use super::Local;
 use super::join;
 use super::shards_of;
 use crate::bitmap::Snapshot;
-use crate::bitmap::TraitId;
 use crate::ingest::Pin;
+use crate::ingest::Traits;
 use crate::model::Millis;
 use crate::model::ShardId;
-use crate::model::time::minute_start;
 use crate::plan;
 use crate::plan::Explanation;
 use crate::plan::Members;
@@ -26,27 +24,16 @@ use crate::rules::Body;
 use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
-use crate::segment::Live;
 use crate::segment::Of;
 use crate::segment::Outcome;
-use crate::segment::Refreshed;
 use crate::segment::Stage;
 use crate::segment::refresh::Compiled;
 use crate::store::journal::Position;
 
-/// The audiences of the last refresh, and what they followed from.
-pub(super) struct Kept {
-    from: From,
-    compiled: Arc<Compiled>,
-    refreshed: Arc<Of<Refreshed>>,
-}
-
-/// What the last refresh found, at the time it was for.
-pub(super) struct Made {
-    pub(super) compiled: Arc<Compiled>,
-    pub(super) refreshed: Arc<Of<Refreshed>>,
-    /// Of each lane, what was folded.
-    pub(super) lanes: Vec<(u16, Position)>,
+/// What can be asked of the live segments, and what is to be said of the others.
+pub(super) struct Answerable<'a> {
+    pub(super) outcomes: BTreeMap<String, Outcome>,
+    pub(super) asked: Vec<(&'a str, Question<'a>)>,
 }
 
 /// Times that are not reached yet.
@@ -76,32 +63,6 @@ const MOST_TARGETS: usize = 256;
 impl Target {
     fn is_of_lanes_of(&self, other: &Self) -> bool {
         self.ends.iter().map(|(lane, _)| lane).eq(other.ends.iter().map(|(lane, _)| lane))
-    }
-}
-
-/// What a refresh follows from: where nothing of it has changed, neither has any audience.
-struct From {
-    live: Arc<Live>,
-    /// Of each lane, what is folded and how many of its traits are whole.
-    lanes: Vec<(u16, Position, usize)>,
-    minute: Millis,
-    /// T.
-    now: Millis,
-}
-
-impl From {
-    /// Whether a refresh now would find what the last one found.
-    ///
-    /// Windows move at minutes. Within one, time alone changes what is dated between then and now: facts, and
-    /// attributes, whose events are facts too.
-    fn follows(&self, before: &Self, pins: &[Pin]) -> bool {
-        let (from, to) = (before.now.min(self.now), before.now.max(self.now));
-        let mut blocks = pins.iter().flat_map(|pin| pin.snapshot.shards.iter().flatten());
-        Arc::ptr_eq(&self.live, &before.live)
-            && (&self.lanes, self.minute) == (&before.lanes, before.minute)
-            && !blocks.any(|block| {
-                block.columns(TraitId::ANY).is_some_and(|events| events.has_between(from, to))
-            })
     }
 }
 
@@ -144,58 +105,13 @@ impl Local {
         Of { shards, found: targets.reached.min(wanted) }
     }
 
-    /// See [`Shards::refresh`](crate::segment::Shards::refresh).
-    pub(super) fn refreshed(
+    /// The live rules whose traits are whole in all lanes.
+    pub(super) fn answerable<'a, 't>(
         &self,
-        compiled: &Arc<Compiled>,
-        at: Millis,
-    ) -> Result<Arc<Of<Refreshed>>, AskError> {
-        let holdings = self.holdings();
-        self.keep_traits(&holdings, compiled);
-        let pins: Vec<Pin> = holdings.iter().map(|holding| holding.lane.engine.pin()).collect();
-        let lanes = holdings.iter().zip(&pins).map(|(holding, pin)| {
-            // Of the pin: a fill may have ended since the traits were looked after.
-            let whole = pin.traits.ids().filter(|id| pin.traits.is_whole(*id)).count();
-            (holding.lane.number, pin.position, whole)
-        });
-        let lanes = lanes.collect();
-        let from = From { live: compiled.live.clone(), lanes, minute: minute_start(at), now: at };
-        let mut kept = self.kept.lock();
-        if let Some(kept) = &mut *kept
-            && from.follows(&kept.from, &pins)
-        {
-            kept.from = from;
-            return Ok(kept.refreshed.clone());
-        }
-        let started = Instant::now();
-        let shards = holdings.iter().map(|holding| holding.lane.shards.as_slice());
-        let pinned: Vec<_> =
-            shards.zip(&pins).map(|(shards, pin)| (shards.to_vec(), pin)).collect();
-        let refreshed = Arc::new(self.evaluate(compiled, &pinned, at)?);
-        self.metrics.segment_refresh_duration.observe(started.elapsed().as_secs_f64());
-        let (compiled, answer) = (compiled.clone(), refreshed.clone());
-        *kept = Some(Kept { from, compiled, refreshed: answer });
-        Ok(refreshed)
-    }
-
-    /// The last refresh, where that was for this time.
-    pub(super) fn made_at(&self, at: Millis) -> Option<Made> {
-        let kept = self.kept.lock();
-        let Kept { from, compiled, refreshed } =
-            kept.as_ref().filter(|kept| kept.from.now == at)?;
-        let lanes = from.lanes.iter().map(|(lane, position, _)| (*lane, *position)).collect();
-        Some(Made { compiled: compiled.clone(), refreshed: refreshed.clone(), lanes })
-    }
-
-    /// Evaluates all live rules over pins, each of some shards.
-    pub(in crate::segment) fn evaluate(
-        &self,
-        compiled: &Compiled,
-        pins: &[(Vec<ShardId>, &Pin)],
-        at: Millis,
-    ) -> Result<Of<Refreshed>, AskError> {
-        let mut segments = BTreeMap::new();
-        let mut asked: Vec<(&str, Question<'_>)> = Vec::new();
+        compiled: &'a Compiled,
+        lanes: impl Iterator<Item = &'t Traits> + Clone,
+    ) -> Answerable<'a> {
+        let mut answerable = Answerable { outcomes: BTreeMap::new(), asked: Vec::new() };
         for (id, specs) in &compiled.traits {
             let Some(segment) = compiled.live.segments.get(id).filter(|s| !s.hidden && !s.frozen)
             else {
@@ -204,33 +120,34 @@ impl Local {
             let specs = match specs {
                 Ok(specs) => specs,
                 Err(reason) => {
-                    segments.insert(id.clone(), Outcome::Failing(reason.clone()));
+                    let outcome = Outcome::Failing(reason.clone());
+                    answerable.outcomes.insert(id.clone(), outcome);
                     continue;
                 }
             };
             // Those of the pins: a trait that became whole since has no columns in them.
-            if let Some(percent) = self.fills.state(specs, pins.iter().map(|(_, p)| &*p.traits)) {
-                segments.insert(id.clone(), Outcome::Filling(percent));
+            if let Some(percent) = self.fills.state(specs, lanes.clone()) {
+                answerable.outcomes.insert(id.clone(), Outcome::Filling(percent));
             } else if let Body::Rule(rule) = &segment.file.body {
-                asked.push((id, Question { rule, level: segment.file.level }));
+                answerable.asked.push((id, Question { rule, level: segment.file.level }));
             }
         }
+        answerable
+    }
+
+    /// What rules are evaluated over at an instant that the pins, each of some shards, are true for.
+    pub(super) fn grounds_of_pins(pins: &[(Vec<ShardId>, &Pin)], at: Millis) -> Vec<Ground> {
         let mut grounds = Vec::new();
         for (shards, pin) in pins {
-            let (snapshot, traits) = (Snapshot::clone(&pin.snapshot), pin.traits.set().clone());
+            let snapshot = Snapshot { true_for: at, ..Snapshot::clone(&pin.snapshot) };
+            let traits = pin.traits.set().clone();
             join(&mut grounds, Ground { snapshot, traits, shards: shards.clone() });
         }
-        let questions: Vec<Question<'_>> = asked.iter().map(|(_, question)| *question).collect();
-        let mut results = self.run(&questions, &compiled.library, &grounds, at)?;
-        for (id, _) in asked.iter().rev() {
-            let members = results.pop().unwrap_or_default();
-            segments.insert((*id).to_owned(), Outcome::Members(Arc::new(members)));
-        }
-        Ok(Of { shards: shards_of(&grounds), found: Refreshed { segments } })
+        grounds
     }
 
     /// The members of some rules, over all grounds.
-    fn run(
+    pub(super) fn run(
         &self,
         questions: &[Question<'_>],
         library: &plan::Library,
@@ -251,7 +168,8 @@ impl Local {
                 }
             }
         }
-        all.resize_with(questions.len(), Members::default);
+        let shards = usize::from(self.lanes.shards());
+        all.resize_with(questions.len(), || Members::none(shards));
         Ok(all)
     }
 
@@ -303,7 +221,7 @@ impl Local {
     }
 }
 
-fn compile(
+pub(super) fn compile(
     questions: &[Question<'_>],
     library: &plan::Library,
     traits: &TraitSet,

@@ -11,7 +11,9 @@ mod fill;
 mod keep;
 mod lists;
 mod reads;
+mod refresh;
 mod scan;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,8 +45,8 @@ pub struct Local {
     holdings: Mutex<BTreeMap<u16, Arc<Holding>>>,
     numbers: adhoc::Numbers,
     fills: fill::Fills,
-    /// The last refresh and what it followed from.
-    kept: Mutex<Option<evaluate::Kept>>,
+    /// The last refresh, and what is known since.
+    standing: Mutex<refresh::Standing>,
     /// Times that are not reached yet.
     targets: Mutex<evaluate::Targets>,
 }
@@ -80,7 +82,7 @@ impl Local {
             holdings: Mutex::default(),
             numbers: adhoc::Numbers::default(),
             fills: fill::Fills::default(),
-            kept: Mutex::default(),
+            standing: Mutex::default(),
             targets: Mutex::default(),
         }
     }
@@ -131,6 +133,15 @@ impl Local {
 
 #[cfg(test)]
 impl Local {
+    /// What is said of the segments that cannot be answered with the traits of a pin.
+    pub(super) fn outcomes(
+        &self,
+        compiled: &super::Compiled,
+        pin: &crate::ingest::Pin,
+    ) -> BTreeMap<String, super::Outcome> {
+        self.answerable(compiled, std::iter::once(&*pin.traits)).outcomes
+    }
+
     /// Says that a scan for these traits runs in the first lane.
     pub(super) fn scanning(&self, specs: Vec<TraitSpec>) -> impl Drop {
         let holding = self.holdings().swap_remove(0);

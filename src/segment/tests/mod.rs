@@ -186,8 +186,8 @@ fn an_audience_is_evaluated_with_the_traits_of_its_pin() {
     // The fill ends between the pin and the evaluation.
     let pin = rig.engine.pin();
     rig.engine.mark_whole(pin.traits.unfilled());
-    let found = rig.local.evaluate(&compiled, &[(vec![0, 1, 2, 3], &pin)], 0).unwrap().found;
-    assert!(matches!(found.segments["buyers"], Outcome::Filling(_)), "{found:?}");
+    let outcomes = rig.local.outcomes(&compiled, &pin);
+    assert!(matches!(outcomes["buyers"], Outcome::Filling(_)), "{outcomes:?}");
     rig.engine.stop();
 }
 

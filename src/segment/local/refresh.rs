@@ -1,0 +1,263 @@
+//! The refresh: what changed since the last one is found, and only of that the rules are asked again.
+//!
+//! Known of the last refresh are its instant and, for each segment that was answered, its members. For these the fold
+//! tells whom it changed since, lane by lane, and the columns whom time did. A segment that is new or whose rule is
+//! another is asked of all, and so is every segment in the shards of a lane that was not held then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Holding;
+use super::Local;
+use super::evaluate::Answerable;
+use super::evaluate::compile;
+use super::watched::Watched;
+use crate::ingest::Pin;
+use crate::ingest::Traits;
+use crate::model::Millis;
+use crate::model::ShardId;
+use crate::plan::Members;
+use crate::plan::Question;
+use crate::plan::Repeated;
+use crate::segment::AskError;
+use crate::segment::Of;
+use crate::segment::Outcome;
+use crate::segment::Refreshed;
+use crate::segment::refresh::Compiled;
+use crate::store::journal::Position;
+
+/// The last refresh, and what is known since.
+#[derive(Default)]
+pub(super) struct Standing {
+    pub(super) last: Option<Kept>,
+    /// The lanes, and what of them changed since.
+    pub(super) watched: BTreeMap<u16, Watched>,
+    programs: Programs,
+}
+
+/// The audiences of the last refresh, and what they followed from.
+pub(super) struct Kept {
+    pub(super) now: Millis,
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) refreshed: Arc<Of<Refreshed>>,
+    /// Of each lane, what was folded.
+    lanes: Vec<(u16, Position)>,
+}
+
+/// What the last refresh found, at the time it was for.
+pub(super) struct Made {
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) refreshed: Arc<Of<Refreshed>>,
+    /// Of each lane, what was folded.
+    pub(super) lanes: Vec<(u16, Position)>,
+}
+
+impl Kept {
+    /// The members of a segment whose rule is the same still.
+    fn members(&self, id: &str, compiled: &Compiled) -> Option<&Arc<Members>> {
+        match self.refreshed.found.segments.get(id) {
+            Some(Outcome::Members(members))
+                if self.compiled.prints.get(id) == compiled.prints.get(id) =>
+            {
+                Some(members)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Programs of the rules that are asked again, which are the same from one refresh to the next.
+#[derive(Default)]
+struct Programs {
+    of: Option<Arc<Compiled>>,
+    ids: Vec<String>,
+    made: Vec<(Arc<Traits>, Arc<Repeated>)>,
+}
+
+impl Programs {
+    /// The program of some segments for the traits of each pin.
+    fn of(
+        &mut self,
+        compiled: &Arc<Compiled>,
+        known: &[(&str, Question<'_>)],
+        pins: &[Pin],
+    ) -> Result<Vec<Arc<Repeated>>, AskError> {
+        let is_same = self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, compiled))
+            && self.ids.iter().map(String::as_str).eq(known.iter().map(|(id, _)| *id));
+        if !is_same {
+            self.of = Some(compiled.clone());
+            self.ids = known.iter().map(|(id, _)| (*id).to_owned()).collect();
+            self.made.clear();
+        }
+        let before = std::mem::take(&mut self.made);
+        let alike = |one: &Arc<Traits>, other: &Arc<Traits>| {
+            Arc::ptr_eq(one, other) || one.set().iter().eq(other.set().iter())
+        };
+        let mut programs = Vec::with_capacity(pins.len());
+        for Pin { traits, .. } in pins {
+            let mut made = before.iter().chain(&self.made);
+            if let Some((_, program)) = made.find(|(of, _)| alike(of, traits)) {
+                let program = program.clone();
+                if !self.made.iter().any(|(of, _)| alike(of, traits)) {
+                    self.made.push((traits.clone(), program.clone()));
+                }
+                programs.push(program);
+                continue;
+            }
+            let questions: Vec<Question<'_>> = known.iter().map(|(_, asked)| *asked).collect();
+            let program = compile(&questions, &compiled.library, traits.set())?;
+            let program = Arc::new(Repeated::new(program));
+            self.made.push((traits.clone(), program.clone()));
+            programs.push(program);
+        }
+        Ok(programs)
+    }
+}
+
+impl Standing {
+    /// Pins the lanes, and notes what changed in them.
+    fn pin(&mut self, holdings: &[Arc<Holding>], shards: u16) -> Vec<Pin> {
+        self.watched.retain(|number, watched| {
+            let held = holdings.iter().find(|holding| holding.lane.number == *number);
+            held.is_some_and(|holding| Arc::ptr_eq(&holding.lane, &watched.lane))
+        });
+        let pins = holdings.iter().map(|holding| {
+            let (pin, changes) = holding.lane.engine.pin_changes();
+            let watched = self.watched.entry(holding.lane.number);
+            let watched =
+                watched.or_insert_with(|| Watched::new(holding.lane.clone(), &pin, shards));
+            watched.note(&pin, changes);
+            pin
+        });
+        pins.collect()
+    }
+
+    /// Asks the rules of known segments again in the shards of all lanes.
+    fn ask_again(
+        &mut self,
+        known: &[(&str, Question<'_>)],
+        (pins, programs): (&[Pin], &[Arc<Repeated>]),
+        holdings: &[Arc<Holding>],
+        (at, threads): (Millis, usize),
+        compiled: &Compiled,
+    ) -> Vec<Arc<Members>> {
+        let Some(last) = &self.last else { return Vec::new() };
+        let before = known.iter().filter_map(|(id, _)| last.members(id, compiled));
+        let mut all: Vec<Arc<Members>> = before.cloned().collect();
+        let held = shards_of(holdings);
+        if held != last.refreshed.shards {
+            all.iter_mut().for_each(|members| Arc::make_mut(members).keep(&held));
+        }
+        for ((holding, pin), program) in holdings.iter().zip(pins).zip(programs) {
+            let Some(watched) = self.watched.get_mut(&holding.lane.number) else { continue };
+            let dirty = watched.dirty(pin, last.now);
+            let again = program.again(&pin.snapshot, last.now, at);
+            let answers = again.ask(&dirty, &mut watched.rows, threads);
+            for shard in holding.lane.shards.iter().map(|shard| usize::from(*shard)) {
+                let Some(answers) = answers.get(shard).filter(|answers| !answers.is_empty()) else {
+                    continue;
+                };
+                for (place, members) in all.iter_mut().enumerate() {
+                    if let Some((now, _)) = answers.patched(place, &members.shards[shard]) {
+                        Arc::make_mut(members).shards[shard] = now;
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Local {
+    /// See [`Shards::refresh`](crate::segment::Shards::refresh).
+    pub(super) fn refreshed(
+        &self,
+        compiled: &Arc<Compiled>,
+        at: Millis,
+    ) -> Result<Arc<Of<Refreshed>>, AskError> {
+        let mut standing = self.standing.lock();
+        let started = Instant::now();
+        let holdings = self.holdings();
+        self.keep_traits(&holdings, compiled);
+        let pins = standing.pin(&holdings, self.lanes.shards());
+        let Answerable { outcomes: mut segments, asked } =
+            self.answerable(compiled, pins.iter().map(|pin| &*pin.traits));
+        let (known, new): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(id, _)| {
+            standing.last.as_ref().is_some_and(|last| last.members(id, compiled).is_some())
+        });
+        // What may fail comes first: until all is answered, what changed is remembered.
+        let programs = standing.programs.of(compiled, &known, &pins)?;
+        if !new.is_empty() {
+            let pinned: Vec<_> =
+                holdings.iter().map(|h| h.lane.shards.clone()).zip(&pins).collect();
+            let questions: Vec<Question<'_>> = new.iter().map(|(_, question)| *question).collect();
+            let grounds = Self::grounds_of_pins(&pinned, at);
+            let results = self.run(&questions, &compiled.library, &grounds, at)?;
+            for ((id, _), members) in new.iter().zip(results) {
+                segments.insert((*id).to_owned(), Outcome::Members(Arc::new(members)));
+            }
+        }
+        if !known.is_empty() {
+            let of = (&pins[..], &programs[..]);
+            let all = standing.ask_again(&known, of, &holdings, (at, self.threads), compiled);
+            for ((id, _), members) in known.iter().zip(all) {
+                segments.insert((*id).to_owned(), Outcome::Members(members));
+            }
+        }
+        for (holding, pin) in holdings.iter().zip(&pins) {
+            if let Some(watched) = standing.watched.get_mut(&holding.lane.number) {
+                watched.done(pin);
+            }
+        }
+        let shards = shards_of(&holdings);
+        let same = standing.last.as_ref().filter(|last| {
+            let before = &last.refreshed;
+            before.shards == shards && are_same(&before.found.segments, &segments)
+        });
+        let refreshed = match same {
+            Some(last) => last.refreshed.clone(),
+            None => Arc::new(Of { shards, found: Refreshed { segments } }),
+        };
+        self.metrics.segment_refresh_duration.observe(started.elapsed().as_secs_f64());
+        let lanes = holdings.iter().zip(&pins).map(|(h, pin)| (h.lane.number, pin.position));
+        standing.last = Some(Kept {
+            now: at,
+            compiled: compiled.clone(),
+            refreshed: refreshed.clone(),
+            lanes: lanes.collect(),
+        });
+        Ok(refreshed)
+    }
+
+    /// The last refresh, where that was for this time.
+    pub(super) fn made_at(&self, at: Millis) -> Option<Made> {
+        let standing = self.standing.lock();
+        let Kept { compiled, refreshed, lanes, .. } =
+            standing.last.as_ref().filter(|last| last.now == at)?;
+        Some(Made {
+            compiled: compiled.clone(),
+            refreshed: refreshed.clone(),
+            lanes: lanes.clone(),
+        })
+    }
+}
+
+fn shards_of(holdings: &[Arc<Holding>]) -> Vec<ShardId> {
+    let mut shards: Vec<ShardId> =
+        holdings.iter().flat_map(|holding| holding.lane.shards.iter().copied()).collect();
+    shards.sort_unstable();
+    shards
+}
+
+/// Whether all outcomes are those of before, members not only equal but shared.
+fn are_same(before: &BTreeMap<String, Outcome>, now: &BTreeMap<String, Outcome>) -> bool {
+    before.len() == now.len()
+        && before.iter().zip(now).all(|((id, before), (other, now))| {
+            id == other
+                && match (before, now) {
+                    (Outcome::Members(before), Outcome::Members(now)) => Arc::ptr_eq(before, now),
+                    (before, now) => before == now,
+                }
+        })
+}
