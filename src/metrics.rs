@@ -172,6 +172,11 @@ metrics! {
     segment_refresh_duration: histogram "throng_segment_refresh_duration_seconds" [] buckets SLOW;
     /// The time that the published generation is true for. Alert on `time() -` this above 120.
     segment_last_refresh: float "throng_segment_last_refresh_timestamp_seconds" [];
+    /// Members that a segment had and should not, or had not and should, when its shard was last asked anew in full;
+    /// such are mended at once. 0 unless there is a defect. Alert above 0.
+    audience_divergence: gauge "throng_audience_divergence" [];
+    /// Shards whose audiences were compared with all rules asked anew.
+    audience_audits: counter "throng_audience_audits_total" [];
     /// Segment files whose latest edit is wrong, so that the last good version stands (service). Alert
     /// above 0.
     segment_files_wrong: gauge "throng_segment_files_wrong" [];
@@ -222,9 +227,10 @@ impl Metrics {
         for operation in ["commit", "compact", "archive", "ledger", "lane"] {
             self.store_errors.with_label_values(&[operation]);
         }
-        for thread in
-            ["segments", "fill", "fold", "commit", "archive", "ship", "nodes", "lanes", "leases"]
-        {
+        for thread in [
+            "segments", "fill", "audit", "fold", "commit", "archive", "ship", "nodes", "lanes",
+            "leases",
+        ] {
             self.thread_panics.with_label_values(&[thread]);
         }
         for part in ["columns", "dictionary", "attributes", "dedup"] {

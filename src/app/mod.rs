@@ -237,6 +237,9 @@ async fn serve(
     let refreshing = segments.clone();
     let refresher =
         workers.spawn("segments", move || refreshing.run()).context("cannot start the segments")?;
+    let auditing = local.clone();
+    let auditor =
+        workers.spawn("audit", move || auditing.audit()).context("cannot start the auditor")?;
     let (measured, drains) = (segments.clone(), draining.clone());
     let sizes = base.sizes;
     workers
@@ -293,6 +296,7 @@ async fn serve(
         drop(pushing);
         // A panic of it was told when it happened.
         let _ = refresher.join();
+        let _ = auditor.join();
         stop();
     });
     stopping.await.context("cannot stop")?;

@@ -208,6 +208,8 @@ pub struct Segments {
     pub every: Period,
     /// Threads for evaluation; 0 means one a core. Default `0`.
     pub threads: usize,
+    /// In which time all audiences are audited once, `1s` to `7d`. Default `1h`.
+    pub audit: Period,
 }
 
 /// The archive of events.
@@ -298,7 +300,7 @@ impl Default for Events {
 
 impl Default for Segments {
     fn default() -> Self {
-        Self { every: Period(SECOND), threads: 0 }
+        Self { every: Period(SECOND), threads: 0, audit: Period(HOUR) }
     }
 }
 
@@ -380,6 +382,8 @@ impl Config {
         within("journal.spool", self.journal.spool.0 >= MIB, "1MiB or more");
         let every = self.segments.every.0;
         within("segments.every", (50..=HOUR).contains(&every), "50ms to 1h");
+        let audit = self.segments.audit.0;
+        within("segments.audit", (SECOND..=7 * DAY).contains(&audit), "1s to 7d");
         let size = self.archive.file_size.0;
         within("archive.file_size", (MIB / 16..=MIB << 14).contains(&size), "64KiB to 16GiB");
         let age = self.archive.file_age.0;

@@ -127,6 +127,7 @@ fn numbers_have_bounds() {
         ("archive.file_size=0B", "archive.file_size: expected 64KiB to 16GiB"),
         ("archive.file_age=0s", "archive.file_age: expected 1s to 1d"),
         ("segments.every=49ms", "segments.every: expected 50ms to 1h"),
+        ("segments.audit=0s", "segments.audit: expected 1s to 7d"),
         ("segments.threads=1025", "segments.threads: expected 0 to 1024"),
         ("collect.workers=1025", "collect.workers: expected 0 to 1024"),
         ("collect.rate_per_address=0", "collect.rate_per_address: expected 1 or more"),

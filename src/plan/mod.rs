@@ -11,7 +11,7 @@ mod graph;
 mod library;
 mod number;
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 pub mod property;
 pub mod test;
 pub mod traits;

@@ -87,6 +87,18 @@ fn what_is_missing_from_a_stream_wakes_somebody_and_lanes_lost_once_do_not() {
 }
 
 #[test]
+fn an_audience_that_is_not_what_its_rule_says_wakes_somebody() {
+    let divergence = r#"throng_audience_divergence{job="s",instance="b"}"#;
+    let with = |values: &'static str| {
+        let mut series = SHARED.to_vec();
+        series.push((divergence, values));
+        series
+    };
+    fires(&with("0x20"), &[]);
+    fires(&with("0 0 3x18"), &["ThrongAudienceDivergence"]);
+}
+
+#[test]
 fn audiences_that_their_leader_does_not_refresh_wake_somebody_and_so_do_those_of_a_server_alone() {
     let last = "throng_segment_last_refresh_timestamp_seconds";
     fires(&shared(&[(last, "0x20")]), &["ThrongAudiencesStale"]);

@@ -8,8 +8,8 @@ use proptest::test_runner::TestCaseResult;
 use roaring::RoaringBitmap;
 
 use super::World;
-use super::agree::cases;
 use super::agree::place;
+use super::cases;
 use super::generate;
 use super::generate::History;
 use crate::bitmap::Block;
@@ -177,7 +177,7 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn who_is_asked_again_is_who_may_have_changed(
         history in generate::history(),

@@ -30,7 +30,7 @@ use crate::rules::Body;
 use crate::rules::Level;
 
 /// How many cases are run: `THRONG_CASES`, or a number that keeps the suite quick.
-pub(super) fn cases() -> u32 {
+pub(crate) fn cases() -> u32 {
     std::env::var("THRONG_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(256)
 }
 

@@ -95,29 +95,33 @@ pub(super) fn scenario() -> BoxedStrategy<Scenario> {
 
 /// One store that is asked again and again while events come.
 #[derive(Debug, Clone)]
-pub(super) struct History {
-    pub(super) retention: i64,
+pub(crate) struct History {
+    pub(crate) retention: i64,
     /// The instants, in order but where a clock is set back.
-    pub(super) instants: Vec<i64>,
+    pub(crate) instants: Vec<i64>,
     /// Events in the order of receipt, each with the place of the instant that it is there for first.
-    pub(super) events: Vec<(usize, Event)>,
-    pub(super) rules: Vec<Rule>,
-    pub(super) segments: [Rule; 2],
+    pub(crate) events: Vec<(usize, Event)>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) segments: [Rule; 2],
 }
 
-pub(super) fn history() -> BoxedStrategy<History> {
+pub(crate) fn history() -> BoxedStrategy<History> {
+    select(vec![0, -3 * DAY + 12_345, 15_000 * DAY + 43_261_001, 15_000 * DAY])
+        .prop_flat_map(history_at)
+        .boxed()
+}
+
+/// One whose first instant is this.
+pub(crate) fn history_at(begin: i64) -> BoxedStrategy<History> {
     let steps = prop_oneof![
         4 => select(vec![0, 1, 999, 59_999, MINUTE, MINUTE + 1, 2 * MINUTE]),
         3 => (select(SPANS.to_vec()), jitter()).prop_map(|(span, jitter)| span + jitter),
         1 => select(vec![-1, -MINUTE, 40 * DAY]),
     ];
-    let clock = (
-        select(vec![0, -3 * DAY + 12_345, 15_000 * DAY + 43_261_001, 15_000 * DAY]),
-        select(vec![10 * DAY, 3 * DAY, 36 * HOUR]),
-        proptest::collection::vec(steps, 1..7),
-    );
+    let clock =
+        (select(vec![10 * DAY, 3 * DAY, 36 * HOUR]), proptest::collection::vec(steps, 1..7));
     clock
-        .prop_flat_map(|(begin, retention, steps)| {
+        .prop_flat_map(move |(retention, steps)| {
             let mut instants = vec![begin];
             instants.extend(steps.iter().scan(begin, |now, step| {
                 *now += step;

@@ -5,13 +5,14 @@
 
 mod again;
 mod agree;
-mod generate;
+pub(crate) mod generate;
 mod number;
 mod value;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+pub(crate) use self::agree::cases;
 use self::number::Plain;
 use crate::model::Event;
 use crate::model::Identifier;
@@ -35,12 +36,12 @@ const DEVICES: [&str; 9] =
     ["cookie", "idfa", "gaid", "rida", "afai", "tifa", "vida", "lgudid", "msai"];
 
 /// All that was ever sent, in the order of receipt, and when it is asked.
-pub(super) struct World<'a> {
-    pub(super) events: &'a [Event],
-    pub(super) segments: &'a BTreeMap<String, Rule>,
-    pub(super) now: i64,
-    pub(super) true_for: i64,
-    pub(super) retention: i64,
+pub(crate) struct World<'a> {
+    pub(crate) events: &'a [Event],
+    pub(crate) segments: &'a BTreeMap<String, Rule>,
+    pub(crate) now: i64,
+    pub(crate) true_for: i64,
+    pub(crate) retention: i64,
 }
 
 /// m(t)
@@ -71,7 +72,7 @@ fn length(duration: &Duration) -> i128 {
 
 impl World<'_> {
     /// Whether the profile is a member; `Err` is the earliest instant that can be answered.
-    pub(super) fn member(
+    pub(crate) fn member(
         &self,
         rule: &Rule,
         level: Level,

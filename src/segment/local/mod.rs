@@ -4,6 +4,7 @@
 //! which is nearly always all of them; the others beside them.
 
 mod adhoc;
+mod audit;
 mod book;
 mod columns;
 mod evaluate;
@@ -17,6 +18,7 @@ mod watched;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -49,6 +51,9 @@ pub struct Local {
     standing: Mutex<refresh::Standing>,
     /// Times that are not reached yet.
     targets: Mutex<evaluate::Targets>,
+    audits: audit::Audits,
+    /// In which time all shards are audited.
+    audit_every: Duration,
 }
 
 /// A lane, and the columns that are kept beside it.
@@ -84,12 +89,15 @@ impl Local {
             fills: fill::Fills::default(),
             standing: Mutex::default(),
             targets: Mutex::default(),
+            audits: audit::Audits::default(),
+            audit_every: config.segments.audit.to_duration(),
         }
     }
 
     /// Stops what runs beside the calls.
     pub fn stop(&self) {
         self.fills.stop();
+        self.audits.stop();
     }
 
     /// The lanes that are held now.
@@ -133,6 +141,22 @@ impl Local {
 
 #[cfg(test)]
 impl Local {
+    /// The members of all live segments, of all profiles.
+    pub(super) fn anew(
+        &self,
+        compiled: &super::Compiled,
+        at: Millis,
+    ) -> BTreeMap<String, Arc<crate::plan::Members>> {
+        let holdings = self.holdings();
+        let pins: Vec<_> = holdings.iter().map(|holding| holding.lane.engine.pin()).collect();
+        let pinned: Vec<_> = holdings.iter().map(|h| h.lane.shards.clone()).zip(&pins).collect();
+        let asked = self.answerable(compiled, pins.iter().map(|pin| &*pin.traits)).asked;
+        let questions: Vec<_> = asked.iter().map(|(_, question)| *question).collect();
+        let grounds = Self::grounds_of_pins(&pinned, at);
+        let found = self.run(&questions, &compiled.library, &grounds, at).unwrap();
+        asked.iter().map(|(id, _)| (*id).to_owned()).zip(found.into_iter().map(Arc::new)).collect()
+    }
+
     /// What is said of the segments that cannot be answered with the traits of a pin.
     pub(super) fn outcomes(
         &self,

@@ -210,6 +210,7 @@ impl Local {
                 watched.done(pin);
             }
         }
+        self.audits.offer((&holdings, &pins), compiled, &segments, at);
         let shards = shards_of(&holdings);
         let same = standing.last.as_ref().filter(|last| {
             let before = &last.refreshed;

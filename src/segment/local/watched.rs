@@ -7,6 +7,7 @@ use crate::ingest::Lane;
 use crate::ingest::Pin;
 use crate::ingest::Traits;
 use crate::model::Millis;
+use crate::model::ShardId;
 use crate::model::time::Day;
 use crate::model::time::day_start;
 use crate::plan::Dirty;
@@ -75,5 +76,14 @@ impl Watched {
     pub(super) fn done(&mut self, pin: &Pin) {
         self.first_day = pin.first_day;
         self.dirty.iter_mut().for_each(|dirty| *dirty = Dirty::Some(Default::default()));
+    }
+
+    /// Sees to it that all of a shard is asked at the next refresh, and nothing is taken for known there.
+    pub(super) fn distrust(&mut self, shard: ShardId) {
+        let at = usize::from(shard);
+        if let (Some(dirty), Some(rows)) = (self.dirty.get_mut(at), self.rows.get_mut(at)) {
+            *dirty = Dirty::All;
+            rows.clear();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Refreshes and questions over a real engine, without a server.
 
+mod again;
 mod gather;
 mod kept;
 mod lookup;
@@ -151,26 +152,32 @@ impl Rig {
     /// Appends an event of a user, so many milliseconds from now.
     fn event(&self, user: &str, name: &str, ahead: Millis) {
         let received = self.clock.now();
-        let event = Event {
-            received,
-            time: received + ahead,
-            source: Source::Api,
-            site: "s".into(),
-            name: name.into(),
-            message_id: None,
-            ids: vec![Identifier::new(Namespace::new("user_id").unwrap(), user).unwrap()],
-            props: Vec::new(),
-            attrs: Vec::new(),
-            page: crate::model::Page::default(),
-            device: crate::model::Device::default(),
-            country: None,
-            locale: None,
-            bot: false,
-            time_replaced: false,
-        };
+        let owner = Identifier::new(Namespace::new("user_id").unwrap(), user).unwrap();
+        let event = event(&owner, name, received + ahead, received);
         let mut batch = Batch::new();
         batch.push_event(&event).unwrap();
         self.journal.append(&batch).unwrap();
+    }
+}
+
+/// An event of a profile.
+fn event(owner: &Identifier, name: &str, time: Millis, received: Millis) -> Event {
+    Event {
+        received,
+        time,
+        source: Source::Api,
+        site: "s".into(),
+        name: name.into(),
+        message_id: None,
+        ids: vec![owner.clone()],
+        props: Vec::new(),
+        attrs: Vec::new(),
+        page: crate::model::Page::default(),
+        device: crate::model::Device::default(),
+        country: None,
+        locale: None,
+        bot: false,
+        time_replaced: false,
     }
 }
 
