@@ -16,6 +16,7 @@ mod fmt;
 mod import;
 mod node;
 mod output;
+mod plan;
 mod serve;
 mod store;
 mod token;
@@ -73,6 +74,10 @@ enum Command {
     Check(check::Check),
     /// Print segment files in the one canonical way
     Fmt(fmt::Fmt),
+    /// Show what other segment files would change: members, what refers to them, what is sent where
+    Plan(plan::Plan),
+    /// Do what a plan says, all or nothing
+    Apply(plan::Apply),
     /// Import events, through the server and its journal
     #[command(subcommand)]
     Import(import::Import),
@@ -134,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Demo(command) => demo::run(&global, &command),
         Command::Check(command) => check::run(&global, &command),
         Command::Fmt(command) => fmt::run(&global, &command),
+        Command::Plan(command) => plan::plan(&global, &command),
+        Command::Apply(command) => plan::apply(&global, &command),
         Command::Import(command) => import::run(&global, &command),
         Command::Eval(command) => eval::run(&global, &command),
         Command::Audience(command) => audience::run(&global, &command),

@@ -176,6 +176,8 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/audiences", web::get().to(audiences::list))
                 .route("/audiences/{id}", web::get().to(audiences::show))
                 .route("/audiences/{id}/members", web::get().to(audiences::members))
+                .route("/plan", web::post().to(segments::plan))
+                .route("/apply", web::post().to(segments::apply))
                 .route("/check", web::post().to(rules::check))
                 .route("/eval", web::post().to(rules::eval))
                 .route("/explain", web::post().to(rules::explain))

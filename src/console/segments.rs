@@ -6,13 +6,19 @@ use actix_web::web;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
+use std::sync::Arc;
 
 use super::Services;
+use super::asking::Waiting;
 use super::audiences::described;
 use super::audiences::problems;
 use super::audiences::unknown;
 use super::problem::Problem;
+use crate::segment::Base;
+use crate::segment::Caller;
+use crate::segment::Changes;
 use crate::segment::EditError;
+use crate::segment::PlanError;
 
 /// A segment as JSON, in the form that it is answered in.
 #[derive(Deserialize)]
@@ -80,8 +86,58 @@ pub(super) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// Files that are to be.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Texts by id; `null` of a file that is to go.
+    files: Changes,
+    /// Whether those that are not among them are to go too.
+    #[serde(default)]
+    prune: bool,
+}
+
+/// A plan that is to be done.
+#[derive(Deserialize)]
+pub(super) struct Planned {
+    files: Changes,
+    base: Base,
+}
+
+/// `POST /api/v1/plan`: what would change, and nothing does.
+pub(super) async fn plan(
+    services: web::Data<Services>,
+    wanted: web::Json<Wanted>,
+) -> Result<HttpResponse, Problem> {
+    let Wanted { files, prune } = wanted.into_inner();
+    let caller = Arc::new(Caller::default());
+    let _waiting = Waiting(caller.clone());
+    let plan = web::block(move || services.segments.plan(&files, prune, &caller))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(|error| match error {
+            PlanError::Edit(error) => problem(error, "of a plan"),
+            PlanError::Ask(error) => error.into(),
+        })?;
+    Ok(HttpResponse::Ok().json(plan))
+}
+
+/// `POST /api/v1/apply`: does what a plan says, all or nothing. It is live when answered.
+pub(super) async fn apply(
+    services: web::Data<Services>,
+    planned: web::Json<Planned>,
+) -> Result<HttpResponse, Problem> {
+    let Planned { files, base } = planned.into_inner();
+    let changed = web::block(move || services.segments.apply(&files, &base))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(|error| problem(error, "of a plan"))?;
+    Ok(HttpResponse::Ok().json(json!({ "changed": changed })))
+}
+
 fn problem(error: EditError, id: &str) -> Problem {
     match error {
+        EditError::Stale(_) => Problem::conflict(error.to_string()),
         EditError::Wrong(told) => {
             let text: Vec<&str> = told.iter().map(|told| told.rendered.trim_end()).collect();
             let detail = text.join("\n");

@@ -238,7 +238,7 @@ impl Segments {
     }
 
     /// Asks again while a shard changes hands, which takes some seconds, and somebody wants the answer.
-    fn patiently<T>(
+    pub(super) fn patiently<T>(
         &self,
         caller: &Caller,
         ask: impl Fn() -> Result<T, AskError>,

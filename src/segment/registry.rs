@@ -13,11 +13,14 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::choose::Chosen;
 use super::choose::choose;
 use super::folder::Files;
 use super::folder::Folder;
 use super::live::Live;
 use super::live::Problem;
+use super::live::Segment;
+use super::proposal::Changes;
 use crate::plan;
 use crate::store::shelf::Shelf;
 
@@ -167,14 +170,8 @@ impl Registry {
         context: &plan::Context<'_>,
     ) -> Result<bool, EditError> {
         let seen = self.seen.lock();
-        let mut files = match self.folder.read() {
-            Ok(files) => files,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && seen.good.is_empty() => {
-                Files::new()
-            }
-            Err(error) => return Err(EditError::Folder(error)),
-        };
-        let known = choose(&files, &seen.good, context).problems;
+        let mut files = self.files(&seen)?;
+        let known = choose(&files, &seen.good, context);
         let before = match text {
             Some(text) => files.insert(id.to_owned(), Ok(text.to_owned())),
             None => files.remove(id),
@@ -182,17 +179,95 @@ impl Registry {
         if before.is_none() && text.is_none() {
             return Err(EditError::Unknown);
         }
-        let problems = choose(&files, &seen.good, context).problems.into_iter();
-        let problems: Vec<Problem> = problems.filter(|p| !known.contains(p)).collect();
-        if !problems.is_empty() {
-            return Err(EditError::Conflict(problems));
+        without_new_problems(&known, choose(&files, &seen.good, context))?;
+        self.write(id, text)?;
+        Ok(before.is_some())
+    }
+
+    /// The segments with other files, nothing of which is written. With `prune` files that are not among them go.
+    pub(super) fn propose(
+        &self,
+        wanted: &Changes,
+        prune: bool,
+        context: &plan::Context<'_>,
+    ) -> Result<Proposed, EditError> {
+        self.proposed(&self.seen.lock(), wanted, prune, context)
+    }
+
+    /// Writes files, or removes them, all or none, where `check` finds nothing against it; tells how many were not
+    /// so before. They are live with the next [`Registry::scan`].
+    pub(super) fn apply(
+        &self,
+        wanted: &Changes,
+        check: &dyn Fn(&Proposed) -> Result<(), EditError>,
+        context: &plan::Context<'_>,
+    ) -> Result<usize, EditError> {
+        // No scan sees a part of it.
+        let seen = self.seen.lock();
+        let proposed = self.proposed(&seen, wanted, false, context)?;
+        check(&proposed)?;
+        let mut written = Vec::new();
+        for (id, text) in &proposed.changes {
+            if let Err(error) = self.write(id, text.as_deref()) {
+                for id in written {
+                    // What cannot be written back either is told with the first trouble, and shows in the next plan.
+                    let _ = self.write(id, proposed.texts.get(id).map(String::as_str));
+                }
+                return Err(error);
+            }
+            written.push(id);
         }
+        Ok(proposed.changes.len())
+    }
+
+    fn proposed(
+        &self,
+        seen: &Seen,
+        wanted: &Changes,
+        prune: bool,
+        context: &plan::Context<'_>,
+    ) -> Result<Proposed, EditError> {
+        let mut files = self.files(seen)?;
+        let before = choose(&files, &seen.good, context);
+        let texts = files.iter().filter_map(|(id, text)| Some((id.clone(), text.clone().ok()?)));
+        let texts: BTreeMap<String, String> = texts.collect();
+        let pruned = files.keys().filter(|id| prune && !wanted.contains_key(*id));
+        let mut changes: Changes = pruned.map(|id| (id.clone(), None)).collect();
+        let mut unchanged = 0;
+        for (id, text) in wanted {
+            if texts.get(id) == text.as_ref() {
+                unchanged += usize::from(text.is_some());
+            } else {
+                changes.insert(id.clone(), text.clone());
+            }
+        }
+        for (id, text) in &changes {
+            match text {
+                Some(text) => files.insert(id.clone(), Ok(text.clone())),
+                None => files.remove(id),
+            };
+        }
+        let after = without_new_problems(&before, choose(&files, &seen.good, context))?;
+        let (before, after) = (before.segments, after.segments);
+        Ok(Proposed { before, after, texts, changes, unchanged })
+    }
+
+    fn files(&self, seen: &Seen) -> Result<Files, EditError> {
+        match self.folder.read() {
+            Ok(files) => Ok(files),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && seen.good.is_empty() => {
+                Ok(Files::new())
+            }
+            Err(error) => Err(EditError::Folder(error)),
+        }
+    }
+
+    fn write(&self, id: &str, text: Option<&str>) -> Result<(), EditError> {
         match text {
             Some(text) => self.folder.write(id, text),
             None => self.folder.remove(id),
         }
-        .map_err(EditError::Folder)?;
-        Ok(before.is_some())
+        .map_err(EditError::Folder)
     }
 
     /// Writes the copies that could not be written before.
@@ -225,6 +300,26 @@ impl Registry {
     }
 }
 
+/// The segments as they are, and as they would be with other files.
+#[derive(Debug)]
+pub(super) struct Proposed {
+    pub(super) before: BTreeMap<String, Arc<Segment>>,
+    pub(super) after: BTreeMap<String, Arc<Segment>>,
+    /// What the files say now.
+    pub(super) texts: BTreeMap<String, String>,
+    /// The files that are to be others.
+    pub(super) changes: Changes,
+    /// How many are as they are to be.
+    pub(super) unchanged: usize,
+}
+
+/// What was chosen, unless something is wrong that was not before.
+fn without_new_problems(before: &Chosen, after: Chosen) -> Result<Chosen, EditError> {
+    let is_new = |problem: &&Problem| !before.problems.contains(problem);
+    let problems: Vec<Problem> = after.problems.iter().filter(is_new).cloned().collect();
+    if problems.is_empty() { Ok(after) } else { Err(EditError::Conflict(problems)) }
+}
+
 /// Why a segment's file is not written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -237,6 +332,9 @@ pub enum EditError {
     /// There is no such file.
     #[error("there is no such segment")]
     Unknown,
+    /// What a plan was made on is not so any more.
+    #[error("the plan does not hold any more: {}; plan again", .0.join(", "))]
+    Stale(Vec<String>),
     /// The folder cannot be read or written.
     #[error("the folder of segments cannot be read or written: {0}")]
     Folder(#[source] io::Error),

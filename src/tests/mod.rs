@@ -19,6 +19,7 @@ mod import;
 mod lost;
 mod nodes;
 mod outages;
+mod plan;
 mod prometheus;
 #[path = "../store/redis/tests/proxy.rs"]
 #[expect(dead_code, reason = "the unit tests use all of it")]
