@@ -66,7 +66,11 @@ fn is_told(site: &Site) {
         found = site.number("did purchase", "some of it is gone");
         posted && (lost(site) > 0.0 || found >= acknowledged())
     });
-    assert!(found + u64::from(FORGOTTEN) >= acknowledged(), "{found} of {}", acknowledged());
+    // The last posts may still be on their way to a worker that takes its lanes up again.
+    site.collector.until("no more is gone than came in between", || {
+        found = site.number("did purchase", "some of it is gone");
+        found + u64::from(FORGOTTEN) >= acknowledged()
+    });
     assert_eq!(lost(site) > 0.0, site.collector.log().contains("is lost"));
 }
 
