@@ -11,8 +11,9 @@
 //!
 //! # The path of a segment
 //! A file of `segments/` is parsed (`rules`), checked and lowered to traits and one graph (`plan`), and
-//! held by `segment`, which fills new traits from the archive and evaluates all rules on a short tick.
-//! Each result is a generation: one consistent cut, true for one time. `activate` compares the eligible
+//! held by `segment`, which fills new traits from the archive and on a short tick asks all rules of those of
+//! whom something changed since the last one: by the fold, or by time alone. An auditor asks all of a shard anew in
+//! the background, and compares. Each result is a generation: one consistent cut, true for one time. `activate` compares the eligible
 //! members' identifiers with the ledger of what each destination acknowledged, and sends the difference.
 //!
 //! # Invariants
@@ -24,7 +25,8 @@
 //!   was kept.
 //! - Where several nodes share a store, whatever any of them acknowledged before its clock showed T is in the
 //!   lanes (`cluster::horizon`), and T does not go back.
-//! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile.
+//! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile, and a refresh finds what all
+//!   rules asked anew of all would.
 //! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
 //!   archive, backup, ingest, cluster, segment, activate, privacy, collect, console, transfer. `src/tests/tidy.rs` holds the line.
 

@@ -1,6 +1,6 @@
 //! Segments and their audiences: what the files say, who is in, and answers to questions about any rule.
 //!
-//! A thread of its own scans the folder and evaluates all live rules on a short tick; each result is
+//! A thread of its own scans the folder and on a short tick asks all live rules of whom something changed; each result is
 //! published as one [`Generation`]. Questions (`eval`, `explain`, `why`) touch nothing that is live.
 //!
 //! What is evaluated lies in shards ([`Shards`]): those of this process ([`Local`]) pin a snapshot for each

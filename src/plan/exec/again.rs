@@ -202,27 +202,30 @@ impl Again<'_> {
             differing: vec![Vec::new(); outputs.len()],
             members: vec![RoaringBitmap::new(); outputs.len()],
         };
-        let (mut mask, mut bytes) = (BlockSet::new(), Vec::new());
+        let (mut mask, mut list, mut bytes) = (BlockSet::new(), Vec::new(), Vec::new());
         let (mut worker, mut lone) = (None, None);
         for (number, block) in (0u32..).zip(blocks) {
-            if !self.candidates(number, block, dirty, &mut mask) {
+            self.candidates(number, block, dirty, &mut mask, &mut list);
+            if list.is_empty() {
                 continue;
             }
-            gathered.asked |= mask.to_roaring(number, &mut bytes);
+            gathered.asked.extend(list.iter().map(|low| number * BLOCK + u32::from(*low)));
             let is_few =
-                u64::from(mask.len()) * u64::from(self.of.few) <= u64::from(block.population());
+                list.len() as u64 * u64::from(self.of.few) <= u64::from(block.population());
             let rows = if is_few { rows.of(number as usize, block) } else { None };
             if let Some(rows) = rows {
                 let lone = lone.get_or_insert_with(|| {
                     Lone::new(&self.of.program, &self.of.tables, self.now, &self.intervals)
                 });
-                self.alone((number, block), &mask, rows, lone, &mut gathered);
+                self.alone((number, block), &list, rows, lone, &mut gathered);
                 continue;
             }
             let worker: &mut Worker<'_> = worker.get_or_insert_with(|| {
                 let groups = || Groups::new(&self.of.program, self.now, self.snapshot);
                 Worker::new(&self.of.program, self.groups.get_or_init(groups), self.now)
             });
+            mask.reset(block.population());
+            list.iter().for_each(|low| mask.insert(*low));
             let mut answer = BlockSet::new();
             worker.block(block, |output, set| {
                 answer.copy_from(set);
@@ -240,36 +243,43 @@ impl Again<'_> {
         Answers { asked, members }
     }
 
-    /// Makes `mask` the profiles of a block that are asked; tells whether there are any.
-    fn candidates(&self, number: u32, block: &Block, dirty: &Dirty, mask: &mut BlockSet) -> bool {
+    /// Makes `list` the profiles of a block that are asked, in order; `mask` is scratch.
+    fn candidates(
+        &self,
+        number: u32,
+        block: &Block,
+        dirty: &Dirty,
+        mask: &mut BlockSet,
+        list: &mut Vec<u16>,
+    ) {
+        list.clear();
         let population = block.population();
         let Dirty::Some(changed) = dirty else {
-            mask.fill(population);
-            return population > 0;
+            list.extend((0..population).map(low));
+            return;
         };
-        let mut any = self.crossed.mark(block, mask);
         let first = number * BLOCK;
-        let end = first.saturating_add(population);
-        let mut changed = changed.range(first..end).peekable();
-        if !any && changed.peek().is_some() {
-            mask.reset(population);
-            any = true;
+        let end = u64::from(first) + u64::from(population);
+        let changed = changed.range(first..);
+        list.extend(changed.take_while(|ordinal| u64::from(*ordinal) < end).map(low));
+        if self.crossed.mark(block, mask) {
+            list.iter().for_each(|low| mask.insert(*low));
+            list.clear();
+            list.extend(mask.iter());
         }
-        changed.for_each(|ordinal| mask.insert(low(ordinal)));
-        any
     }
 
     fn alone(
         &self,
         (number, block): (u32, &Block),
-        mask: &BlockSet,
+        list: &[u16],
         rows: &Rows,
         lone: &mut Lone<'_>,
         gathered: &mut Gathered,
     ) {
         let outputs = &self.of.program.outputs;
         let mut facts = Vec::new();
-        for within in mask.iter() {
+        for within in list.iter().copied() {
             let ordinal = number * BLOCK + u32::from(within);
             let is_device = block.devices().contains(within);
             rows.facts(within, &mut facts);

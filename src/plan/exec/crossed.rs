@@ -4,20 +4,22 @@
 //! Every fact is one of [`TraitId::ANY`] too, at the same time, and the event of an attribute's value is. So
 //! what comes of age at the instant, and what leaves the retention, is named by that trait for all others.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
 use crate::bitmap::Interval;
+use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
 use crate::plan::compile::Program;
 use crate::plan::graph::Node;
 use crate::plan::window::Moment;
 use crate::plan::window::Window;
 
-/// The times that cross an edge of a window between two instants, by trait.
+/// The stretches of time that cross an edge of a window between two instants, each with the traits that feel it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crossed(Vec<(TraitId, Interval)>);
+pub(super) struct Crossed(BTreeMap<Interval, Vec<TraitId>>);
 
 impl Crossed {
     /// Those that a program's rules feel.
@@ -25,31 +27,36 @@ impl Crossed {
         let windows: BTreeSet<(TraitId, Window)> =
             program.graph.nodes.iter().flat_map(windows).collect();
         let of_any = before.retained().changed(after.retained());
-        let mut crossed: BTreeSet<(TraitId, Interval)> = BTreeSet::new();
+        let mut crossed: BTreeMap<Interval, Vec<TraitId>> = BTreeMap::new();
         for (id, window) in windows {
             let changed = before.interval(window).changed(after.interval(window));
             let is_named = |stretch: &Interval| of_any.iter().any(|any| any.covers(*stretch));
-            let further = changed.into_iter().filter(|stretch| !is_named(stretch));
-            crossed.extend(further.map(|stretch| (id, stretch)));
+            for stretch in changed.into_iter().filter(|stretch| !is_named(stretch)) {
+                crossed.entry(stretch).or_default().push(id);
+            }
         }
-        crossed.extend(of_any.into_iter().map(|stretch| (TraitId::ANY, stretch)));
-        crossed.retain(|(_, stretch)| !stretch.is_empty());
-        Self(crossed.into_iter().collect())
+        of_any.into_iter().for_each(|stretch| _ = crossed.insert(stretch, vec![TraitId::ANY]));
+        crossed.retain(|stretch, _| !stretch.is_empty());
+        Self(crossed)
     }
 
     /// Adds the profiles of a block with a fact that crossed; tells whether there is one.
     pub(super) fn mark(&self, block: &Block, out: &mut BlockSet) -> bool {
         let mut any = false;
-        for (id, stretch) in &self.0 {
-            let Some(columns) = block.columns(*id) else { continue };
-            if !columns.has_between(stretch.lo.saturating_sub(1), stretch.hi) {
-                continue;
+        let Some(of_any) = block.columns(TraitId::ANY) else { return false };
+        let has = |columns: &TraitColumns, stretch: &Interval| {
+            columns.has_between(stretch.lo.saturating_sub(1), stretch.hi)
+        };
+        // In most blocks nobody did anything then, whatever the trait.
+        for (stretch, traits) in self.0.iter().filter(|(stretch, _)| has(of_any, stretch)) {
+            let columns = traits.iter().filter_map(|id| block.columns(*id));
+            for columns in columns.filter(|columns| has(columns, stretch)) {
+                if !any {
+                    out.reset(block.population());
+                    any = true;
+                }
+                columns.did(*stretch, out);
             }
-            if !any {
-                out.reset(block.population());
-                any = true;
-            }
-            columns.did(*stretch, out);
         }
         any
     }

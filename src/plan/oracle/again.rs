@@ -177,7 +177,7 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4 * cases(), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn who_is_asked_again_is_who_may_have_changed(
         history in generate::history(),
@@ -185,6 +185,33 @@ proptest! {
         threads in 1usize..3,
     ) {
         check(&history, few, threads)?;
+    }
+}
+
+#[test]
+fn facts_of_one_millisecond_are_measured_each() {
+    let (rule, _) = rules::parse("sum x.v in 1d = 7 and avg x.v in 1d = 3.5 and count x in 1d = 2");
+    let library = Library::new();
+    let mut traits = TraitSet::new();
+    let mut block = Block::new();
+    let at = day_start(100);
+    for (id, spec) in (1..).zip(plan::traits_of([&rule], &library).unwrap()) {
+        for units in [30_000, 40_000] {
+            let value = spec.is_measured().then_some(crate::model::Measure(units));
+            block.add_fact(TraitId(id), 3, at, value);
+            block.add_fact(TraitId::ANY, 3, at, None);
+        }
+        traits.insert(TraitId(id), spec).unwrap();
+    }
+    let question = Question { rule: &rule, level: Level::Person };
+    let mut repeated = Repeated::new(Program::compile(&[question], &library, &traits).unwrap());
+    let shards = vec![vec![Arc::new(block)]];
+    let snapshot = Snapshot { shards, true_for: at, retention: 90 * 86_400_000 };
+    for few in [0, u32::MAX] {
+        repeated.set_few(few);
+        let dirty = [Dirty::Some(RoaringBitmap::from_iter([3]))];
+        let answers = repeated.again(&snapshot, at, at).ask(&dirty, &mut [ShardRows::default()], 1);
+        assert_eq!(answers[0].members[0].iter().collect::<Vec<_>>(), [3], "few: {few}");
     }
 }
 

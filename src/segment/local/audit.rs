@@ -223,6 +223,11 @@ impl Local {
         wrong.sum()
     }
 
+    /// Says that fewer than one in so many profiles of a block are few.
+    pub(in crate::segment) fn set_few(&self, few: u32) {
+        self.standing.lock().programs.few = Some(few);
+    }
+
     /// Takes a profile out of what is known of an audience, or puts it in, as a mistake would.
     pub(in crate::segment) fn spoil(&self, segment: &str, shard: ShardId, ordinal: u32) {
         let mut standing = self.standing.lock();

@@ -33,7 +33,7 @@ pub(super) struct Standing {
     pub(super) last: Option<Kept>,
     /// The lanes, and what of them changed since.
     pub(super) watched: BTreeMap<u16, Watched>,
-    programs: Programs,
+    pub(super) programs: Programs,
 }
 
 /// The audiences of the last refresh, and what they followed from.
@@ -69,10 +69,13 @@ impl Kept {
 
 /// Programs of the rules that are asked again, which are the same from one refresh to the next.
 #[derive(Default)]
-struct Programs {
+pub(super) struct Programs {
     of: Option<Arc<Compiled>>,
     ids: Vec<String>,
     made: Vec<(Arc<Traits>, Arc<Repeated>)>,
+    /// Where a test says who are few.
+    #[cfg(test)]
+    pub(super) few: Option<u32>,
 }
 
 impl Programs {
@@ -107,7 +110,11 @@ impl Programs {
             }
             let questions: Vec<Question<'_>> = known.iter().map(|(_, asked)| *asked).collect();
             let program = compile(&questions, &compiled.library, traits.set())?;
-            let program = Arc::new(Repeated::new(program));
+            #[cfg_attr(not(test), expect(unused_mut, reason = "a test says who are few"))]
+            let mut program = Repeated::new(program);
+            #[cfg(test)]
+            self.few.iter().for_each(|few| program.set_few(*few));
+            let program = Arc::new(program);
             self.made.push((traits.clone(), program.clone()));
             programs.push(program);
         }

@@ -150,9 +150,10 @@ fn turn() -> impl Strategy<Value = Turn> {
     })
 }
 
-fn check(history: &History, turns: &[Turn]) -> TestCaseResult {
+fn check(history: &History, turns: &[Turn], few: u32) -> TestCaseResult {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), history.instants[0], history.retention);
+    store.local.set_few(few);
     let named: BTreeMap<String, Rule> =
         (0..).zip(&history.segments).map(|(i, rule)| (format!("s-{i}"), rule.clone())).collect();
     let mut live: BTreeMap<String, (Rule, Level)> =
@@ -170,6 +171,7 @@ fn check(history: &History, turns: &[Turn]) -> TestCaseResult {
         if turn.restart {
             drop(store);
             store = Store::open(dir.path(), *now, history.retention);
+            store.local.set_few(few);
         }
         store.clock.0.store(*now, Ordering::Relaxed);
         if turn.edit {
@@ -259,8 +261,9 @@ proptest! {
     fn a_refresh_finds_what_all_asked_anew_would(
         history in generate::history_at(15_000 * crate::model::time::DAY + 43_261_001),
         turns in proptest::collection::vec(turn(), 8),
+        few in proptest::sample::select(vec![0, 2, u32::MAX]),
     ) {
-        check(&history, &turns)?;
+        check(&history, &turns, few)?;
     }
 }
 
