@@ -1,0 +1,97 @@
+//! Refreshes after a thousand profiles changed, among more and more of them. `REFRESH_PROFILES` says among how many,
+//! `100000,1000000` unless it is set; ten million take 3 GiB.
+
+mod common;
+
+use common::{NOW, TRAITS, blocks, compile, some_rules};
+use criterion::{Criterion, criterion_group, criterion_main};
+use loadtest::random::Random;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+use throng::bitmap::{Block, Snapshot, TraitId};
+use throng::model::time::DAY;
+use throng::plan::{Answers, Dirty, Repeated, ShardRows};
+
+const SHARDS: u32 = 16;
+const CHANGED: u64 = 1000;
+
+/// What was changed of each shard, and the columns with it.
+fn changed(before: &Snapshot, profiles: u64) -> (Snapshot, Vec<Dirty>) {
+    let mut random = Random::new(9);
+    let mut after = before.clone();
+    let mut dirty = vec![roaring(); before.shards.len()];
+    for _ in 0..CHANGED {
+        let profile = random.below(profiles);
+        let shard = usize::try_from(profile % u64::from(SHARDS)).expect("few");
+        let ordinal = u32::try_from(profile / u64::from(SHARDS)).expect("32 bits");
+        let block = usize::try_from(ordinal >> 16).expect("few");
+        let low = u16::try_from(ordinal & 0xffff).expect("16 bits");
+        let block: &mut Block = Arc::make_mut(&mut after.shards[shard][block]);
+        // One event, of a trait that is none of the commonest.
+        let id = TraitId(5 + u32::try_from(random.below(u64::from(TRAITS) - 5)).expect("few"));
+        block.add_fact(TraitId::ANY, low, NOW, None);
+        block.add_fact(id, low, NOW, None);
+        if let Dirty::Some(profiles) = &mut dirty[shard] {
+            profiles.insert(ordinal);
+        }
+    }
+    (after, dirty)
+}
+
+fn roaring() -> Dirty {
+    Dirty::Some(Default::default())
+}
+
+fn refresh(criterion: &mut Criterion) {
+    let sizes = std::env::var("REFRESH_PROFILES").unwrap_or("100000,1000000".into());
+    let mut group = criterion.benchmark_group("refresh");
+    group.sample_size(20);
+    for profiles in sizes.split(',').map(|size| size.parse::<u32>().expect("a number")) {
+        let each = profiles / SHARDS;
+        let facts = usize::try_from(each).expect("few") * 4;
+        let shards = (0..SHARDS).map(|seed| blocks(facts, each, TRAITS, u64::from(seed)));
+        let before = Snapshot { shards: shards.collect(), true_for: NOW, retention: 90 * DAY };
+        let (after, dirty) = changed(&before, u64::from(profiles));
+        for count in [100, 1000] {
+            let program = compile(&some_rules(count));
+            let members = program.run(&before, NOW, 1).expect("within retention");
+            let begun = Instant::now();
+            let anew = program.run(&after, NOW, 1).expect("within retention");
+            eprintln!("{profiles} profiles, {count} rules, all anew: {:?}", begun.elapsed());
+            let repeated = Repeated::new(program);
+            let mut rows: Vec<ShardRows> = (0..SHARDS).map(|_| ShardRows::default()).collect();
+            let mut ask = |from: i64| -> Vec<Answers> {
+                repeated.again(&after, from, NOW).ask(&dirty, &mut rows, 1)
+            };
+            let patch = |answers: &[Answers]| {
+                let mut now = members.clone();
+                for (output, members) in now.iter_mut().enumerate() {
+                    for (members, answers) in members.shards.iter_mut().zip(answers) {
+                        if let Some((patched, _)) = answers.patched(output, members) {
+                            *members = patched;
+                        }
+                    }
+                }
+                now
+            };
+            let begun = Instant::now();
+            assert_eq!(patch(&ask(NOW)), anew, "asked again and asked anew");
+            eprintln!("{profiles} profiles, {count} rules, the first time: {:?}", begun.elapsed());
+            for (name, from) in [("a second", NOW - 1000), ("a minute", NOW - 60_000)] {
+                let name = format!("{profiles} profiles, {count} rules, after {name}");
+                group.bench_function(format!("{name}: asked"), |bencher| {
+                    bencher.iter(|| black_box(ask(from)));
+                });
+                let answers = ask(from);
+                group.bench_function(format!("{name}: patched"), |bencher| {
+                    bencher.iter(|| black_box(patch(&answers)));
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, refresh);
+criterion_main!(benches);
