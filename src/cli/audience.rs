@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::client::{Client, escape};
 use super::eval::members;
 use super::output::{print, table};
+use super::overlap;
 use super::{Failure, Global};
 
 /// Sub-commands of `throng audience`.
@@ -35,6 +36,9 @@ pub(super) enum Audience {
         #[arg(long = "as", value_name = "NAMESPACE")]
         namespace: String,
     },
+    /// Count what audiences share, exactly and all of one generation: every region of up to 6, or with --matrix up
+    /// to 100 two by two
+    Overlap(overlap::Overlap),
 }
 
 /// Runs a sub-command.
@@ -56,6 +60,7 @@ pub(super) fn run(global: &Global, command: &Audience) -> Result<ExitCode, Failu
                 eprintln!("true for {}", answer["true_for"].as_str().unwrap_or("–"));
             }
         }
+        Audience::Overlap(command) => overlap::run(global, &client, command)?,
         Audience::Members { id, namespace } => {
             let path = format!("/api/v1/audiences/{}/members?as={}", escape(id), escape(namespace));
             client.lines(&path, None, |line| {

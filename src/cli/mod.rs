@@ -16,6 +16,7 @@ mod fmt;
 mod import;
 mod node;
 mod output;
+mod overlap;
 mod plan;
 mod serve;
 mod store;
@@ -83,7 +84,7 @@ enum Command {
     Import(import::Import),
     /// Count who a rule holds, or list their identifiers
     Eval(eval::Eval),
-    /// List audiences, show one, or export its members
+    /// List audiences, show one, export its members, or count what several share
     #[command(subcommand)]
     Audience(audience::Audience),
     /// Show how a rule is answered: shared parts, order, sizes, time

@@ -95,9 +95,25 @@ pub(super) fn count(number: u64) -> String {
     out
 }
 
+/// A bar of at most so many columns, exact to an eighth of one. What is not zero is seen.
+pub(super) fn bar(part: u64, whole: u64, width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = u128::from(part) * 8 * width as u128 / u128::from(whole.max(1));
+    let eighths = usize::try_from(eighths).unwrap_or(usize::MAX).min(8 * width);
+    let eighths = if part > 0 { eighths.max(1) } else { 0 };
+    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_its_share() {
+        let bars = [(0, 9), (1, 1_000), (1, 2), (9, 16), (9, 9), (0, 0)];
+        let bars = bars.map(|(part, whole)| bar(part, whole, 2));
+        assert_eq!(bars, ["", "▏", "█", "█▏", "██", ""]);
+    }
 
     #[test]
     fn a_span_is_told_in_the_unit_that_fits() {

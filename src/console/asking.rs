@@ -20,13 +20,13 @@ impl Drop for Waiting {
 }
 
 /// Asks, and tells the question when nobody waits for its answer any more.
-pub(super) async fn ask<T: Send + 'static>(
-    question: impl FnOnce(&Caller) -> Result<T, AskError> + Send + 'static,
+pub(super) async fn ask<T: Send + 'static, E: Into<Problem> + Send + 'static>(
+    question: impl FnOnce(&Caller) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Problem> {
     let caller = Arc::new(Caller::default());
     let _waiting = Waiting(caller.clone());
     let asked = web::block(move || question(&caller)).await;
-    Ok(asked.map_err(|error| Problem::internal(&error))??)
+    asked.map_err(|error| Problem::internal(&error))?.map_err(Into::into)
 }
 
 /// A namespace as a caller writes it.

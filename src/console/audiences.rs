@@ -58,7 +58,7 @@ pub(super) async fn list(
 }
 
 /// The newest generation.
-fn newest(services: &Services) -> Result<Arc<Generation>, Problem> {
+pub(super) fn newest(services: &Services) -> Result<Arc<Generation>, Problem> {
     if !services.segments.has_begun() {
         let begins = "this node has just begun to lead; try again in some seconds";
         return Err(Problem::unavailable(begins));
@@ -223,7 +223,7 @@ pub(super) fn described(segment: &Segment) -> Value {
 }
 
 /// An audience as it stands in the list.
-fn summary(audience: &Audience) -> Value {
+pub(super) fn summary(audience: &Audience) -> Value {
     json!({
         "id": audience.segment.file.id,
         "name": audience.segment.file.name,

@@ -12,6 +12,7 @@ mod health;
 mod import;
 mod letters;
 mod nodes;
+mod overlap;
 mod peers;
 mod problem;
 mod profiles;
@@ -176,6 +177,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/audiences", web::get().to(audiences::list))
                 .route("/audiences/{id}", web::get().to(audiences::show))
                 .route("/audiences/{id}/members", web::get().to(audiences::members))
+                .route("/overlap", web::post().to(overlap::overlap))
                 .route("/plan", web::post().to(segments::plan))
                 .route("/apply", web::post().to(segments::apply))
                 .route("/check", web::post().to(rules::check))

@@ -23,6 +23,7 @@ use crate::net::Limits;
 use crate::net::PeerSecret;
 use crate::net::Peers;
 use crate::net::peers::Relayed;
+use crate::segment::AskError;
 use crate::segment::Message;
 use crate::segment::Serve;
 use crate::store::nodes::Nodes;
@@ -87,7 +88,8 @@ pub(super) async fn answer(
         });
         return Ok(HttpResponse::Ok().content_type(KIND).streaming(body));
     }
-    let answered = ask(move |caller| Ok(serve.answer(&what, &message, caller))).await?;
+    let answered =
+        ask(move |caller| Ok::<_, AskError>(serve.answer(&what, &message, caller))).await?;
     Ok(HttpResponse::Ok().content_type(KIND).body(Message::answer(&answered)))
 }
 

@@ -68,6 +68,63 @@ fn an_audience_follows_its_events_and_its_file() {
 }
 
 #[test]
+fn what_audiences_share_adds_up_to_each_of_them() {
+    let server = shop();
+    server.write_segment("visitors", "rule = 'did page_view'\n");
+    server.write_segment("devices", "level = \"device\"\nrule = 'did purchase'\n");
+    let sent = server.post_events(&event("1", "page_view", json!({})));
+    assert_eq!(sent.json()["accepted"], 1);
+    server.until("all are counted", || {
+        let listed = server.api("/api/v1/audiences?settle=true").json();
+        let sizes = listed["audiences"].as_array().unwrap().iter();
+        sizes.filter(|audience| audience["members"].as_u64().is_some()).count() == 4
+    });
+    let overlap =
+        |arguments: &[&str]| server.throng(&[&["audience", "overlap"], arguments].concat());
+    let asked = overlap(&["visitors", "buyers", "big-spenders", "--json"]);
+    let answer: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(answer["any"], 3, "{answer}");
+    let regions = answer["regions"].as_array().unwrap();
+    assert_eq!(regions.len(), 7, "{answer}");
+    let region = |inside: &[&str]| {
+        regions.iter().find(|region| region["in"] == json!(inside)).unwrap()["members"].clone()
+    };
+    assert_eq!(region(&["visitors", "buyers", "big-spenders"]), 1);
+    assert_eq!((region(&["visitors"]), region(&["buyers"])), (json!(1), json!(1)));
+    assert_eq!(region(&["visitors", "buyers"]), 0);
+    for audience in answer["audiences"].as_array().unwrap() {
+        let inside = |region: &&Value| region["in"].as_array().unwrap().contains(&audience["id"]);
+        let sum: u64 =
+            regions.iter().filter(inside).map(|region| region["members"].as_u64().unwrap()).sum();
+        assert_eq!(audience["members"], sum, "{answer}");
+        assert_eq!(audience["generation"], answer["generation"]);
+    }
+    let drawn = server.ok(&["audience", "overlap", "visitors", "buyers"]);
+    assert!(drawn.contains("● ●        1   33 %  ████"), "{drawn}");
+
+    let pairs = overlap(&["--matrix", "buyers", "--against", "visitors,big-spenders", "--json"]);
+    let answer: Value = serde_json::from_slice(&pairs.stdout).unwrap();
+    assert_eq!(answer["members"], json!([[1, 1]]), "{answer}");
+    let every = overlap(&["--matrix"]);
+    let drawn = String::from_utf8_lossy(&every.stdout);
+    assert!(drawn.contains("  2  buyers              2  ▒ 50 █100 ▒ 50"), "{drawn}");
+    assert!(String::from_utf8_lossy(&every.stderr).contains("level device: devices"));
+
+    for (arguments, part) in [
+        (&["buyers", "gone"][..], "there is no segment gone"),
+        (&["buyers", "devices"], "one level"),
+        (&["a", "b", "c", "d", "e", "f", "g"], "7 audiences are named"),
+        (&["--matrix", "buyers", "buyers"], "twice"),
+    ] {
+        let output = overlap(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains(part), "{arguments:?}: {text}");
+    }
+    let answer = server.api_send("POST", "/api/v1/overlap", "{}", "application/json");
+    assert!(answer.status == 400 && answer.body.contains("`audiences`"), "{answer:?}");
+}
+
+#[test]
 fn a_segment_is_written_and_removed_through_the_api_when_nothing_becomes_wrong() {
     let server = shop();
     let file = |id: &str| server.folder().join(format!("segments/{id}.toml"));

@@ -22,13 +22,17 @@ impl Nodes {
     }
 
     pub(super) fn start(&self, role: &str, settings: &str) -> Server {
+        self.start_with(&BUYERS, role, settings)
+    }
+
+    fn start_with(&self, segments: &[(&str, &str)], role: &str, settings: &str) -> Server {
         let settings = format!(
             "{settings}\n[store]\nbackend = \"redis\"\nurl = \"{}\"\nshards = 8\nlanes = 4\n\
              [archive]\npath = \"{}\"\nfile_age = \"1s\"\n",
             self.redis.url(),
             self.archive.path().display()
         );
-        Server::start_with(&BUYERS, &settings, &["--role", role])
+        Server::start_with(segments, &settings, &["--role", role])
     }
 }
 
@@ -103,6 +107,54 @@ fn every_node_answers_for_all_and_one_that_dies_is_replaced() {
     collector.until("the audience goes on", || audience(&collector) == Some(170));
     assert!(are_listed(&second, 170, 180));
     assert!(second.stop());
+}
+
+#[test]
+fn every_node_counts_what_audiences_share_over_the_shards_of_all() {
+    let segments = ["view", "cart", "purchase"].map(|name| (name, format!("rule = 'did {name}'")));
+    let segments = segments.each_ref().map(|(name, text)| (*name, &**text));
+    let nodes = Nodes::new();
+    let start = |role| nodes.start_with(&segments, role, "");
+    let (collector, first, second) = (start("collect"), start("work"), start("work"));
+    let lanes = |node: &Server| node.metric("throng_lanes_held");
+    first.until("the lanes are shared", || lanes(&first) == 2.0 && lanes(&second) == 2.0);
+    // Users by the audiences that they are in.
+    let users = [("view", 0..60), ("cart", 20..90), ("purchase", 50..70)];
+    for (name, users) in &users {
+        assert_eq!(collector.post_events(&events(users.clone(), name)).status, 200);
+    }
+    let inside = |user: u32, names: &[&str]| {
+        users.iter().all(|(name, users)| users.contains(&user) == names.contains(name))
+    };
+    let settled = || collector.api("/api/v1/audiences?settle=true");
+    collector.until("all are counted", || {
+        let sizes = |answer: Value| {
+            answer["audiences"].as_array().map(|all| {
+                all.iter().map(|audience| audience["members"].as_u64()).collect::<Vec<_>>()
+            })
+        };
+        sizes(settled().json()) == Some(vec![Some(70), Some(20), Some(60)])
+    });
+    for node in [&collector, &first, &second] {
+        let asked = node.ok(&["audience", "overlap", "view", "cart", "purchase", "--json"]);
+        let answer: Value = serde_json::from_str(&asked).unwrap();
+        let regions = answer["regions"].as_array().unwrap();
+        assert_eq!((regions.len(), answer["any"].as_u64()), (7, Some(90)), "{answer}");
+        for region in regions {
+            let names: Vec<&str> =
+                region["in"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+            let expected = (0..90).filter(|user| inside(*user, &names)).count();
+            assert_eq!(region["members"], expected, "{answer}");
+        }
+        let asked = node.ok(&["audience", "overlap", "--matrix", "--json"]);
+        let answer: Value = serde_json::from_str(&asked).unwrap();
+        // In the order of the ids: cart, purchase, view.
+        assert_eq!(
+            answer["members"],
+            json!([[70, 20, 40], [20, 20, 10], [40, 10, 60]]),
+            "{answer}"
+        );
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod again;
 mod gather;
 mod kept;
 mod lookup;
+mod overlap;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
