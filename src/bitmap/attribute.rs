@@ -162,6 +162,16 @@ impl AttributeColumn {
         (*value != Value::Null).then_some((latest.time, value))
     }
 
+    /// The times at which the value of one ordinal may change, in no order.
+    pub fn times_of(&self, ordinal: u16) -> Vec<Millis> {
+        self.entries_of(ordinal).map(|entry| entry.time).collect()
+    }
+
+    /// The bytes that [`AttributeColumn::latest`] reads.
+    pub fn bytes(&self) -> u64 {
+        (self.len() * size_of::<Entry>()) as u64
+    }
+
     /// Drops what `edge` has made old: of each ordinal's entries before it the newest stays, and that
     /// too goes where it is null.
     pub(super) fn drop_before(&mut self, edge: Millis) {

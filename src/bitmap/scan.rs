@@ -100,6 +100,26 @@ impl TraitColumns {
         self.touched(interval).map(|(_, column, ..)| column.len() as u64).sum()
     }
 
+    /// How many facts lie in an interval.
+    pub fn facts_in(&self, interval: Interval) -> u64 {
+        let mut count = 0;
+        self.each_stretch(interval, |ordinals| count += ordinals.len() as u64);
+        count
+    }
+
+    /// The bytes that [`TraitColumns::did`] reads.
+    pub fn bytes_of_did(&self, interval: Interval) -> u64 {
+        self.touched(interval)
+            .map(|(_, column, lo, hi)| {
+                let ordinals =
+                    || column.runs().map(|run| 2 * run.cut(lo, hi).ordinals.len()).iter().sum();
+                let present = column.present().filter(|_| lo == 0 && hi == LAST_MILLI);
+                let bytes: usize = present.map_or_else(ordinals, |set| 8 * set.words().len());
+                bytes as u64
+            })
+            .sum()
+    }
+
     /// A bound of the size of any ordinal's sum in the interval.
     pub fn sum_bound(&self, interval: Interval) -> u128 {
         self.touched(interval)

@@ -41,6 +41,9 @@ pub(super) struct Why {
     namespace: String,
     /// The identifier
     value: String,
+    /// Looks for the properties of every event that is shown, also where that takes long
+    #[arg(long)]
+    events: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -173,8 +176,9 @@ pub(super) fn why(global: &Global, command: &Why) -> Result<ExitCode, Failure> {
         escape(&command.value),
         escape(&command.segment)
     );
+    path.push_str(if command.events { "?events=all" } else { "?events=soon" });
     if let Some(at) = &global.at {
-        path.push_str("?at=");
+        path.push_str("&at=");
         path.push_str(&escape(at));
     }
     let answer = client.get(&path)?;

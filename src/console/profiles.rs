@@ -5,6 +5,7 @@ use actix_web::web;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
+use std::time::Duration;
 
 use super::Services;
 use super::asking::ask;
@@ -13,10 +14,30 @@ use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::time::format_rfc3339;
 
+/// What `why` is asked beside the profile and the segment.
 #[derive(Deserialize)]
-pub(super) struct At {
+#[serde(deny_unknown_fields)]
+pub(super) struct WhyAsked {
     at: Option<String>,
+    #[serde(default)]
+    events: Events,
 }
+
+/// How thoroughly the events are looked for whose properties a clause asks for.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Events {
+    /// Those that are found soon.
+    #[default]
+    Soon,
+    /// All that are told.
+    All,
+}
+
+/// So long events are read where who asks wants an answer soon.
+const SOON: Duration = Duration::from_millis(100);
+/// So long where they want all.
+const THOROUGH: Duration = Duration::from_secs(60);
 
 /// `GET /api/v1/profiles/{namespace}/{value}`
 pub(super) async fn show(
@@ -46,14 +67,19 @@ pub(super) async fn audiences(
 pub(super) async fn why(
     services: web::Data<Services>,
     path: web::Path<(String, String, String)>,
-    asked: web::Query<At>,
+    asked: web::Query<WhyAsked>,
 ) -> Result<HttpResponse, Problem> {
     let (namespace, value, segment) = path.into_inner();
     let identifier = identifier(&namespace, &value)?;
-    let at = asked.into_inner().at;
-    let shown =
-        ask(move |caller| services.segments.why(&segment, &identifier, at.as_deref(), caller))
-            .await?;
+    let WhyAsked { at, events } = asked.into_inner();
+    let read = match events {
+        Events::Soon => SOON,
+        Events::All => THOROUGH,
+    };
+    let shown = ask(move |caller| {
+        services.segments.why(&segment, &identifier, at.as_deref(), read, caller)
+    })
+    .await?;
     Ok(HttpResponse::Ok().json(shown))
 }
 

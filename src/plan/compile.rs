@@ -9,6 +9,7 @@ use super::graph::Node;
 use super::graph::NodeId;
 use super::library::Library;
 use super::library::each_part;
+use super::library::written_reach;
 use super::number;
 use super::number::Band;
 use super::test::BadTest;
@@ -169,18 +170,10 @@ impl<'a, F: FnMut(&TraitSpec) -> Result<TraitId, CompileError>> Lowering<'a, F> 
         let mut reach = None;
         let mut names = Vec::new();
         each_part(rule, &mut |part| {
-            let window = match &part.kind {
-                RuleKind::Did { window, .. }
-                | RuleKind::Sequence { window, .. }
-                | RuleKind::Measure { window, .. } => Window::new(window.as_ref()),
-                RuleKind::First { window, .. } => Window::new(Some(window)),
-                RuleKind::Segment(name) => {
-                    names.push(&name.text);
-                    return;
-                }
-                _ => return,
-            };
-            reach = reach.max(window.reach());
+            if let RuleKind::Segment(name) = &part.kind {
+                names.push(&name.text);
+            }
+            reach = reach.max(written_reach(part));
         });
         for name in names {
             reach = reach.max(self.segment(name)?.1);

@@ -54,6 +54,9 @@ pub struct ExplainedPart {
     /// What it took, its own parts left out, in nanoseconds. Clauses that share a scan are counted with
     /// the first.
     pub nanoseconds: u64,
+    /// The bytes of columns, and of its own parts' answers, that were read for it.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 impl Explanation {
@@ -68,6 +71,7 @@ impl Explanation {
                 part.estimated += same.estimated;
                 part.members += same.members;
                 part.nanoseconds += same.nanoseconds;
+                part.bytes += same.bytes;
             }
         }
     }
@@ -121,6 +125,7 @@ impl Program {
             estimated: estimated[*id],
             members: costs[*id].members,
             nanoseconds: costs[*id].time,
+            bytes: costs[*id].bytes,
         });
         let rules = self
             .outputs
@@ -181,6 +186,11 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// A number of bytes for people.
+fn kibibytes(bytes: u64) -> String {
+    if bytes < 10 << 10 { format!("{bytes} B") } else { format!("{} KiB", bytes >> 10) }
+}
+
 impl Explanation {
     fn write(
         &self,
@@ -198,10 +208,11 @@ impl Explanation {
         printed[id] = true;
         writeln!(
             f,
-            "  {} members, about {} expected, {} µs",
+            "  {} members, about {} expected, {} µs, {}",
             part.members,
             part.estimated,
-            part.nanoseconds.div_ceil(1000)
+            part.nanoseconds.div_ceil(1000),
+            kibibytes(part.bytes),
         )?;
         for inner in &part.parts {
             self.write(f, *inner, depth + 1, printed)?;

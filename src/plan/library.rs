@@ -1,7 +1,10 @@
 //! The segments that rules may name.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 
+use super::window::Window;
+use crate::model::time::Millis;
 use crate::rules::Body;
 use crate::rules::Rule;
 use crate::rules::SegmentFile;
@@ -101,6 +104,38 @@ pub(super) fn references(rule: &Rule) -> Vec<&Name> {
         }
     });
     names
+}
+
+/// How far back the written windows of a rule reach, those of the segments it names included.
+pub(super) fn reach(rule: &Rule, library: &Library) -> Option<Millis> {
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut waiting = vec![rule];
+    let mut reach = None;
+    while let Some(rule) = waiting.pop() {
+        each_part(rule, &mut |part| {
+            reach = reach.max(written_reach(part));
+        });
+        for name in references(rule) {
+            if let Some((id, Body::Rule(rule))) = library.get(&name.text)
+                && seen.insert(id)
+            {
+                waiting.push(rule);
+            }
+        }
+    }
+    reach
+}
+
+/// How far back the window of a clause reaches, where that is written.
+pub(super) fn written_reach(rule: &Rule) -> Option<Millis> {
+    let window = match &rule.kind {
+        RuleKind::Did { window, .. }
+        | RuleKind::Sequence { window, .. }
+        | RuleKind::Measure { window, .. } => window.as_ref()?,
+        RuleKind::First { window, .. } => window,
+        _ => return None,
+    };
+    Window::new(Some(window)).reach()
 }
 
 /// Calls `f` with a rule and every rule inside it.

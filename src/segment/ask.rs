@@ -180,12 +180,14 @@ impl Segments {
         Ok(Explained { json: json!(explained), text: explained.to_string(), told })
     }
 
-    /// Says clause by clause why a profile is in a segment, or not.
+    /// Says clause by clause why a profile is in a segment, or not. What only the events themselves tell is read from
+    /// them for at most so long.
     pub fn why(
         &self,
         segment: &str,
         identifier: &Identifier,
         at: Option<&str>,
+        read: Duration,
         caller: &Caller,
     ) -> Result<Value, AskError> {
         let live = self.live();
@@ -206,13 +208,13 @@ impl Segments {
         let now = instant(at, true_for)?;
         let asked = Asked { rule, level: file.level, library: &library, true_for, now };
         let membership = self.patiently(caller, || {
-            self.parts.shards.why(&asked, identifier, caller)?.ok_or(AskError::Moving)
+            self.parts.shards.why(&asked, identifier, read, caller)?.ok_or(AskError::Moving)
         })?;
         let mut answer = json!(membership);
         answer["segment"] = json!(segment);
         answer["at"] = json!(format_rfc3339(now));
         answer["true_for"] = json!(format_rfc3339(true_for));
-        answer["text"] = json!(why_text(segment, &membership));
+        answer["text"] = json!(super::why_text::of(segment, &membership));
         Ok(answer)
     }
 
@@ -332,36 +334,6 @@ impl Segments {
             schema: schema.map(|s| s as _),
             now: Some(self.parts.clock.now()),
         }
-    }
-}
-
-/// Why a profile is a member or not, as text: a line for each clause, its parts under it.
-fn why_text(segment: &str, membership: &plan::Membership) -> String {
-    let verdict = match (membership.member, membership.known, membership.eligible) {
-        (true, ..) => "is in",
-        (_, false, _) => "is not in (no event of it is retained at this instant)",
-        (_, _, false) => "is not in (it is no device, and members of the segment are)",
-        _ => "is not in",
-    };
-    let mut text = format!("the profile {verdict} {segment}\n");
-    clause_text(&membership.rule, 0, &mut text);
-    text
-}
-
-fn clause_text(why: &plan::Why, depth: usize, text: &mut String) {
-    let found: Vec<String> = why
-        .found
-        .iter()
-        .map(|(name, value)| match value {
-            Value::String(value) => format!("{name} {value}"),
-            value => format!("{name} {value}"),
-        })
-        .collect();
-    let found = if found.is_empty() { String::new() } else { format!("   [{}]", found.join(", ")) };
-    let mark = if why.holds { "✓" } else { "✗" };
-    text.push_str(&format!("{}{mark} {}{found}\n", "  ".repeat(depth), why.clause));
-    for part in &why.parts {
-        clause_text(part, depth + 1, text);
     }
 }
 

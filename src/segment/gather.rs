@@ -275,9 +275,10 @@ impl Shards for Gather {
         &self,
         asked: &Asked<'_>,
         identifier: &Identifier,
+        read: Duration,
         caller: &Caller,
     ) -> Result<Option<Membership>, AskError> {
-        self.first(|shards| shards.why(asked, identifier, caller))
+        self.first(|shards| shards.why(asked, identifier, read, caller))
     }
 
     fn profile(

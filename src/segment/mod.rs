@@ -28,6 +28,7 @@ mod serve;
 mod shards;
 #[cfg(test)]
 mod tests;
+mod why_text;
 mod wire;
 
 use arc_swap::ArcSwap;

@@ -202,12 +202,14 @@ impl Shards for Remote {
         &self,
         asked: &Asked<'_>,
         identifier: &Identifier,
+        read: Duration,
         _caller: &Caller,
     ) -> Result<Option<Membership>, AskError> {
         let head = serve::OfId {
             asked: Some(asked_head(asked)),
             id: serve::id_head(identifier),
             true_for: asked.true_for,
+            read_ms: u64::try_from(read.as_millis()).unwrap_or(u64::MAX),
         };
         self.head("why", &Message::of(&head), LONG)
     }
@@ -218,7 +220,8 @@ impl Shards for Remote {
         true_for: Millis,
         _caller: &Caller,
     ) -> Result<Option<Profile>, AskError> {
-        let head = serve::OfId { asked: None, id: serve::id_head(identifier), true_for };
+        let head =
+            serve::OfId { asked: None, id: serve::id_head(identifier), true_for, read_ms: 0 };
         let found: Option<serve::ProfileHead> = self.head("profile", &Message::of(&head), LONG)?;
         let Some(found) = found else { return Ok(None) };
         let identifiers = found.identifiers.iter().map(serve::identifier);

@@ -78,6 +78,9 @@ pub(super) struct OfId {
     pub(super) asked: Option<wire::AskedHead>,
     pub(super) id: IdHead,
     pub(super) true_for: Millis,
+    /// How long events may be read.
+    #[serde(default)]
+    pub(super) read_ms: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -176,11 +179,12 @@ impl Serve {
                 Ok(Message::of(&(of.shards, of.found)))
             })?,
             "why" => {
-                let OfId { asked, id, .. } = message.read()?;
+                let OfId { asked, id, read_ms, .. } = message.read()?;
                 let head = asked.ok_or(Malformed("a rule is missing"))?;
                 let identifier = identifier(&id)?;
+                let read = Duration::from_millis(read_ms);
                 self.asked(&head, |asked| {
-                    Ok(Message::of(&local.why(asked, &identifier, caller)?))
+                    Ok(Message::of(&local.why(asked, &identifier, read, caller)?))
                 })?
             }
             "profile" => {

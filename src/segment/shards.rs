@@ -120,11 +120,13 @@ pub trait Shards: Send + Sync {
     /// How a rule is answered.
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError>;
 
-    /// Why the profile of an identifier is a member, or not; an error where there is no such profile.
+    /// Why the profile of an identifier is a member, or not; an error where there is no such profile. What only the
+    /// events themselves tell is read from them for at most so long.
     fn why(
         &self,
         asked: &Asked<'_>,
         identifier: &Identifier,
+        read: Duration,
         caller: &Caller,
     ) -> Result<Option<Membership>, AskError>;
 

@@ -266,6 +266,27 @@ fn why_says_clause_by_clause_what_was_found() {
         serde_json::from_str(&server.ok(&["why", "big-spenders", "user_id", "1", "--json"]))
             .unwrap();
     assert_eq!(json["member"], true);
+    assert_eq!(json["rule"]["parts"][1]["events"][0]["properties"], json!({ "value": 40 }));
+    assert!(json["since"].is_string() && json["until"].is_string(), "{json}");
+    // What a filter compares is read from the events, which the columns do not keep.
+    let small = "rule = 'count purchase[value < 99 and sku exists] >= 3'";
+    let path = "/api/v1/segments/small";
+    assert_eq!(server.api_send("PUT", path, small, "application/toml").status, 201);
+    let json: Value =
+        serde_json::from_str(&server.ok(&["why", "small", "user_id", "1", "--events", "--json"]))
+            .unwrap();
+    assert_eq!(
+        (&json["member"], &json["nearest"][0]["short"], &json["rule"]["found"]["count"]),
+        (&json!(false), &json!(1), &json!(2)),
+        "{json}"
+    );
+    // They came at once, and so in no order.
+    let told: Vec<&Value> =
+        json["rule"]["events"].as_array().unwrap().iter().map(|e| &e["properties"]).collect();
+    for properties in [json!({ "value": "40.00", "sku": "b" }), json!({ "value": 60, "sku": "a" })]
+    {
+        assert!(told.contains(&&properties), "{json}");
+    }
     let output = server.throng(&["why", "big-spenders", "user_id", "nobody"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(server.ok(&["explain", "segment buyers or segment big-spenders"]).contains("purchase"));

@@ -180,15 +180,14 @@ fn who_publishes_next_begins_with_the_last_audiences_and_their_time() {
     other.until("the audience goes on", || {
         let Some(now) = listed(other) else { return false };
         let audience = &now["audiences"][0];
-        assert_eq!(
-            (&audience["members"], &audience["state"]),
-            (&json!(60), &json!("live")),
-            "{now}"
-        );
+        assert_eq!(audience["members"], 60, "{now}");
+        // Lanes whose last owner had not committed that their traits are whole are filled again.
+        let is_live = audience["state"] == "live";
+        assert!(is_live || audience["state"].as_str().unwrap().starts_with("backfilling"), "{now}");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         assert!(text(&now["true_for"]) >= text(&before["true_for"]), "{before} {now}");
         assert!(now["generation"].as_u64() >= before["generation"].as_u64());
-        seen += i32::from(now["true_for"] != before["true_for"]);
+        seen += i32::from(is_live && now["true_for"] != before["true_for"]);
         before = now;
         seen > 5
     });

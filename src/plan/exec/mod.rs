@@ -10,6 +10,7 @@ mod crossed;
 mod groups;
 mod lone;
 mod members;
+mod touched;
 mod worker;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(super) struct Cost {
     pub(super) members: u64,
     /// In the unit of the clock that was given.
     pub(super) time: u64,
+    /// Of columns and of the answers of its parts that were read.
+    pub(super) bytes: u64,
 }
 
 /// The parts of each conjunction and disjunction in the order in which they are asked.
@@ -130,6 +133,7 @@ impl Program {
             for (total, cost) in total.iter_mut().zip(costs) {
                 total.members += cost.members;
                 total.time += cost.time;
+                total.bytes += cost.bytes;
             }
         }
         Ok(total)

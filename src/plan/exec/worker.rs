@@ -5,6 +5,7 @@ use super::compare;
 use super::groups::Comparison;
 use super::groups::Groups;
 use super::groups::Scan;
+use super::touched;
 use crate::bitmap::AttributeColumn;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
@@ -93,6 +94,7 @@ impl<'a> Worker<'a> {
         let known = self.known(block);
         let mut set = self.take();
         for (node, cost) in costs.iter_mut().enumerate() {
+            cost.bytes += touched::bytes(self.program, self.groups, self.moment, block, node);
             let start = clock();
             self.eval(block, node);
             cost.time += clock().saturating_sub(start);

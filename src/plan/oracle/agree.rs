@@ -17,7 +17,10 @@ use crate::model::BLOCK;
 use crate::model::Identifier;
 use crate::model::Ordinal;
 use crate::model::ShardId;
+use crate::model::time::DAY;
+use crate::model::time::MINUTE;
 use crate::model::time::day_of;
+use crate::model::time::parse_rfc3339;
 use crate::plan;
 use crate::plan::Library;
 use crate::plan::Program;
@@ -181,9 +184,46 @@ fn check(scenario: &Scenario) -> TestCaseResult {
                 );
                 let why = ask(question, &library, &traits, snapshot, *at, scenario.now).unwrap();
                 prop_assert_eq!(why.member, truth, "one profile: {} {:?}", rule(), why);
+                check_course(&world, question, owner, &why)?;
             }
             prop_assert_eq!(count, expected, "members nobody knows: {}", rule());
         }
+    }
+    Ok(())
+}
+
+/// Whether a profile is a member, or none, from the instant to the instant that is told, and not beyond.
+fn check_course(
+    world: &World<'_>,
+    question: &Question<'_>,
+    owner: &Identifier,
+    why: &plan::Membership,
+) -> TestCaseResult {
+    let member_at = |now: i64| {
+        let World { events, segments, true_for, retention, .. } = *world;
+        let world = World { events, segments, now, true_for, retention };
+        world.member(question.rule, question.level, owner).unwrap()
+    };
+    let read = |time: &String| parse_rfc3339(time).unwrap();
+    let from = read(&why.from);
+    let since = why.since.as_ref().map_or(from, read);
+    let until = why.until.as_ref().map(read);
+    let mut all = vec![since];
+    let events = world.events.iter().filter(|event| event.ids[0] == *owner);
+    for time in events.map(|event| event.time) {
+        all.extend([time, time + 7 * MINUTE, time + DAY, time + world.retention + MINUTE]);
+    }
+    all.extend(until.map(|until| until - 1));
+    for now in all.into_iter().filter(|now| *now >= since && until.is_none_or(|until| *now < until))
+    {
+        prop_assert_eq!(member_at(now), why.member, "{} {:?}", now, why);
+    }
+    if why.since.is_some() {
+        prop_assert!(since > from);
+        prop_assert_eq!(member_at(since - 1), !why.member, "{:?}", why);
+    }
+    if let Some(until) = until {
+        prop_assert_eq!(member_at(until), !why.member, "{:?}", why);
     }
     Ok(())
 }

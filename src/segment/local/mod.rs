@@ -15,6 +15,7 @@ mod reads;
 mod refresh;
 mod scan;
 mod watched;
+mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -19,7 +19,6 @@ use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
-use crate::plan;
 use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Membership;
@@ -38,7 +37,7 @@ use crate::store::state::ImportProgress;
 
 impl Local {
     /// The lane that an identifier belongs to, where it is held.
-    fn lane_of(&self, identifier: &Identifier) -> Option<Arc<Lane>> {
+    pub(super) fn lane_of(&self, identifier: &Identifier) -> Option<Arc<Lane>> {
         let held = self.lanes.held();
         let shard = held.values().next()?.engine.shard_of(identifier);
         self.lanes.of_shard(shard)
@@ -94,29 +93,10 @@ impl Shards for Local {
         &self,
         asked: &Asked<'_>,
         identifier: &Identifier,
+        read: Duration,
         caller: &Caller,
     ) -> Result<Option<Membership>, AskError> {
-        let Some(lane) = self.lane_of(identifier) else { return Ok(None) };
-        let grounds = self.grounds_of(asked, caller)?;
-        let (shard, ordinal) = lane.engine.find(identifier).ok_or_else(|| unknown(identifier))?;
-        // Where the lane was lost meanwhile nobody here can tell.
-        let Some(ground) = grounds.iter().find(|ground| ground.shards.contains(&shard)) else {
-            return Ok(None);
-        };
-        plan::why(
-            asked.rule,
-            asked.level,
-            asked.library,
-            &ground.traits,
-            &ground.snapshot,
-            (shard, ordinal),
-            asked.now,
-        )
-        .map(Some)
-        .map_err(|error| match error {
-            plan::WhyError::TooEarly(error) => AskError::TooEarly(error),
-            plan::WhyError::Rule(error) => AskError::NotYet(error.to_string()),
-        })
+        self.membership(asked, identifier, read, caller)
     }
 
     fn profile(
@@ -223,7 +203,7 @@ impl Shards for Local {
     }
 }
 
-fn unknown(identifier: &Identifier) -> AskError {
+pub(super) fn unknown(identifier: &Identifier) -> AskError {
     AskError::Unknown(format!(
         "no profile is known under this {}; a profile is found by the identifier that its events belong to",
         identifier.namespace

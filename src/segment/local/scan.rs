@@ -93,32 +93,15 @@ impl Scan<'_> {
     ) -> Result<(), ScanError> {
         let oldest = self.oldest();
         let mut facts = Vec::new();
-        while reader.position() < self.pin.position {
-            let Some(frame) = reader.next()? else { break };
-            if frame.start >= self.pin.position {
-                break;
+        tail(reader, self.pin, &mut |event| {
+            self.take(event, oldest, columns, &mut facts);
+            if self.cancelled.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
-            for record in frame.records() {
-                // What cannot be read stands in the dead letters and is not counted.
-                let Ok((number, bytes)) = record else { break };
-                let mut take = |part: u32, event: &Event| {
-                    if self.pin.is_counted(EventNo { record: number, part }) {
-                        self.take(event, oldest, columns, &mut facts);
-                    }
-                };
-                match Record::decode(bytes) {
-                    Ok(Record::Event(event)) => take(0, &event),
-                    Ok(Record::Import(lines)) => {
-                        for (part, imported) in (0u32..).zip(&lines.events) {
-                            take(part, &imported.event);
-                        }
-                    }
-                    Ok(Record::Choice(_)) | Err(_) => {}
-                }
-            }
-            self.still_wanted()?;
-        }
-        Ok(())
+        })?;
+        self.still_wanted()
     }
 
     /// The oldest event that any window can reach, and a minute more, since windows begin at minutes.
@@ -152,4 +135,41 @@ impl Scan<'_> {
             columns.add(profile, id, event.time, value);
         }
     }
+}
+
+/// Gives every event that is counted from where a reader stands, which is the archive's end or later, to the pin;
+/// until `give` breaks.
+pub(super) fn tail(
+    reader: &mut dyn JournalReader,
+    pin: &Pin,
+    give: &mut dyn FnMut(&Event) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    while reader.position() < pin.position {
+        let Some(frame) = reader.next()? else { break };
+        if frame.start >= pin.position {
+            break;
+        }
+        for record in frame.records() {
+            // What cannot be read stands in the dead letters and is not counted.
+            let Ok((number, bytes)) = record else { break };
+            let mut each = |part: u32, event: &Event| {
+                if pin.is_counted(EventNo { record: number, part }) {
+                    give(event)
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            let given = match Record::decode(bytes) {
+                Ok(Record::Event(event)) => each(0, &event),
+                Ok(Record::Import(lines)) => {
+                    (0u32..).zip(&lines.events).try_for_each(|(part, line)| each(part, &line.event))
+                }
+                Ok(Record::Choice(_)) | Err(_) => ControlFlow::Continue(()),
+            };
+            if given.is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }

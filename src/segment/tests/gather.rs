@@ -192,6 +192,9 @@ impl Drop for World {
     }
 }
 
+/// How long events may be read.
+const MOMENT: Duration = Duration::from_secs(20);
+
 /// The identifiers of members: ordinals may differ where lanes have not folded in the same order.
 fn names(shards: &dyn Shards, members: &[Arc<roaring::RoaringBitmap>]) -> Vec<String> {
     let mut found = Vec::new();
@@ -249,7 +252,8 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
         };
         assert_eq!(cost(all), cost(one), "{text}");
         for user in ["u1", "u9", "u57"] {
-            let why = |shards: &dyn Shards| shards.why(&asked, &id("user_id", user), &caller);
+            let why =
+                |shards: &dyn Shards| shards.why(&asked, &id("user_id", user), MOMENT, &caller);
             assert_eq!(why(all).unwrap(), why(one).unwrap(), "{user}: {text}");
         }
     }
