@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::archive::Home;
 use crate::backup::Backups;
 use crate::collect;
 use crate::config::Config;
@@ -31,6 +32,8 @@ use crate::store::sizes::Sizes;
 pub(super) struct Ground {
     pub(super) config: Arc<Config>,
     pub(super) data: PathBuf,
+    /// Where the archive's files are.
+    pub(super) archive: Home,
     pub(super) roles: Roles,
     pub(super) salvage: bool,
     pub(super) metrics: Metrics,
@@ -86,11 +89,6 @@ impl Ground {
     pub(super) fn policy(&self) -> crate::archive::Policy {
         let archive = &self.config.archive;
         crate::archive::Policy { bytes: archive.file_size.0, age: archive.file_age.0 }
-    }
-
-    /// The archive's directory.
-    pub(super) fn archive(&self) -> PathBuf {
-        self.config.archive.path.clone().unwrap_or_else(|| self.data.join("archive"))
     }
 }
 

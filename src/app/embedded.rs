@@ -70,7 +70,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
     let count = loaded.identity.shards;
     let all: Vec<_> = (0..count).collect();
     let (catalog, swept) =
-        Catalog::open(&ground.archive(), &all, state.clone(), loaded.manifest, loaded.archived)?;
+        Catalog::open(&ground.archive, &all, state.clone(), loaded.manifest, loaded.archived)?;
     if swept > 0 {
         tracing::info!("{swept} unfinished files of the archive were deleted");
     }

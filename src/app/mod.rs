@@ -25,6 +25,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::activate::LiveAudiences;
 use crate::activate::Pusher;
+use crate::archive::Home;
 use crate::backup;
 use crate::collect;
 use crate::config;
@@ -45,6 +46,8 @@ use run_file::RunFile;
 pub(crate) use run_file::reachable;
 pub(crate) use shared::checkup;
 
+/// The folder of the data directory for files on their way to a bucket.
+const UPLOADS: &str = "uploads";
 /// How long a stop waits for requests under way.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a start waits for a clock that is behind the last event.
@@ -144,7 +147,10 @@ async fn serve(
     let metrics = Metrics::new();
     let workers = Workers::new(metrics.clone());
     let draining = Arc::new(AtomicBool::new(false));
+    let at = config.archive.path.clone().unwrap_or_else(|| data.join("archive"));
+    let archive = Home::new(&at, &config.archive, &data.join(UPLOADS))?;
     let ground = Ground {
+        archive: archive.clone(),
         config: config.clone(),
         data: data.to_owned(),
         roles: options.roles,
@@ -153,7 +159,6 @@ async fn serve(
         workers: workers.clone(),
         draining: draining.clone(),
     };
-    let archive = ground.archive();
     let base = actix_web::rt::task::spawn_blocking(move || match ground.config.store.backend {
         Backend::Embedded => embedded::open(&ground),
         Backend::Redis | Backend::RedisCluster => shared::open(ground),

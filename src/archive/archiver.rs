@@ -85,6 +85,7 @@ impl Archiver {
     /// Drops the days that the fold has dropped. Cuts one range where one is due, commits it, and gives up
     /// what the journal holds before it. Where none is, merges some small files.
     pub fn step(&mut self) -> Result<Step, ArchiveError> {
+        self.catalog.claim()?;
         self.catalog.settle()?;
         self.catalog.drop_before(self.folded.first_day())?;
         let (reached, to) = (self.catalog.reached(), self.folded.committed());
@@ -103,6 +104,7 @@ impl Archiver {
 
     /// Cuts all that the fold has committed.
     pub fn flush(&mut self) -> Result<(), ArchiveError> {
+        self.catalog.claim()?;
         loop {
             self.catalog.settle()?;
             let (reached, to) = (self.catalog.reached(), self.folded.committed());
@@ -115,7 +117,7 @@ impl Archiver {
 
     fn cut(&mut self, from: ArchivePosition, to: ArchivePosition) -> Result<Step, ArchiveError> {
         let mut reader = self.journal.reader(from.position);
-        let cut = cut(self.catalog.dir(), &mut *reader, to, self.policy.bytes, &*self.folded)?;
+        let cut = cut(self.catalog.home(), &mut *reader, to, self.policy.bytes, &*self.folded)?;
         drop(reader);
         let step = Step::Cut {
             rows: cut.files.iter().map(|file| file.rows).sum(),

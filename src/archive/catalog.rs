@@ -8,12 +8,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;
+use sha2::Digest;
+use sha2::Sha256;
 
 use crate::model::ShardId;
 use crate::model::time::Day;
+use crate::store::chain;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalReader;
 use crate::store::state::ArchiveCommit;
@@ -22,12 +27,16 @@ use crate::store::state::ManifestRow;
 use crate::store::state::State;
 
 use super::ArchiveError;
+use super::Home;
 use super::failed;
 use super::write::UNFINISHED;
 
 /// The manifest in memory, and the way to change it.
 pub struct Catalog {
-    dir: PathBuf,
+    home: Home,
+    shards: Box<[ShardId]>,
+    /// Whether a bucket is known to be this store's, and swept.
+    is_claimed: AtomicBool,
     state: Arc<dyn State>,
     /// Held while a commit runs, so that a pin sees all of it or nothing.
     inner: Mutex<Inner>,
@@ -41,15 +50,15 @@ struct Inner {
     /// Grows when files are removed.
     version: u64,
     /// Files that count no longer, and the last version in which they did.
-    trash: Vec<(u64, PathBuf)>,
+    trash: Vec<(u64, Box<str>)>,
     /// Whether the last commit failed, so that the state has to be asked what it kept.
     doubtful: bool,
 }
 
 /// One version of the archive, and the journal from where it ends.
 pub struct Pin {
-    /// The directory that the files lie in.
-    pub dir: PathBuf,
+    /// Where the files lie.
+    pub home: Home,
     /// The files that count.
     pub files: Arc<Vec<ManifestRow>>,
     /// Where the archive ends.
@@ -78,27 +87,31 @@ impl Drop for Hold {
 }
 
 impl Inner {
-    fn discard(&mut self, files: Vec<PathBuf>) {
+    fn discard(&mut self, files: Vec<Box<str>>) {
         if !files.is_empty() {
             let version = self.version;
-            self.trash.extend(files.into_iter().map(|path| (version, path)));
+            self.trash.extend(files.into_iter().map(|file| (version, file)));
             self.version += 1;
         }
     }
 }
 
 impl Catalog {
-    /// Takes over a loaded manifest of some shards; sweeps what of them does not count. Returns how many files
-    /// were swept. Other shards may lie in the same directory.
+    /// Takes over a loaded manifest of some shards; sweeps what of them does not count, in a bucket not before
+    /// the first step. Returns how many files were swept. Other shards may lie in the same place.
     pub fn open(
-        dir: &Path,
+        home: impl Into<Home>,
         shards: &[ShardId],
         state: Arc<dyn State>,
         files: Vec<ManifestRow>,
         reached: ArchivePosition,
     ) -> Result<(Self, usize), ArchiveError> {
-        std::fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
-        let swept = sweep(dir, shards, &files)?;
+        let home = home.into();
+        let mut swept = 0;
+        if let Some(dir) = home.folder() {
+            std::fs::create_dir_all(dir).map_err(|source| failed("create", dir, source))?;
+            swept = sweep(dir, shards, &files)?;
+        }
         let inner = Inner {
             files: Arc::new(files),
             reached,
@@ -106,14 +119,49 @@ impl Catalog {
             trash: Vec::new(),
             doubtful: false,
         };
-        let catalog =
-            Self { dir: dir.to_owned(), state, inner: Mutex::new(inner), pinned: Arc::default() };
+        let catalog = Self {
+            home,
+            shards: shards.into(),
+            is_claimed: AtomicBool::new(false),
+            state,
+            inner: Mutex::new(inner),
+            pinned: Arc::default(),
+        };
         Ok((catalog, swept))
     }
 
-    /// The directory that the files lie in.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// Where the files lie.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Makes sure that a bucket is this store's, and sweeps it, once: a lane is folded also while its bucket is
+    /// out of reach.
+    pub(super) fn claim(&self) -> Result<(), ArchiveError> {
+        let Home::Bucket(bucket) = &self.home else { return Ok(()) };
+        if self.is_claimed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let key = self.state.load()?.identity.key;
+        bucket.claim(&crate::model::hex(&Sha256::digest(key)))?;
+        let files = self.files();
+        let counted: BTreeSet<&str> = files.iter().map(|row| &*row.file).collect();
+        let mut swept = 0;
+        for (name, _) in bucket.list()? {
+            let shard = name.split('/').nth(1).and_then(shard_of_folder);
+            let is_own = name.starts_with("day=")
+                && name.ends_with(".parquet")
+                && shard.is_some_and(|shard| self.shards.contains(&shard));
+            if is_own && !counted.contains(&*name) {
+                bucket.delete(&name)?;
+                swept += 1;
+            }
+        }
+        if swept > 0 {
+            tracing::info!("{swept} files of the archive that do not count were deleted");
+        }
+        self.is_claimed.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// The files that count.
@@ -135,7 +183,7 @@ impl Catalog {
     ) -> (Pin, T) {
         let inner = self.inner.lock();
         let pin = Pin {
-            dir: self.dir.clone(),
+            home: self.home.clone(),
             files: inner.files.clone(),
             reached: inner.reached,
             tail: journal.reader(inner.reached.position),
@@ -167,7 +215,7 @@ impl Catalog {
             let loaded = self.state.load()?;
             let counts: BTreeSet<&str> = loaded.manifest.iter().map(|row| &*row.file).collect();
             let gone = inner.files.iter().filter(|row| !counts.contains(&*row.file));
-            let gone: Vec<_> = gone.map(|row| self.dir.join(&*row.file)).collect();
+            let gone: Vec<_> = gone.map(|row| row.file.clone()).collect();
             inner.discard(gone);
             inner.files = Arc::new(loaded.manifest);
             inner.reached = loaded.archived;
@@ -237,7 +285,7 @@ impl Catalog {
         }
         inner.reached = reached;
         let removed: BTreeSet<&str> = commit.removed.iter().map(|file| &**file).collect();
-        inner.discard(removed.iter().map(|file| self.dir.join(file)).collect());
+        inner.discard(removed.iter().map(|file| (*file).into()).collect());
         if !removed.is_empty() || !commit.added.is_empty() {
             let kept = inner.files.iter().filter(|row| !removed.contains(&*row.file));
             let files = kept.cloned().chain(commit.added.iter().cloned()).collect();
@@ -254,14 +302,30 @@ impl Catalog {
             inner.trash.drain(..).partition(|(version, _)| *version < oldest);
         inner.trash = held;
         drop(inner);
-        for (_, path) in free {
+        for (_, file) in free {
             // What cannot be deleted now is swept at the next start.
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(%error, path = %path.display(), "a file that counts no longer stays");
+            match &self.home {
+                Home::Folder(dir) => {
+                    let path = dir.join(&*file);
+                    if let Err(error) = std::fs::remove_file(&path) {
+                        let path = path.display();
+                        tracing::warn!(%error, %path, "a file that counts no longer stays");
+                    }
+                    remove_empty_folders(&path);
+                }
+                Home::Bucket(bucket) => {
+                    if let Err(error) = bucket.delete(&file) {
+                        tracing::warn!(error = %chain(&error), "a file that counts no longer stays");
+                    }
+                }
             }
-            remove_empty_folders(&path);
         }
     }
+}
+
+/// The shard that a folder is of.
+fn shard_of_folder(name: &str) -> Option<ShardId> {
+    name.strip_prefix("shard=").and_then(|number| number.parse().ok())
 }
 
 /// Deletes the files of some shards that no row of the manifest names, and folders left empty.
@@ -271,8 +335,7 @@ fn sweep(dir: &Path, shards: &[ShardId], manifest: &[ManifestRow]) -> Result<usi
     for day in folders(dir, "day=")? {
         for shard in folders(&day, "shard=")? {
             let name = shard.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let number = name.strip_prefix("shard=").and_then(|number| number.parse().ok());
-            if !number.is_some_and(|number: ShardId| shards.contains(&number)) {
+            if !shard_of_folder(name).is_some_and(|number| shards.contains(&number)) {
                 continue;
             }
             let entries = std::fs::read_dir(&shard).map_err(|e| failed("read", &shard, e))?;

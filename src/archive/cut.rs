@@ -1,7 +1,5 @@
 //! Cuts a range of the journal into files, one for each day and shard that its events are of.
 
-use std::path::Path;
-
 use crate::model::Event;
 use crate::model::Record;
 use crate::model::ShardId;
@@ -17,6 +15,7 @@ use crate::store::state::ManifestRow;
 
 use super::ArchiveError;
 use super::Folded;
+use super::Home;
 use super::write::Files;
 use super::write::Place;
 
@@ -30,11 +29,11 @@ pub struct Cut {
 }
 
 /// Reads from `reader` up to `to`, or until about `most` bytes of the journal are read, and writes what was
-/// counted below `dir`. It takes memory for `most` bytes and one row group.
+/// counted to `home`. It takes memory for `most` bytes and one row group.
 ///
 /// Records that cannot be decoded are left out: the fold has put them among the dead letters.
 pub fn cut(
-    dir: &Path,
+    home: &Home,
     reader: &mut dyn JournalReader,
     to: ArchivePosition,
     most: u64,
@@ -50,7 +49,7 @@ pub fn cut(
             break;
         }
     }
-    let mut files = Files::new(dir);
+    let mut files = Files::new(home);
     match pile.write(&mut files, from, reached.position).and_then(|()| files.publish()) {
         Ok(files) => Ok(Cut { files, reached }),
         Err(error) => {

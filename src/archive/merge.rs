@@ -40,8 +40,8 @@ impl Group {
 
     pub(super) fn merge(self, catalog: &Catalog) -> Result<usize, ArchiveError> {
         let Self { rows, hold } = self;
-        let dir = catalog.dir();
-        let mut files = Files::new(dir);
+        let home = catalog.home();
+        let mut files = Files::new(home);
         let place = Place {
             day: rows[0].day,
             shard: rows[0].shard,
@@ -51,7 +51,7 @@ impl Group {
         let all = Scan { days: i64::MIN..=i64::MAX, shard: None, wanted: &|_| true };
         let written = files.write(place, |push| {
             let mut result = Ok(());
-            scan(dir, &rows, &all, &mut |no, event| {
+            scan(home, &rows, &all, &mut |no, event| {
                 result = push(no, &event);
                 if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;

@@ -11,10 +11,13 @@
 //! events count, and to which shard they belong, is the fold's to say ([`Folded`]).
 
 mod archiver;
+mod bucket;
 mod catalog;
 mod columns;
 mod cut;
+mod home;
 mod json;
+mod keys;
 mod merge;
 mod rows;
 mod scan;
@@ -38,10 +41,12 @@ pub use archiver::Archiver;
 pub use archiver::Policy;
 pub use archiver::Step;
 pub use archiver::Worker;
+pub use bucket::Bucket;
 pub use catalog::Catalog;
 pub use catalog::Pin;
 pub use cut::Cut;
 pub use cut::cut;
+pub use home::Home;
 pub use scan::Scan;
 pub use scan::checksum;
 pub use scan::scan;
@@ -90,6 +95,20 @@ pub enum ArchiveError {
         file: PathBuf,
         /// What is wrong, and the way out.
         hint: String,
+    },
+    /// A file that counts is not there.
+    #[error("the archive's file {} is missing; restore it from a backup", .file.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The place has files of another store, which would be swept.
+    #[error(
+        "{place} holds the archive of another store: give each store a prefix of its own (archive.path)"
+    )]
+    Foreign {
+        /// The place.
+        place: String,
     },
     /// The journal failed.
     #[error(transparent)]

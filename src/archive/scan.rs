@@ -1,12 +1,11 @@
 //! Reads events back from files of the archive.
 
-use std::fs::File;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use parquet::errors::ParquetError;
+use parquet::file::reader::ChunkReader;
 use parquet::file::reader::FileReader;
 use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedFileReader;
@@ -18,10 +17,11 @@ use crate::store::journal::EventNo;
 use crate::store::state::ManifestRow;
 
 use super::ArchiveError;
+use super::Home;
 use super::columns::VERSION;
 use super::columns::VERSION_KEY;
 use super::columns::schema;
-use super::failed;
+use super::home::Content;
 use super::rows::RowBatch;
 
 /// What a scan is to read.
@@ -48,17 +48,19 @@ impl Scan<'_> {
 /// Each file's checksum is compared before any of its events is given. Memory is bounded by a few pages
 /// of each column.
 pub fn scan<'f>(
-    dir: &Path,
+    home: &Home,
     files: impl IntoIterator<Item = &'f ManifestRow>,
     scan: &Scan<'_>,
     give: &mut dyn FnMut(EventNo, Event) -> ControlFlow<()>,
 ) -> Result<bool, ArchiveError> {
     for row in files {
         if scan.reads(row) {
-            let path = dir.join(&*row.file);
-            let file = open(&path, row)?;
-            let reading = FileScan { path: &path, row };
-            if reading.run(file, scan.wanted, give)?.is_break() {
+            let reading = FileScan { path: &home.place(&row.file), row };
+            let run = match home.open(row)? {
+                Content::File(file) => reading.run(file, scan.wanted, give)?,
+                Content::Bytes(bytes) => reading.run(bytes, scan.wanted, give)?,
+            };
+            if run.is_break() {
                 return Ok(false);
             }
         }
@@ -70,36 +72,6 @@ pub fn scan<'f>(
 pub fn checksum(row: &ManifestRow) -> Option<u32> {
     let (_, crc) = row.file.strip_suffix(".parquet")?.rsplit_once('-')?;
     u32::from_str_radix(crc, 16).ok()
-}
-
-/// Opens a file whose bytes are those that its name says.
-fn open(path: &Path, row: &ManifestRow) -> Result<File, ArchiveError> {
-    let damaged =
-        |hint: &str| ArchiveError::Damaged { file: path.to_owned(), hint: hint.to_owned() };
-    let crc = checksum(row).ok_or_else(|| damaged("its name holds no checksum"))?;
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(damaged("it is missing; restore it from a backup"));
-        }
-        other => other.map_err(|source| failed("open", path, source))?,
-    };
-    let (mut found, mut length) = (0, 0);
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                found = crc32c::crc32c_append(found, &buffer[..count]);
-                length += count as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(failed("read", path, source)),
-        }
-    }
-    if (found, length) != (crc, row.bytes) {
-        return Err(damaged("its bytes have changed; restore it from a backup"));
-    }
-    Ok(file)
 }
 
 struct FileScan<'a> {
@@ -116,9 +88,9 @@ impl FileScan<'_> {
         self.damaged(error.to_string())
     }
 
-    fn run(
+    fn run<R: ChunkReader + 'static>(
         &self,
-        file: File,
+        file: R,
         wanted: &dyn Fn(&str) -> bool,
         give: &mut dyn FnMut(EventNo, Event) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ArchiveError> {

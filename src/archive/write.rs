@@ -22,6 +22,7 @@ use crate::store::journal::Position;
 use crate::store::state::ManifestRow;
 
 use super::ArchiveError;
+use super::Home;
 use super::columns::Rows;
 use super::columns::properties;
 use super::columns::schema;
@@ -43,7 +44,7 @@ pub(super) type Push<'a> = &'a mut dyn FnMut(EventNo, &Event) -> Result<(), Arch
 
 /// Files that are published together.
 pub(super) struct Files<'a> {
-    dir: &'a Path,
+    home: &'a Home,
     schema: TypePtr,
     properties: WriterPropertiesPtr,
     rows: Rows,
@@ -56,9 +57,9 @@ struct Written {
 }
 
 impl<'a> Files<'a> {
-    pub(super) fn new(dir: &'a Path) -> Self {
+    pub(super) fn new(home: &'a Home) -> Self {
         Self {
-            dir,
+            home,
             schema: schema(),
             properties: Arc::new(properties()),
             rows: Rows::default(),
@@ -75,9 +76,16 @@ impl<'a> Files<'a> {
         let Place { day, shard, from, to } = place;
         let folder = format!("day={}/shard={shard:02}", format_day(day));
         let name = format!("{folder}/{:020}-{:020}", from.0, to.0);
-        let aside = self.dir.join(&name).with_extension(UNFINISHED);
-        let folder = self.dir.join(folder);
-        std::fs::create_dir_all(&folder).map_err(|source| failed("create", &folder, source))?;
+        let aside = match self.home {
+            Home::Folder(dir) => {
+                let folder = dir.join(folder);
+                std::fs::create_dir_all(&folder)
+                    .map_err(|source| failed("create", &folder, source))?;
+                dir.join(&name)
+            }
+            Home::Bucket(bucket) => bucket.staging().join(name.replace('/', "-")),
+        };
+        let aside = aside.with_extension(UNFINISHED);
         let file = File::create(&aside).map_err(|source| failed("create", &aside, source))?;
         let row =
             ManifestRow { file: name.clone().into(), shard, day, from, to, rows: 0, bytes: 0 };
@@ -105,13 +113,27 @@ impl<'a> Files<'a> {
 
     /// Makes all files durable and gives them their names.
     pub(super) fn publish(&self) -> Result<Vec<ManifestRow>, ArchiveError> {
+        match self.home {
+            Home::Folder(dir) => self.publish_in(dir)?,
+            Home::Bucket(bucket) => {
+                let files = self.written.iter();
+                let files: Vec<_> = files
+                    .map(|written| (written.aside.clone(), written.row.file.clone()))
+                    .collect();
+                bucket.put_all(&files)?;
+            }
+        }
+        Ok(self.written.iter().map(|written| written.row.clone()).collect())
+    }
+
+    fn publish_in(&self, dir: &Path) -> Result<(), ArchiveError> {
         // Past some number of files, one sync of the file system is cheaper than one for each.
         const MANY: usize = 64;
         let many = self.written.len() > MANY;
         let sync_all = || {
-            File::open(self.dir)
+            File::open(dir)
                 .and_then(|dir| Ok(rustix::fs::syncfs(dir)?))
-                .map_err(|source| failed("sync", self.dir, source))
+                .map_err(|source| failed("sync", dir, source))
         };
         if many {
             sync_all()?;
@@ -122,7 +144,7 @@ impl<'a> Files<'a> {
         }
         let mut folders = BTreeSet::new();
         for Written { aside, row } in &self.written {
-            let path = self.dir.join(&*row.file);
+            let path = dir.join(&*row.file);
             std::fs::rename(aside, &path).map_err(|source| failed("rename", aside, source))?;
             folders.extend(path.ancestors().skip(1).take(3).map(Path::to_owned));
         }
@@ -131,15 +153,18 @@ impl<'a> Files<'a> {
         } else {
             folders.iter().try_for_each(|folder| sync(folder))?;
         }
-        Ok(self.written.iter().map(|written| written.row.clone()).collect())
+        Ok(())
     }
 
-    /// Removes what was written, after a failure. What stays is swept at the next start.
+    /// Removes what was written, after a failure. What stays is swept at the next start; so is what is in a
+    /// bucket, where another that took the lane over may have put the same file meanwhile, and counts it.
     pub(super) fn discard(&self) {
         for Written { aside, row } in &self.written {
             let _ = std::fs::remove_file(aside);
-            if row.bytes > 0 {
-                let _ = std::fs::remove_file(self.dir.join(&*row.file));
+            if let Home::Folder(dir) = self.home
+                && row.bytes > 0
+            {
+                let _ = std::fs::remove_file(dir.join(&*row.file));
             }
         }
     }

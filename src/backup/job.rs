@@ -20,6 +20,7 @@ use super::manifest;
 use super::manifest::Counts;
 use super::manifest::Manifest;
 use crate::archive::ArchiveError;
+use crate::archive::Home;
 use crate::archive::checksum;
 use crate::model::Millis;
 use crate::net::Clock;
@@ -43,8 +44,8 @@ pub trait Origin: Send + Sync {
     /// The data directory of this server.
     fn data(&self) -> &Path;
 
-    /// The archive's directory.
-    fn archive(&self) -> &Path;
+    /// Where the archive's files are.
+    fn archive(&self) -> &Home;
 
     /// The clock.
     fn clock(&self) -> &dyn Clock;
@@ -276,7 +277,7 @@ impl Job {
                 && (sums.bytes != row.bytes || checksum(row) != Some(sums.crc))
             {
                 let hint = "its bytes have changed; restore it from an earlier backup".to_owned();
-                let file = self.source.archive().join(&*row.file);
+                let file = self.source.archive().place(&row.file);
                 return Err(ArchiveError::Damaged { file, hint }.into());
             }
             let path = path.to_string_lossy().into_owned();
@@ -313,7 +314,8 @@ impl Job {
         if self.is_on_own_disk() {
             needed += SPARE;
         }
-        if !files::share_a_disk(&self.dir, self.source.archive()) {
+        let is_linked = |from| files::share_a_disk(&self.dir, from);
+        if !self.source.archive().folder().is_some_and(is_linked) {
             needed += files;
         }
         let free = free_bytes(&self.dir).map_err(failed("read", &self.dir))?;

@@ -16,6 +16,7 @@ use super::job::Meter;
 use super::job::Origin;
 use crate::archive::ArchiveError;
 use crate::archive::Catalog;
+use crate::archive::Home;
 use crate::net::Clock;
 use crate::store::embedded::LEDGER;
 use crate::store::embedded::STATE;
@@ -49,8 +50,8 @@ impl Origin for Source {
         &self.data
     }
 
-    fn archive(&self) -> &Path {
-        self.catalog.dir()
+    fn archive(&self) -> &Home {
+        self.catalog.home()
     }
 
     fn clock(&self) -> &dyn Clock {
@@ -81,7 +82,7 @@ impl Origin for Source {
         meter.end_as(&dir.join(STATE));
 
         meter.start("archive", state.manifest.iter().map(|row| row.bytes).sum());
-        copy_archive(dir, &pin.dir, &state.manifest, meter)?;
+        copy_archive(dir, &pin.home, &state.manifest, meter)?;
         meter.end();
 
         // Before the end is asked for: what was acknowledged by then lies before it.
@@ -136,10 +137,10 @@ impl Source {
     }
 }
 
-/// Links the archive's files, which nobody ever writes to again; copies them where it cannot.
+/// Links the archive's files, which nobody ever writes to again; copies them where it cannot, and out of a bucket.
 fn copy_archive(
     dir: &Path,
-    from: &Path,
+    from: &Home,
     rows: &[ManifestRow],
     meter: &mut Meter<'_>,
 ) -> Result<(), BackupError> {
@@ -147,8 +148,14 @@ fn copy_archive(
     files::make_dir(&to)?;
     let mut may_link = true;
     for row in rows {
-        let (source, target) = (from.join(&*row.file), to.join(&*row.file));
+        let target = to.join(&*row.file);
         files::make_dir(target.parent().unwrap_or(&to))?;
+        let Some(folder) = from.folder() else {
+            from.fetch(row, &target)?;
+            meter.add(row.bytes).map_err(failed("copy", &target))?;
+            continue;
+        };
+        let source = folder.join(&*row.file);
         if may_link {
             match fs::hard_link(&source, &target) {
                 Ok(()) => {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::archive;
-use crate::config::Config;
+use crate::archive::Home;
+use crate::config::{BucketUrl, Config};
 use crate::ingest;
 use crate::store::chain;
 use crate::store::redis::{Keys, Times};
@@ -29,7 +30,7 @@ pub(super) struct Move {
     /// Where it is to be: the other of the two, and empty
     #[arg(long, value_name = "PLACE")]
     to: Place,
-    /// Folder that gets the archive's files, linked where that can be [default: where the settings have it]
+    /// Folder or bucket that gets the archive's files, linked where that can be [default: where the settings have it]
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
     /// Folder of segment files; gets those that were made through the API, which only Redis keeps
@@ -48,7 +49,7 @@ pub(super) fn run(global: &Global, command: &Move) -> Result<ExitCode, Failure> 
     if global.json {
         let mut answer = json!(report);
         answer["same"] = json!(report.is_same());
-        answer["archive"] = json!(options.to_archive);
+        answer["archive"] = json!(options.to_archive.to_string());
         print(&answer.to_string())?;
     } else {
         print(&compared(&report))?;
@@ -89,6 +90,12 @@ fn options(global: &Global, config: &Config, command: &Move) -> Result<Options, 
             )));
         }
     };
+    let uploads = std::env::temp_dir().join(format!("throng-uploads-{}", std::process::id()));
+    let home = |at: &Path, folder: &str| -> Result<Home, Failure> {
+        let at = if BucketUrl::is_meant(at) { at.to_owned() } else { whole(at)? };
+        let home = Home::new(&at, &config.archive, &uploads.join(folder));
+        home.map_err(|error| Failure::Usage(chain(&error)))
+    };
     let of_source = config.archive.path.clone().unwrap_or_else(|| data.join("archive"));
     let of_target = match (archive, to) {
         (Some(archive), _) => archive.clone(),
@@ -108,8 +115,8 @@ fn options(global: &Global, config: &Config, command: &Move) -> Result<Options, 
             age: config.archive.file_age.0,
         },
         lanes: config.store.lanes.unwrap_or(16),
-        archive: whole(&of_source)?,
-        to_archive: whole(&of_target)?,
+        archive: home(&of_source, "from")?,
+        to_archive: home(&of_target, "to")?,
         segments: segments.clone(),
     })
 }
@@ -130,8 +137,8 @@ fn compared(report: &Report) -> String {
 /// What there is now, and what to do next.
 fn next(options: &Options, report: &Report) -> String {
     let mut text = String::new();
-    let archive = options.to_archive.display();
-    let stays = options.archive == options.to_archive;
+    let archive = &options.to_archive;
+    let stays = options.archive.is_same(&options.to_archive);
     match &options.to {
         Place::Redis(urls) => {
             text += &format!(

@@ -6,7 +6,6 @@
 //! liveness alone: that two owners never both commit is the store's to see to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::mpsc::Sender;
@@ -18,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::archive::Archiver;
 use crate::archive::Catalog;
+use crate::archive::Home;
 use crate::archive::Policy;
 use crate::archive::Worker;
 use crate::ingest::Engine;
@@ -53,8 +53,8 @@ pub struct House {
     pub lanes: Arc<Lanes>,
     /// Where message ids are claimed.
     pub claims: Arc<dyn Claims>,
-    /// The archive's directory.
-    pub archive: PathBuf,
+    /// Where the archive's files are.
+    pub archive: Home,
     /// When the archive cuts a range.
     pub policy: Policy,
     /// How they are folded; the shards are each lane's own.

@@ -4,6 +4,7 @@
 //! earlier. `config/throng.toml` states every default, and a test holds the two together.
 
 mod address;
+mod archive;
 mod cluster;
 mod destinations;
 mod durability;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{Destination, DestinationKind, FileFormat, read_destinations};
 pub use durability::{Durability, RedisMode, UnknownDurability};
@@ -27,7 +29,6 @@ use crate::model::Namespace;
 use crate::model::NamespaceOrder;
 use crate::model::time::DAY;
 use crate::model::time::HOUR;
-use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
 
 const MIB: u64 = 1 << 20;
@@ -212,19 +213,6 @@ pub struct Segments {
     pub audit: Period,
 }
 
-/// The archive of events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Archive {
-    /// The folder of its files; nodes that share a store share it. Default `archive` in the data directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// A file is cut when the journal beyond the archive is this large, `64KiB` to `16GiB`. Default `64MiB`.
-    pub file_size: ByteSize,
-    /// A file is cut when its oldest event is this old, `1s` to `1d`. Default `10m`.
-    pub file_age: Period,
-}
-
 /// Pushing audiences to destinations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -304,12 +292,6 @@ impl Default for Segments {
     }
 }
 
-impl Default for Archive {
-    fn default() -> Self {
-        Self { path: None, file_size: ByteSize(64 << 20), file_age: Period(10 * MINUTE) }
-    }
-}
-
 impl Default for Activate {
     fn default() -> Self {
         Self { min_size: 100 }
@@ -384,10 +366,7 @@ impl Config {
         within("segments.every", (50..=HOUR).contains(&every), "50ms to 1h");
         let audit = self.segments.audit.0;
         within("segments.audit", (SECOND..=7 * DAY).contains(&audit), "1s to 7d");
-        let size = self.archive.file_size.0;
-        within("archive.file_size", (MIB / 16..=MIB << 14).contains(&size), "64KiB to 16GiB");
-        let age = self.archive.file_age.0;
-        within("archive.file_age", (SECOND..=DAY).contains(&age), "1s to 1d");
+        self.archive.see(&mut within);
         within("collect.workers", self.collect.workers <= MOST_THREADS, "0 to 1024");
         within("segments.threads", self.segments.threads <= MOST_THREADS, "0 to 1024");
         within("collect.rate_per_address", self.collect.rate_per_address > 0, "1 or more");

@@ -158,6 +158,7 @@ fn siblings(known: &Table, key: &str) -> Vec<String> {
         "collect" => &["country_header"],
         "store" => &["shards", "lanes", "ca", "certificate", "key"],
         "cluster" => &["address", "secret"],
+        "archive" => &["path", "endpoint", "region", "access_key", "secret_key"],
         "site" => &["country", "cookie_domain", "trusted"],
         _ => &[],
     };

@@ -41,6 +41,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::activate::Pusher;
+use crate::archive::Home;
 use crate::backup::Backups;
 use crate::config::Config;
 use crate::ingest::Importer;
@@ -93,8 +94,8 @@ pub struct Services {
     pub roles: Roles,
     /// The data directory.
     pub data: PathBuf,
-    /// The archive's directory.
-    pub archive: PathBuf,
+    /// Where the archive's files are.
+    pub archive: Home,
     /// The threads, for the probes.
     pub workers: Workers,
     /// Set when the process is about to stop: it is not ready then.

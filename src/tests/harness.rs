@@ -75,6 +75,11 @@ impl Server {
         server
     }
 
+    /// The environment of the next start.
+    pub(super) fn set_environment(&mut self, environment: &[(&'static str, String)]) {
+        self.environment = environment.to_vec();
+    }
+
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }

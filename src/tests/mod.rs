@@ -18,6 +18,8 @@ mod harness;
 mod import;
 mod lost;
 mod nodes;
+#[path = "../archive/tests/object_store.rs"]
+mod object_store;
 mod outages;
 mod plan;
 mod prometheus;

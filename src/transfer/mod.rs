@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::archive::ArchiveError;
+use crate::archive::Home;
 use crate::archive::Policy;
 use crate::config::Trust;
 use crate::ingest;
@@ -126,9 +127,9 @@ pub struct Options {
     /// How many lanes a store in Redis gets; as many as there are shards at most.
     pub lanes: u16,
     /// Where the archive's files are.
-    pub archive: PathBuf,
+    pub archive: Home,
     /// Where they are to be: the same folder, or another that gets links or copies.
-    pub to_archive: PathBuf,
+    pub to_archive: Home,
     /// The folder of segment files, for segments that only a store in Redis has.
     pub segments: PathBuf,
 }

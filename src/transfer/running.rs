@@ -48,7 +48,9 @@ use super::source::uneven_import;
 use super::target::LOCK;
 use super::target::Target;
 use super::unfit;
+use crate::archive::ArchiveError;
 use crate::archive::Folded as _;
+use crate::archive::Home;
 use crate::archive::Policy;
 use crate::archive::cut;
 use crate::backup;
@@ -93,7 +95,7 @@ pub struct RunningStore {
     /// Its data directory.
     pub data: PathBuf,
     /// The archive that all nodes share.
-    pub archive: PathBuf,
+    pub archive: Home,
     /// How large the files become that are cut for the copy.
     pub policy: Policy,
     /// How events are folded.
@@ -111,7 +113,7 @@ impl Origin for RunningStore {
         &self.data
     }
 
-    fn archive(&self) -> &Path {
+    fn archive(&self) -> &Home {
         &self.archive
     }
 
@@ -295,7 +297,9 @@ impl RunningStore {
         getrandom::fill(&mut nonce).map_err(|_| unfit("the system", "it gives no random bytes"))?;
         let reader = format!("a backup by {} ({})", self.node, crate::model::hex(&nonce));
         fs::create_dir_all(archive).map_err(failed("create", archive))?;
-        let mut files = Files { from: &self.archive, to: archive, brought: BTreeSet::new() };
+        let to = Home::from(archive);
+        let mut files =
+            Files { from: &self.archive, dir: archive, to: &to, brought: BTreeSet::new() };
         // Most of what takes long, before anything is kept for it.
         for number in 0..store.layout().lanes() {
             if let Ok(loaded) = store.read_pinned(number)?.state.load() {
@@ -375,7 +379,7 @@ impl RunningStore {
         source: &Source,
         meter: &mut Meter<'_>,
     ) -> Result<copy::Copied, MoveError> {
-        let archive = dir.join(ARCHIVE);
+        let archive = Home::from(&dir.join(ARCHIVE));
         let options = Options {
             from: Place::Redis(String::new()),
             to: Place::Directory(dir.to_owned()),
@@ -411,8 +415,9 @@ fn millis(time: Duration) -> u64 {
 
 /// The archive's files in the copy.
 struct Files<'a> {
-    from: &'a Path,
-    to: &'a Path,
+    from: &'a Home,
+    dir: &'a Path,
+    to: &'a Home,
     brought: BTreeSet<Box<str>>,
 }
 
@@ -432,6 +437,9 @@ impl Files<'_> {
                 Err(MoveError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     return Ok(Some(row.file.clone()));
                 }
+                Err(MoveError::Archive(ArchiveError::Missing { .. })) => {
+                    return Ok(Some(row.file.clone()));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -449,19 +457,19 @@ impl Files<'_> {
     fn keep<'r>(&self, rows: impl Iterator<Item = &'r ManifestRow>) -> Result<(), MoveError> {
         let rows: BTreeSet<&str> = rows.map(|row| &*row.file).collect();
         for old in self.brought.iter().filter(|file| !rows.contains(&***file)) {
-            let path = self.to.join(&**old);
+            let path = self.dir.join(&**old);
             fs::remove_file(&path).map_err(failed("remove", &path))?;
         }
         Ok(())
     }
 }
 
-fn missing(archive: &Path, row: &ManifestRow) -> MoveError {
+fn missing(archive: &Home, row: &ManifestRow) -> MoveError {
     let why = format!(
-        "the archive's file {} is not there; ask a node that has the archive's folder (archive.path)",
+        "the archive's file {} is not there; ask a node that has the archive (archive.path)",
         row.file
     );
-    unfit(archive.display(), why)
+    unfit(archive, why)
 }
 
 impl From<MoveError> for BackupError {

@@ -16,6 +16,7 @@ use super::small::Small;
 use super::unfit;
 use crate::archive::Archiver;
 use crate::archive::Catalog;
+use crate::archive::Home;
 use crate::backup;
 use crate::cluster;
 use crate::config::Durability;
@@ -385,16 +386,12 @@ fn rest_one(
     Lane::of(shards, state, journal, loaded)
 }
 
-/// Refuses a folder that is not the archive's.
-fn see_files(archive: &Path, rows: &[ManifestRow]) -> Result<(), MoveError> {
-    let missing = rows.iter().find(|row| {
-        let length = std::fs::metadata(archive.join(&*row.file)).map(|meta| meta.len());
-        length.ok() != Some(row.bytes)
-    });
-    match missing {
+/// Refuses a place that is not the archive's.
+fn see_files(archive: &Home, rows: &[ManifestRow]) -> Result<(), MoveError> {
+    match archive.lacking(rows)? {
         None => Ok(()),
         Some(row) => Err(unfit(
-            archive.display(),
+            archive,
             format!(
                 "the archive's file {} is not there; say where the archive of the source is: --set \
                  archive.path=DIR",

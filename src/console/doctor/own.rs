@@ -11,7 +11,6 @@ use crate::store::chain;
 use crate::store::health::Finding;
 use crate::store::health::Room;
 use crate::store::health::bytes;
-use crate::store::health::try_dir;
 use crate::store::nodes::Role;
 
 /// A disk with less is about to be full.
@@ -118,16 +117,20 @@ fn room(check: &str, dir: &Path) -> Finding {
 
 fn archive(services: &Services) -> Option<Finding> {
     const CHECK: &str = "archive";
-    let dir = &services.archive;
+    let home = &services.archive;
     if !services.roles.has(Role::Work) || services.lanes.held().is_empty() {
         return None;
     }
-    Some(match try_dir(dir) {
-        Ok(()) => room(CHECK, dir),
-        Err(error) => Finding::ill(
+    Some(match (home.try_out(), home.folder()) {
+        (Ok(()), Some(dir)) => room(CHECK, dir),
+        (Ok(()), None) => Finding::well(CHECK, format!("{home} takes files")),
+        (Err(error), folder) => Finding::ill(
             CHECK,
-            format!("{} takes nothing: {error}", dir.display()),
-            "see that it is there, mounted, and the server's own; until then the journal grows",
+            format!("{home} takes nothing: {error}"),
+            match folder {
+                Some(_) => "see that it is there, mounted, and the server's own; until then the journal grows",
+                None => "until it does the journal grows, and nothing is lost",
+            },
         ),
     })
 }

@@ -75,7 +75,7 @@ impl Scan<'_> {
                     ControlFlow::Continue(())
                 }
             };
-            archive::scan(&held.dir, [file], &scan, &mut give)?;
+            archive::scan(&held.home, [file], &scan, &mut give)?;
             self.still_wanted()?;
             read += file.rows;
             #[expect(clippy::cast_precision_loss, reason = "a share for a progress bar")]

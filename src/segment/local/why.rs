@@ -104,7 +104,7 @@ impl Holding {
             if last.is_break() || is_late() {
                 break;
             }
-            archive::scan(&held.dir, [file], &scan, &mut |_, event| {
+            archive::scan(&held.home, [file], &scan, &mut |_, event| {
                 last = give(&event);
                 last
             })

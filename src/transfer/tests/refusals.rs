@@ -66,7 +66,8 @@ fn a_source_that_a_server_has_and_a_target_that_is_not_empty_are_refused() {
 
     moved(&there);
     refused(&there, &["there is a store already"]);
-    let elsewhere = Options { archive: home.path("elsewhere"), ..there.clone() };
+    let elsewhere =
+        Options { archive: crate::archive::Home::from(&home.path("elsewhere")), ..there.clone() };
     refused(&elsewhere, &["is not there", "archive.path"]);
     assert!(!home.path("elsewhere").exists());
     let back = home.back("data", "other", &redis);

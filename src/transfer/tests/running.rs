@@ -99,7 +99,7 @@ impl Deployment {
             member: Arc::new(cell),
             node: "one".to_owned(),
             data: home.path("node"),
-            archive,
+            archive: crate::archive::Home::from(&archive),
             policy: Policy { bytes: 2_000, ..Policy::default() },
             fold: fold(),
             clock,
@@ -220,7 +220,7 @@ fn a_store_is_copied_as_of_one_moment_while_it_goes_on() {
         let [server, _] = Redis::both();
         let elsewhere = there.home.there("restored", &server);
         moved(&elsewhere);
-        let moved = Running::redis(&server, &elsewhere.to_archive);
+        let moved = Running::redis(&server, elsewhere.to_archive.folder().unwrap());
         let before = Running::directory(&data, &data.join("archive"));
         assert_eq!(moved.answers(), before.answers(), "{name}");
         assert_eq!(moved.books(), before.books(), "{name}");

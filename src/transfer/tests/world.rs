@@ -313,7 +313,7 @@ impl Running {
         let whose = Box::new(|_: &crate::model::Identifier| unreachable!("nobody looks"));
         let finder = crate::segment::Finder { lookups, whose };
         let config = Arc::new(Config::default());
-        let local = Arc::new(Local::new(lanes.clone(), &config, metrics.clone(), workers));
+        let local = Arc::new(Local::new(lanes.clone(), &config, metrics.clone(), workers, None));
         let parts = Parts {
             config,
             clock: clock.clone(),
@@ -521,8 +521,8 @@ impl Home {
             fold: fold(),
             policy: Policy::default(),
             lanes: LANES,
-            archive: PathBuf::new(),
-            to_archive: PathBuf::new(),
+            archive: crate::archive::Home::Folder(PathBuf::new()),
+            to_archive: crate::archive::Home::Folder(PathBuf::new()),
             segments: self.path("segments"),
         }
     }
@@ -531,8 +531,8 @@ impl Home {
     pub(super) fn there(&self, name: &str, redis: &Redis) -> Options {
         let (from, to) = (Place::Directory(self.path(name)), Place::Redis(redis.urls.clone()));
         Options {
-            archive: self.path(name).join("archive"),
-            to_archive: self.path(&format!("{name}.away")),
+            archive: crate::archive::Home::from(&self.path(name).join("archive")),
+            to_archive: crate::archive::Home::from(&self.path(&format!("{name}.away"))),
             ..self.options(from, to, redis)
         }
     }
@@ -541,8 +541,8 @@ impl Home {
     pub(super) fn back(&self, name: &str, other: &str, redis: &Redis) -> Options {
         let (from, to) = (Place::Redis(redis.urls.clone()), Place::Directory(self.path(other)));
         Options {
-            archive: self.path(&format!("{name}.away")),
-            to_archive: self.path(other).join("archive"),
+            archive: crate::archive::Home::from(&self.path(&format!("{name}.away"))),
+            to_archive: crate::archive::Home::from(&self.path(other).join("archive")),
             ..self.options(from, to, redis)
         }
     }

@@ -1,3 +1,7 @@
+mod bucket;
+#[expect(dead_code, reason = "the integration tests use all of it")]
+pub(crate) mod object_store;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
@@ -13,6 +17,7 @@ use super::ArchiveError;
 use super::Archiver;
 use super::Catalog;
 use super::Folded;
+use super::Home;
 use super::Policy;
 use super::Scan;
 use super::Step;
@@ -150,6 +155,7 @@ impl Clock for TestClock {
 
 struct House {
     dir: tempfile::TempDir,
+    home: Home,
     journal: Arc<EmbeddedJournal>,
     fold: Arc<TestFold>,
     clock: Arc<TestClock>,
@@ -160,12 +166,18 @@ struct House {
 impl House {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let home = Home::from(&dir.path().join("archive"));
+        Self::with(dir, home)
+    }
+
+    fn with(dir: tempfile::TempDir, home: Home) -> Self {
         let options = Options { segment_bytes: 20_000, ..Options::new(Durability::DiskBuffered) };
         let (journal, _) = EmbeddedJournal::open(&dir.path().join("journal"), options).unwrap();
         let state = Arc::new(State::open(dir.path(), 4).unwrap());
-        let catalog = Arc::new(Self::catalog(&dir, &state).0);
+        let catalog = Arc::new(Self::catalog(&home, &state).0);
         Self {
             dir,
+            home,
             journal: Arc::new(journal),
             fold: Arc::default(),
             clock: Arc::new(TestClock(AtomicI64::new(NOW))),
@@ -174,15 +186,13 @@ impl House {
         }
     }
 
-    fn catalog(dir: &tempfile::TempDir, state: &Arc<State>) -> (Catalog, usize) {
+    fn catalog(home: &Home, state: &Arc<State>) -> (Catalog, usize) {
         let loaded = state.load().unwrap();
-        let archive = dir.path().join("archive");
-        Catalog::open(&archive, &[0, 1, 2, 3], state.clone(), loaded.manifest, loaded.archived)
-            .unwrap()
+        Catalog::open(home, &[0, 1, 2, 3], state.clone(), loaded.manifest, loaded.archived).unwrap()
     }
 
     fn restart(&mut self) -> usize {
-        let (catalog, swept) = Self::catalog(&self.dir, &self.state);
+        let (catalog, swept) = Self::catalog(&self.home, &self.state);
         self.catalog = Arc::new(catalog);
         swept
     }
@@ -224,7 +234,7 @@ impl House {
     fn read(&self, asked: &Scan<'_>) -> Result<Vec<(EventNo, Event)>, ArchiveError> {
         let mut events = Vec::new();
         let files = self.catalog.files();
-        scan(self.catalog.dir(), &*files, asked, &mut |no, event| {
+        scan(self.catalog.home(), &*files, asked, &mut |no, event| {
             events.push((no, event));
             ControlFlow::Continue(())
         })?;
@@ -236,8 +246,12 @@ impl House {
         self.read(&ALL).unwrap()
     }
 
+    fn dir(&self) -> PathBuf {
+        self.dir.path().join("archive")
+    }
+
     fn files(&self) -> Vec<PathBuf> {
-        self.catalog.files().iter().map(|row| self.catalog.dir().join(&*row.file)).collect()
+        self.catalog.files().iter().map(|row| self.catalog.home().place(&row.file)).collect()
     }
 }
 
@@ -270,10 +284,10 @@ fn files_lie_by_day_and_shard_and_say_what_they_hold() {
             assert_eq!(day_of(event.time), row.day);
             assert_eq!(house.fold.shard_of(event.owner()), row.shard);
         }
-        assert_eq!(fs::metadata(house.catalog.dir().join(&*row.file)).unwrap().len(), row.bytes);
+        assert_eq!(fs::metadata(house.catalog.home().place(&row.file)).unwrap().len(), row.bytes);
         assert_eq!((row.from, row.to), (Position(0), house.journal.end()));
     }
-    let days: BTreeSet<_> = fs::read_dir(house.catalog.dir())
+    let days: BTreeSet<_> = fs::read_dir(house.dir())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -341,7 +355,7 @@ fn a_scan_gives_what_is_asked_for_and_stops_when_told() {
         house.read(&asked).unwrap().into_iter().map(|(_, event)| event.time / DAY).collect();
     assert_eq!(times, [11, 13, 15, 17, 19]);
     let mut given = 0;
-    let whole = scan(house.catalog.dir(), &*house.catalog.files(), &ALL, &mut |_, _| {
+    let whole = scan(house.catalog.home(), &*house.catalog.files(), &ALL, &mut |_, _| {
         given += 1;
         if given == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -404,10 +418,10 @@ fn files_that_were_never_committed_are_swept() {
     let aside = kept[0].with_file_name("1-2-00000000.parquet");
     fs::write(&aside, b"x").unwrap();
     fs::write(kept[0].with_extension("new"), b"x").unwrap();
-    let folder = house.catalog.dir().join("day=2001-01-01/shard=00");
+    let folder = house.dir().join("day=2001-01-01/shard=00");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("1-2-00000000.parquet"), b"x").unwrap();
-    let strange = house.catalog.dir().join("README");
+    let strange = house.dir().join("README");
     fs::write(&strange, b"not ours").unwrap();
     assert_eq!(house.restart(), 3);
     assert_eq!(house.files(), kept);
@@ -454,7 +468,7 @@ fn a_pin_holds_files_and_journal_as_they_were() {
     assert_eq!(house.all().len(), 20);
     // What came after the pin counts no longer either, but nothing the pin names is gone.
     let mut seen = BTreeSet::new();
-    scan(&pin.dir, &*pin.files, &ALL, &mut |no, _| {
+    scan(&pin.home, &*pin.files, &ALL, &mut |no, _| {
         assert!(seen.insert(no.record));
         ControlFlow::Continue(())
     })
@@ -463,7 +477,7 @@ fn a_pin_holds_files_and_journal_as_they_were() {
         assert!(seen.insert(frame.first));
     }
     assert_eq!(seen, (0..end).collect());
-    let held: Vec<_> = pin.files.iter().map(|row| pin.dir.join(&*row.file)).collect();
+    let held: Vec<_> = pin.files.iter().map(|row| pin.home.place(&row.file)).collect();
     drop(pin);
     assert!(held.iter().all(|path| path.exists()));
     assert_eq!(house.catalog.drop_before(200).unwrap(), 0);
@@ -536,10 +550,10 @@ fn a_failed_cut_leaves_nothing_and_can_be_tried_again() {
     let house = House::new();
     house.append_events([event("a", 0), event("a", DAY)]);
     // A file where a folder has to be: the second file of the cut cannot be written.
-    let obstacle = house.catalog.dir().join("day=1970-01-02");
+    let obstacle = house.dir().join("day=1970-01-02");
     fs::write(&obstacle, b"").unwrap();
     assert!(matches!(house.archiver(1 << 20).flush(), Err(ArchiveError::Unavailable { .. })));
-    let first = house.catalog.dir().join("day=1970-01-01");
+    let first = house.dir().join("day=1970-01-01");
     let left: Vec<_> = fs::read_dir(&first)
         .unwrap()
         .flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap())
@@ -573,7 +587,7 @@ fn small_files_of_a_day_become_one_and_hold_the_same_events() {
     assert_eq!(house.files().len(), 2);
     assert_eq!(house.all(), before);
     let mut pinned = 0;
-    scan(&pin.dir, &*pin.files, &ALL, &mut |_, _| {
+    scan(&pin.home, &*pin.files, &ALL, &mut |_, _| {
         pinned += 1;
         ControlFlow::Continue(())
     })
