@@ -138,6 +138,12 @@ metrics! {
     memory_bytes: gauges "throng_memory_bytes" ["part"];
     /// Traits kept as columns (service).
     traits: gauge "throng_traits" [];
+    /// Traits that are being filled from the archive.
+    traits_unfilled: gauge "throng_traits_unfilled" [];
+    /// Traits that no segment asks, until their grace is over (`traits.grace`).
+    traits_unasked: gauge "throng_traits_unasked" [];
+    /// How much of the archive the fill under way has read, in percent; 100 where none is.
+    fill_percent: gauge "throng_fill_percent" [];
     /// Rows written to the archive.
     archive_rows: counter "throng_archive_rows_total" [];
     /// Bytes of the archive's files (service).

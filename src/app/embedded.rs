@@ -88,7 +88,13 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         catalog: catalog.clone(),
         audiences: audiences.clone(),
     }));
-    let local = Arc::new(Local::new(lanes.clone(), config, metrics.clone(), workers.clone()));
+    let local = Arc::new(Local::new(
+        lanes.clone(),
+        config,
+        metrics.clone(),
+        workers.clone(),
+        Some(&**data),
+    ));
     let ledger: Arc<dyn Ledger> =
         Arc::new(embedded::ledger::EmbeddedLedger::open(&data.join(embedded::LEDGER))?);
     let secret = collect::Secret::load_or_create(data)?;

@@ -146,6 +146,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         &config,
         ground.metrics.clone(),
         ground.workers.clone(),
+        Some(&ground.data),
     ));
     let cell: Cell = Arc::default();
     let peers = Peers::new(secret.clone());

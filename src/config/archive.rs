@@ -60,11 +60,16 @@ impl Archive {
     pub(super) fn see(&self, within: &mut dyn FnMut(&str, bool, &str)) {
         let size = self.file_size.0;
         within("archive.file_size", (MIB / 16..=MIB << 14).contains(&size), "64KiB to 16GiB");
-        let is_place = |path: &PathBuf| !BucketUrl::is_meant(path) || BucketUrl::parse(path).is_some();
+        let is_place =
+            |path: &PathBuf| !BucketUrl::is_meant(path) || BucketUrl::parse(path).is_some();
         let is_well = self.path.as_ref().is_none_or(is_place);
         within("archive.path", is_well, "a folder, or a bucket such as s3://events/archive");
         let is_well = self.endpoint.as_deref().is_none_or(is_endpoint);
-        within("archive.endpoint", is_well, "where the store answers, such as http://127.0.0.1:9000");
+        within(
+            "archive.endpoint",
+            is_well,
+            "where the store answers, such as http://127.0.0.1:9000",
+        );
         let is_well = self.access_key.is_some() == self.secret_key.is_some();
         within("archive.secret_key", is_well, "both keys or none, access_key and secret_key");
         let age = self.file_age.0;
@@ -102,8 +107,8 @@ impl BucketUrl {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=".contains(&byte);
         let is_part =
             |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(fits);
-        let is_prefix = prefix.is_empty()
-            || (prefix.len() <= 256 && prefix.split('/').all(is_part));
+        let is_prefix =
+            prefix.is_empty() || (prefix.len() <= 256 && prefix.split('/').all(is_part));
         (is_bucket && is_prefix).then(|| Self { bucket: bucket.into(), prefix: prefix.into() })
     }
 }
@@ -137,7 +142,8 @@ mod tests {
         ] {
             assert_eq!(parse(place).as_deref(), Some(url));
         }
-        let wrong = ["s3://", "s3://ab", "s3://Events", "s3://events/a//b", "s3://events/..", "s3://e@x:y"];
+        let wrong =
+            ["s3://", "s3://ab", "s3://Events", "s3://events/a//b", "s3://events/..", "s3://e@x:y"];
         for wrong in wrong {
             assert!(BucketUrl::is_meant(Path::new(wrong)) && parse(wrong).is_none(), "{wrong}");
         }

@@ -57,6 +57,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// How audiences are kept up to date.
     pub segments: Segments,
+    /// What is kept for the rules of segments.
+    pub traits: Traits,
     /// The archive of events.
     pub archive: Archive,
     /// Pushing audiences to destinations.
@@ -213,6 +215,15 @@ pub struct Segments {
     pub audit: Period,
 }
 
+/// What is kept for the rules of segments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traits {
+    /// For how long what only a deleted or changed rule asked is kept up to date, `0s` to `90d`, so that a rule that
+    /// comes back is whole at once. Default `3d`.
+    pub grace: Period,
+}
+
 /// Pushing audiences to destinations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -233,6 +244,7 @@ impl Default for Config {
             identity: Identity::default(),
             ingest: Ingest::default(),
             segments: Segments::default(),
+            traits: Traits::default(),
             archive: Archive::default(),
             activate: Activate::default(),
             sites: vec![Site::demo()],
@@ -289,6 +301,12 @@ impl Default for Events {
 impl Default for Segments {
     fn default() -> Self {
         Self { every: Period(SECOND), threads: 0, audit: Period(HOUR) }
+    }
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        Self { grace: Period(3 * DAY) }
     }
 }
 
@@ -366,6 +384,8 @@ impl Config {
         within("segments.every", (50..=HOUR).contains(&every), "50ms to 1h");
         let audit = self.segments.audit.0;
         within("segments.audit", (SECOND..=7 * DAY).contains(&audit), "1s to 7d");
+        let grace = self.traits.grace.0;
+        within("traits.grace", (0..=90 * DAY).contains(&grace), "0s to 90d");
         self.archive.see(&mut within);
         within("collect.workers", self.collect.workers <= MOST_THREADS, "0 to 1024");
         within("segments.threads", self.segments.threads <= MOST_THREADS, "0 to 1024");

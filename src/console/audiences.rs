@@ -22,6 +22,7 @@ use crate::model::time::format_rfc3339;
 use crate::plan::Members;
 use crate::rules::Body;
 use crate::segment::Audience;
+use crate::segment::AudienceState;
 use crate::segment::Generation;
 use crate::segment::Segment;
 
@@ -230,6 +231,10 @@ pub(super) fn summary(audience: &Audience) -> Value {
         "level": audience.segment.file.level.as_str(),
         "members": audience.count,
         "state": audience.state.to_string(),
+        "backfill": match audience.state {
+            AudienceState::Backfilling { percent } => Some(percent),
+            AudienceState::Live | AudienceState::Failing { .. } => None,
+        },
         "generation": audience.generation,
         "true_for": audience.members.as_ref().map(|_| format_rfc3339(audience.true_for)),
     })

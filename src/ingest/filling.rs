@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::engine::Engine;
 use super::pin::Pin;
@@ -9,16 +11,28 @@ use super::traits::BadTrait;
 use super::traits::Traits;
 use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
+use crate::model::Millis;
 use crate::model::ShardId;
 use crate::plan::TraitSpec;
 
 impl Engine {
-    /// Folds these traits from now on and no others. The pin shows where that starts: what is new has to be
-    /// filled from the archive and the journal up to its position, see [`Traits::unfilled`]; call it within
-    /// [`Catalog::pin`](crate::archive::Catalog::pin).
+    /// Folds these traits from now on and no others, as [`Engine::ask_traits`] without grace does.
     pub fn set_traits<'a>(
         &self,
         specs: impl IntoIterator<Item = &'a TraitSpec>,
+    ) -> Result<Pin, BadTrait> {
+        self.ask_traits(specs, 0, 0)
+    }
+
+    /// Folds these traits from now on, and for as long as `grace` those that were asked before: who asks one again
+    /// finds it whole. The pin shows where that starts: what is new has to be
+    /// filled from the archive and the journal up to its position, see [`Traits::unfilled`]; call it within
+    /// [`Catalog::pin`](crate::archive::Catalog::pin).
+    pub fn ask_traits<'a>(
+        &self,
+        specs: impl IntoIterator<Item = &'a TraitSpec>,
+        now: Millis,
+        grace: Millis,
     ) -> Result<Pin, BadTrait> {
         let mut memory = self.shared.memory.write();
         let memory = &mut *memory;
@@ -29,6 +43,7 @@ impl Engine {
         for spec in specs {
             if let Some(id) = traits.id(spec) {
                 unwanted.remove(&id);
+                rows.extend(traits.ask(id));
                 continue;
             }
             // A store that has folded nothing has nothing to fill from.
@@ -37,6 +52,10 @@ impl Engine {
             next += 1;
         }
         for id in unwanted {
+            if let Some(row) = traits.unask(id, now, grace) {
+                rows.push(row);
+                continue;
+            }
             traits.remove(id);
             memory.shards.iter_mut().for_each(|shard| shard.drop_trait(id));
             memory.pending.dropped_traits.insert(id.0);
@@ -45,6 +64,11 @@ impl Engine {
         memory.pending.traits.extend(rows.into_iter().map(|row| (row.id, row)));
         memory.traits = Arc::new(traits);
         Ok(Pin::new(memory, memory.true_for))
+    }
+
+    /// What is the store's alone, and is no key.
+    pub fn mark_of_store(&self) -> [u64; 2] {
+        self.shared.keys.hash(b"store", &[])
     }
 
     /// Starts the traits that are not whole anew, after a fill that did not come to its end: what was
@@ -80,8 +104,8 @@ impl Engine {
     }
 
     /// Says that traits hold all that the archive has, now that it was absorbed. From here on they count
-    /// as whole; the next commit keeps their columns.
-    pub fn mark_whole(&self, ids: impl IntoIterator<Item = TraitId>) {
+    /// as whole; the next commit keeps their columns, and its number is returned.
+    pub fn mark_whole(&self, ids: impl IntoIterator<Item = TraitId>) -> u64 {
         let mut memory = self.shared.memory.write();
         let memory = &mut *memory;
         let mut traits = Traits::clone(&memory.traits);
@@ -91,5 +115,17 @@ impl Engine {
             }
         }
         memory.traits = Arc::new(traits);
+        memory.commit + 1
+    }
+
+    /// Asks for a commit, and waits until the one of this number is kept; tells whether it is.
+    pub fn wait_for_commit(&self, number: u64, timeout: Duration) -> bool {
+        self.shared.wait(timeout, |progress| {
+            let is_kept = progress.committed.commit >= number;
+            if !is_kept {
+                self.shared.asked.store(true, Ordering::Release);
+            }
+            is_kept
+        })
     }
 }

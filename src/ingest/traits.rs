@@ -1,10 +1,12 @@
 //! The registry of traits: which are folded, since when, and whether they hold all that the archive has.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::bitmap::TraitId;
 use crate::model::Event;
 use crate::model::Measure;
+use crate::model::Millis;
 use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
 use crate::store::journal::Position;
@@ -27,6 +29,8 @@ struct State {
     kept: bool,
     /// Facts in deltas of commits up to this one are in its images.
     imaged: u64,
+    /// Since when nobody asks it; `None` where somebody does.
+    unasked: Option<Millis>,
 }
 
 impl Traits {
@@ -60,6 +64,43 @@ impl Traits {
         self.states.keys().copied()
     }
 
+    /// The traits that nobody asks.
+    pub fn unasked(&self) -> impl Iterator<Item = TraitId> {
+        self.states.iter().filter(|(_, state)| state.unasked.is_some()).map(|(id, _)| *id)
+    }
+
+    /// Whether these traits are known to be asked now, all others not to be, and none of them for longer than
+    /// `grace`: then nothing is to be done.
+    pub fn are_asked(&self, specs: &[TraitSpec], now: Millis, grace: Millis) -> bool {
+        let asked: BTreeSet<TraitId> = specs.iter().filter_map(|spec| self.id(spec)).collect();
+        asked.len() == specs.len()
+            && self.states.iter().all(|(id, state)| match state.unasked {
+                None => asked.contains(id),
+                Some(since) => !asked.contains(id) && is_within(since, now, grace),
+            })
+    }
+
+    /// Says that nobody asks a trait from now on, and gives its row; `None` where it goes: it is not whole, or was
+    /// asked last longer than `grace` ago.
+    pub(crate) fn unask(&mut self, id: TraitId, now: Millis, grace: Millis) -> Option<TraitRow> {
+        let state = self.states.get_mut(&id).filter(|state| state.whole)?;
+        let since = *state.unasked.get_or_insert(now);
+        if is_within(since, now, grace) { self.row(id) } else { None }
+    }
+
+    /// Says that somebody asks a trait, and gives its row where that is new.
+    pub(crate) fn ask(&mut self, id: TraitId) -> Option<TraitRow> {
+        self.states.get_mut(&id)?.unasked.take()?;
+        self.row(id)
+    }
+
+    /// A trait's row as the store has to have it before the next commit of its images.
+    fn row(&self, id: TraitId) -> Option<TraitRow> {
+        let State { kept, imaged, unasked, .. } = *self.states.get(&id)?;
+        let text = self.set.spec(id)?.to_string().into();
+        Some(TraitRow { id: id.0, text, whole: kept, imaged, unasked })
+    }
+
     /// The traits that have to be filled.
     pub fn unfilled(&self) -> impl Iterator<Item = TraitId> {
         self.states.iter().filter(|(_, state)| !state.whole).map(|(id, _)| *id)
@@ -86,7 +127,13 @@ impl Traits {
             return false;
         };
         let id = TraitId(row.id);
-        let state = State { from: Position(0), whole: true, kept: true, imaged: row.imaged };
+        let state = State {
+            from: Position(0),
+            whole: true,
+            kept: true,
+            imaged: row.imaged,
+            unasked: row.unasked,
+        };
         let is_new = self.set.insert(id, spec).is_ok() && self.set.spec(id).is_some();
         if is_new {
             self.states.insert(id, state);
@@ -104,8 +151,8 @@ impl Traits {
     ) -> Result<TraitRow, BadTrait> {
         let text = spec.to_string().into();
         self.set.insert(id, spec).map_err(|_| BadTrait)?;
-        self.states.insert(id, State { from, whole, kept: whole, imaged: 0 });
-        Ok(TraitRow { id: id.0, text, whole, imaged: 0 })
+        self.states.insert(id, State { from, whole, kept: whole, imaged: 0, unasked: None });
+        Ok(TraitRow { id: id.0, text, whole, imaged: 0, unasked: None })
     }
 
     pub(crate) fn remove(&mut self, id: TraitId) {
@@ -127,13 +174,19 @@ impl Traits {
 
     /// Says that the commit of this number keeps a trait's columns as images, and gives its row.
     pub(crate) fn keep(&mut self, id: TraitId, commit: u64) -> TraitRow {
+        let mut unasked = None;
         if let Some(state) = self.states.get_mut(&id) {
             state.kept = true;
             state.imaged = commit;
+            unasked = state.unasked;
         }
         let text = self.set.spec(id).map(ToString::to_string).unwrap_or_default().into();
-        TraitRow { id: id.0, text, whole: true, imaged: commit }
+        TraitRow { id: id.0, text, whole: true, imaged: commit, unasked }
     }
+}
+
+fn is_within(since: Millis, now: Millis, grace: Millis) -> bool {
+    now.saturating_sub(since) < grace
 }
 
 /// A trait whose filter cannot be matched, such as a regular expression that is too large.

@@ -100,7 +100,9 @@ impl Numbers {
     /// The traits with theirs.
     pub fn traits(&self) -> Vec<TraitRow> {
         let texts = (1..).zip(self.traits.iter().cloned());
-        texts.map(|(id, text)| TraitRow { id, text, whole: true, imaged: 0 }).collect()
+        texts
+            .map(|(id, text)| TraitRow { id, text, whole: true, imaged: 0, unasked: None })
+            .collect()
     }
 
     /// The new numbers of a lane's namespaces; `None` where they are the same.

@@ -82,7 +82,7 @@ fn a_new_store_is_empty_and_keeps_its_identity(state: &dyn State) {
 
 fn a_commit_comes_back_once(state: &dyn State) {
     let namespace = Namespace::new("cookie").unwrap();
-    let row = TraitRow { id: 7, text: "did x".into(), whole: true, imaged: 3 };
+    let row = TraitRow { id: 7, text: "did x".into(), whole: true, imaged: 3, unasked: Some(-5) };
     let skips = SkipChunk { first: 4, last: 9, bytes: vec![1] };
     let first = Commit {
         deltas: vec![(0, b"one".to_vec()), (3, b"two".to_vec())],
@@ -156,7 +156,7 @@ fn days_and_traits_are_dropped_in_every_shard(state: &dyn State) {
         images.extend(columns.map(|(id, day)| (shard, column(1, id, day), vec![1])));
         images.push((shard, part(1, PartKind::Profiles), vec![2]));
     }
-    let row = |id| TraitRow { id, text: "did x".into(), whole: true, imaged: 0 };
+    let row = |id| TraitRow { id, text: "did x".into(), whole: true, imaged: 0, unasked: None };
     state.commit(&Commit { images, traits: vec![row(1), row(2)], ..commit(1) }).unwrap();
     let dropping = Commit { dropped_traits: vec![1], drop_before: Some(7), ..commit(2) };
     state.commit(&dropping).unwrap();

@@ -161,13 +161,18 @@ impl Row for TraitRow {
         put_u8(&mut out, u8::from(self.whole));
         put_varint(&mut out, self.imaged);
         put_str(&mut out, &self.text);
+        if let Some(since) = self.unasked {
+            put_i64(&mut out, since);
+        }
         out
     }
 
     fn parse(id: u32, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let whole = reader.u8()? == 1;
         let imaged = reader.varint()?;
-        Ok(Self { id, whole, imaged, text: reader.str()?.into() })
+        let text = reader.str()?.into();
+        let unasked = if reader.remaining() > 0 { Some(reader.i64()?) } else { None };
+        Ok(Self { id, whole, imaged, text, unasked })
     }
 }
 

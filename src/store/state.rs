@@ -270,6 +270,8 @@ pub struct TraitRow {
     pub whole: bool,
     /// Its facts in deltas of commits up to this one are in its images already.
     pub imaged: u64,
+    /// Since when no segment asks it; `None` where one does.
+    pub unasked: Option<Millis>,
 }
 
 /// One file of the archive that counts.

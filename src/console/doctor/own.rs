@@ -128,7 +128,9 @@ fn archive(services: &Services) -> Option<Finding> {
             CHECK,
             format!("{home} takes nothing: {error}"),
             match folder {
-                Some(_) => "see that it is there, mounted, and the server's own; until then the journal grows",
+                Some(_) => {
+                    "see that it is there, mounted, and the server's own; until then the journal grows"
+                }
                 None => "until it does the journal grows, and nothing is lost",
             },
         ),

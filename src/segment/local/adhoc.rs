@@ -278,8 +278,9 @@ impl Holding {
             insert(&mut traits, *id, spec)?;
         }
         let mut columns = Columns::new(pin.snapshot.shards.len());
-        self.scan(pin, &traits, caller)
-            .all(held, &mut columns, &mut |share| caller.note(Stage::read(part.of_all(share))))?;
+        self.scan(pin, &traits, caller).all(held, &mut columns, None, &mut |share| {
+            caller.note(Stage::read(part.of_all(share)))
+        })?;
         let mut split = columns.split();
         let made = new.into_iter().map(|(spec, id)| {
             let columns = Arc::new(split.remove(&id).unwrap_or_default());

@@ -13,11 +13,13 @@ mod keep;
 mod lists;
 mod reads;
 mod refresh;
+mod saved;
 mod scan;
 mod watched;
 mod why;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,9 @@ use crate::plan::TraitSpec;
 pub(super) use keep::PATIENCE as KEEP_PATIENCE;
 pub use scan::ScanError;
 
+/// The folder of the data directory that keeps what fills have read.
+const FILLS: &str = "fills";
+
 /// The shards of this process.
 pub struct Local {
     lanes: Arc<Lanes>,
@@ -48,6 +53,8 @@ pub struct Local {
     holdings: Mutex<BTreeMap<u16, Arc<Holding>>>,
     numbers: adhoc::Numbers,
     fills: fill::Fills,
+    /// For how long a trait is folded on that no segment asks.
+    grace: Millis,
     /// The last refresh, and what is known since.
     standing: Mutex<refresh::Standing>,
     /// Times that are not reached yet.
@@ -74,8 +81,15 @@ struct Ground {
 }
 
 impl Local {
-    /// The shards of these lanes, and of those that come and go.
-    pub fn new(lanes: Arc<Lanes>, config: &Config, metrics: Metrics, workers: Workers) -> Self {
+    /// The shards of these lanes, and of those that come and go. `data` is a folder of the own disk for what
+    /// fills have read.
+    pub fn new(
+        lanes: Arc<Lanes>,
+        config: &Config,
+        metrics: Metrics,
+        workers: Workers,
+        data: Option<&Path>,
+    ) -> Self {
         let threads = match config.segments.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -87,7 +101,8 @@ impl Local {
             workers,
             holdings: Mutex::default(),
             numbers: adhoc::Numbers::default(),
-            fills: fill::Fills::default(),
+            fills: fill::Fills::new(data.map(|data| data.join(FILLS))),
+            grace: config.traits.grace.0,
             standing: Mutex::default(),
             targets: Mutex::default(),
             audits: audit::Audits::default(),

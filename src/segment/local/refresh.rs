@@ -186,7 +186,7 @@ impl Local {
         let mut standing = self.standing.lock();
         let started = Instant::now();
         let holdings = self.holdings();
-        self.keep_traits(&holdings, compiled);
+        self.keep_traits(&holdings, compiled, at);
         let pins = standing.pin(&holdings, self.lanes.shards());
         let Answerable { outcomes: mut segments, asked } =
             self.answerable(compiled, pins.iter().map(|pin| &*pin.traits));

@@ -26,7 +26,6 @@ use crate::model::ShardId;
 use crate::model::codec::Reader;
 use crate::model::codec::put_i64;
 use crate::model::codec::put_str;
-use crate::model::codec::put_u8;
 use crate::model::codec::put_varint;
 
 /// What the file begins with: what it is, and the version of its form.
@@ -169,7 +168,8 @@ impl Saved {
             return Ok(false);
         }
         let Some(texts) = head(&part, of).ok().flatten() else { return Ok(false) };
-        let id_of = |text: &String| of.traits.iter().find(|(own, _)| own == text).map(|(_, id)| *id);
+        let id_of =
+            |text: &String| of.traits.iter().find(|(own, _)| own == text).map(|(_, id)| *id);
         let ids: Vec<Option<TraitId>> = texts.iter().map(id_of).collect();
         if ids.iter().flatten().count() != of.traits.len() {
             return Ok(false);
@@ -245,7 +245,8 @@ fn read_part(reader: &mut impl Read, part: &mut Vec<u8>) -> io::Result<bool> {
     if !fill(reader, &mut head)? {
         return Ok(false);
     }
-    let [length, crc] = [[0, 1, 2, 3], [4, 5, 6, 7]].map(|at| u32::from_le_bytes(at.map(|i| head[i])));
+    let [length, crc] =
+        [[0, 1, 2, 3], [4, 5, 6, 7]].map(|at| u32::from_le_bytes(at.map(|i| head[i])));
     part.clear();
     if length > MOST {
         return Ok(false);
@@ -305,8 +306,8 @@ mod tests {
         let files = ["one", "gone", "none", "two"];
         for end in (0..=all.len()).rev() {
             std::fs::write(&path, &all[..end]).unwrap();
-            let parts = lengths.iter().filter(|start| **start < end as u64).count();
-            let whole = if end == all.len() { 4 } else { parts.saturating_sub(1) };
+            let ends = lengths[1..].iter().copied().chain([all.len() as u64]);
+            let whole = ends.filter(|whole| *whole <= end as u64).count();
             let mut expected = Vec::new();
             if whole > 0 {
                 expected.extend([fact(2, 9, Some(-3)), fact(3, 9, None)]);

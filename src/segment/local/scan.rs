@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use super::columns::Columns;
+use super::saved::Fact;
+use super::saved::Saved;
 use crate::archive;
 use crate::archive::ArchiveError;
 use crate::bitmap::TraitId;
@@ -49,11 +51,13 @@ pub(super) struct Scan<'a> {
 
 impl Scan<'_> {
     /// Reads every retained event up to the pin: those of the archive, which was pinned with it, and those
-    /// of the journal beyond. `progress` is told the share of the archive that has been read.
+    /// of the journal beyond. `progress` is told the share of the archive that has been read. What `saved` has is
+    /// in the columns already, and it is given what is read.
     pub(super) fn all(
         &self,
         mut held: archive::Pin,
         columns: &mut Columns,
+        mut saved: Option<&mut Saved>,
         progress: &mut dyn FnMut(f32),
     ) -> Result<(), ScanError> {
         let oldest = self.oldest();
@@ -67,16 +71,28 @@ impl Scan<'_> {
         let mut facts = Vec::new();
         let mut read = 0u64;
         for file in files {
+            let mut of_file = Vec::new();
+            let keeps = saved.is_some();
             let mut give = |_: EventNo, event: Event| {
-                self.take(&event, oldest, columns, &mut facts);
+                self.take(&event, oldest, &mut facts, &mut |fact| {
+                    columns.add(fact.profile, fact.id, fact.time, fact.value);
+                    if keeps {
+                        of_file.push(fact);
+                    }
+                });
                 if self.cancelled.load(Ordering::Relaxed) {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
             };
-            archive::scan(&held.home, [file], &scan, &mut give)?;
-            self.still_wanted()?;
+            if !saved.as_ref().is_some_and(|saved| saved.has(&file.file)) {
+                archive::scan(&held.home, [file], &scan, &mut give)?;
+                self.still_wanted()?;
+                if let Some(saved) = &mut saved {
+                    saved.add(&file.file, &of_file);
+                }
+            }
             read += file.rows;
             #[expect(clippy::cast_precision_loss, reason = "a share for a progress bar")]
             progress(read as f32 / total.max(1) as f32);
@@ -94,7 +110,9 @@ impl Scan<'_> {
         let oldest = self.oldest();
         let mut facts = Vec::new();
         tail(reader, self.pin, &mut |event| {
-            self.take(event, oldest, columns, &mut facts);
+            self.take(event, oldest, &mut facts, &mut |fact| {
+                columns.add(fact.profile, fact.id, fact.time, fact.value);
+            });
             if self.cancelled.load(Ordering::Relaxed) {
                 ControlFlow::Break(())
             } else {
@@ -105,7 +123,7 @@ impl Scan<'_> {
     }
 
     /// The oldest event that any window can reach, and a minute more, since windows begin at minutes.
-    fn oldest(&self) -> Millis {
+    pub(super) fn oldest(&self) -> Millis {
         let snapshot = &self.pin.snapshot;
         snapshot.true_for.saturating_sub(snapshot.retention).saturating_sub(MINUTE)
     }
@@ -118,8 +136,8 @@ impl Scan<'_> {
         &self,
         event: &Event,
         oldest: Millis,
-        columns: &mut Columns,
         facts: &mut Vec<(TraitId, Option<Measure>)>,
+        give: &mut dyn FnMut(Fact),
     ) {
         if event.time < oldest {
             return;
@@ -132,7 +150,7 @@ impl Scan<'_> {
         }
         let Some(profile) = self.engine.find(event.owner()) else { return };
         for (id, value) in facts.drain(..).filter(|(id, _)| *id != TraitId::ANY) {
-            columns.add(profile, id, event.time, value);
+            give(Fact { profile, id, time: event.time, value });
         }
     }
 }

@@ -88,7 +88,7 @@ impl Store {
         }));
         let workers = Workers::new(metrics.clone());
         engine.start(&workers).unwrap();
-        let local = Local::new(lanes, &Config::default(), metrics.clone(), workers);
+        let local = Local::new(lanes, &Config::default(), metrics.clone(), workers, None);
         Self { clock, journal, engine, local, metrics }
     }
 

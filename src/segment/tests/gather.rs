@@ -88,7 +88,7 @@ fn local(lanes: &[Arc<Lane>]) -> Arc<Local> {
     let held = Arc::new(Lanes::new(SHARDS));
     lanes.iter().for_each(|lane| held.insert(lane.clone()));
     let workers = Workers::new(Metrics::new());
-    Arc::new(Local::new(held, &Config::default(), Metrics::new(), workers))
+    Arc::new(Local::new(held, &Config::default(), Metrics::new(), workers, None))
 }
 
 /// Another node, reached without a network.

@@ -1,6 +1,7 @@
 //! Refreshes and questions over a real engine, without a server.
 
 mod again;
+mod fill;
 mod gather;
 mod kept;
 mod lookup;
@@ -121,7 +122,8 @@ impl Rig {
         }));
         let config = Arc::new(Config::default());
         let workers = Workers::new(metrics.clone());
-        let local = Arc::new(Local::new(lanes, &config, metrics.clone(), workers));
+        let local =
+            Arc::new(Local::new(lanes, &config, metrics.clone(), workers, Some(dir.path())));
         let parts = Parts {
             config,
             clock: clock.clone(),
