@@ -146,6 +146,8 @@ metrics! {
     fill_percent: gauge "throng_fill_percent" [];
     /// Rows written to the archive.
     archive_rows: counter "throng_archive_rows_total" [];
+    /// Files and row groups of the archive that scans read, or passed over since nothing asked for is in them.
+    archive_scanned: counters "throng_archive_scanned_total" ["what", "outcome"];
     /// Bytes of the archive's files (service).
     archive_bytes: gauge "throng_archive_bytes" [];
     /// Lanes that the store has; 1 of an embedded one.
@@ -238,6 +240,11 @@ impl Metrics {
             "leases",
         ] {
             self.thread_panics.with_label_values(&[thread]);
+        }
+        for what in ["file", "row_group"] {
+            for outcome in ["read", "skipped"] {
+                self.archive_scanned.with_label_values(&[what, outcome]);
+            }
         }
         for part in ["columns", "dictionary", "attributes", "dedup"] {
             self.memory_bytes.with_label_values(&[part]);

@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::model::Record;
 use crate::model::time::MINUTE;
+use crate::model::time::day_of;
 use crate::net::Clock;
 use crate::net::Workers;
 use crate::store::chain;
@@ -132,7 +133,7 @@ impl Archiver {
     }
 
     fn tidy(&self) -> Result<Step, ArchiveError> {
-        let files = merge(&self.catalog)?;
+        let files = merge(&self.catalog, day_of(self.clock.now()))?;
         Ok(if files > 0 { Step::Merged { files } } else { Step::Idle })
     }
 

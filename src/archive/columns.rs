@@ -71,6 +71,14 @@ const WITHOUT_DICTIONARY: [&str; 3] = ["ids", "props", "message_id"];
 /// Columns of numbers that lie close to the one before.
 const RISING: [&str; 3] = ["sequence", "time", "received"];
 
+/// Columns of text whose least and greatest value of a row group are noted, besides those of numbers.
+const BOUNDED: [&str; 2] = [EVENT, "site"];
+/// The column of the event's name.
+const EVENT: &str = "event";
+/// The places of the columns that a scan passes row groups over by.
+pub(super) const TIME_COLUMN: usize = 2;
+pub(super) const EVENT_COLUMN: usize = FIRST_TEXT + 2;
+
 /// The schema of a file.
 pub(super) fn schema() -> TypePtr {
     Arc::new(parse_message_type(SCHEMA).expect("the schema is a constant"))
@@ -95,7 +103,16 @@ pub(super) fn properties() -> WriterProperties {
             .set_column_encoding(column(), Encoding::DELTA_BINARY_PACKED)
             .set_column_statistics_enabled(column(), EnabledStatistics::Chunk);
     }
-    properties.build()
+    for name in BOUNDED {
+        properties = properties
+            .set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::Chunk);
+    }
+    properties
+        .set_column_bloom_filter_enabled(ColumnPath::from(EVENT), true)
+        .set_column_bloom_filter_fpp(ColumnPath::from(EVENT), 0.01)
+        .set_column_bloom_filter_max_ndv(ColumnPath::from(EVENT), 256)
+        .set_bloom_filter_for_dictionary_encoded_chunks(true)
+        .build()
 }
 
 /// Rows on their way into a file.
@@ -163,6 +180,8 @@ impl Rows {
     /// A row group of so many rows, or of so many bytes, is enough.
     const MOST_ROWS: usize = 1 << 16;
     const MOST_BYTES: usize = 16 << 20;
+    /// One of so many rows is large enough to be read by itself.
+    const LARGE: usize = 1 << 13;
 
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
@@ -170,6 +189,11 @@ impl Rows {
 
     pub(super) fn is_full(&self) -> bool {
         self.count >= Self::MOST_ROWS || self.bytes >= Self::MOST_BYTES
+    }
+
+    /// Whether a row group may end here, so that the next begins with another name.
+    pub(super) fn is_large(&self) -> bool {
+        self.count >= Self::LARGE
     }
 
     pub(super) fn push(&mut self, no: EventNo, event: &Event) {
@@ -282,7 +306,9 @@ mod tests {
         for (i, field) in fields.iter().enumerate() {
             assert_eq!(field.is_optional(), i >= FIRST_TEXT + REQUIRED, "{}", field.name());
         }
-        for name in WITHOUT_DICTIONARY.iter().chain(&RISING) {
+        assert_eq!(fields[TIME_COLUMN].name(), "time");
+        assert_eq!(fields[EVENT_COLUMN].name(), EVENT);
+        for name in WITHOUT_DICTIONARY.iter().chain(&RISING).chain(&BOUNDED) {
             assert!(fields.iter().any(|field| field.name() == *name), "{name}");
         }
     }

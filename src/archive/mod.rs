@@ -9,6 +9,10 @@
 //! manifest row names does not count and is swept at start. The checksum in a file's name is that of all
 //! its bytes. [`Catalog`] holds the manifest; [`scan()`] reads events back, exactly as they were. Which
 //! events count, and to which shard they belong, is the fold's to say ([`Folded`]).
+//!
+//! In a file events lie by name and time. Its manifest row tells which names it may hold, and each row group has
+//! statistics and a Bloom filter, so that a scan for some names reads little else. Small files are merged. All of it
+//! lies in a folder or a bucket ([`Home`]).
 
 mod archiver;
 mod bucket;
@@ -19,6 +23,8 @@ mod home;
 mod json;
 mod keys;
 mod merge;
+mod names;
+mod pile;
 mod rows;
 mod scan;
 #[cfg(test)]
@@ -48,6 +54,7 @@ pub use cut::Cut;
 pub use cut::cut;
 pub use home::Home;
 pub use scan::Scan;
+pub use scan::Scanned;
 pub use scan::checksum;
 pub use scan::scan;
 

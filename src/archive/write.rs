@@ -20,6 +20,7 @@ use crate::model::time::format_day;
 use crate::store::journal::EventNo;
 use crate::store::journal::Position;
 use crate::store::state::ManifestRow;
+use crate::store::state::NameBits;
 
 use super::ArchiveError;
 use super::Home;
@@ -27,6 +28,7 @@ use super::columns::Rows;
 use super::columns::properties;
 use super::columns::schema;
 use super::failed;
+use super::names;
 
 /// The extension of a file that is being written.
 pub(super) const UNFINISHED: &str = "new";
@@ -87,8 +89,16 @@ impl<'a> Files<'a> {
         };
         let aside = aside.with_extension(UNFINISHED);
         let file = File::create(&aside).map_err(|source| failed("create", &aside, source))?;
-        let row =
-            ManifestRow { file: name.clone().into(), shard, day, from, to, rows: 0, bytes: 0 };
+        let row = ManifestRow {
+            file: name.clone().into(),
+            shard,
+            day,
+            from,
+            to,
+            rows: 0,
+            bytes: 0,
+            names: None,
+        };
         self.written.push(Written { aside, row });
         let Written { aside, row } = self.written.last_mut().expect("it was just pushed");
         let rows = &mut self.rows;
@@ -97,7 +107,16 @@ impl<'a> Files<'a> {
         let summed = Summed { file, crc: 0, bytes: 0 };
         let (schema, properties) = (self.schema.clone(), self.properties.clone());
         let mut writer = SerializedFileWriter::new(summed, schema, properties).map_err(refused)?;
+        let mut names = NameBits::default();
+        let mut last: Option<Box<str>> = None;
         fill(&mut |no, event| {
+            if last.as_ref() != Some(&event.name) {
+                if rows.is_large() {
+                    rows.flush(&mut writer).map_err(refused)?;
+                }
+                names::add(&mut names, &event.name);
+                last = Some(event.name.clone());
+            }
             rows.push(no, event);
             row.rows += 1;
             if rows.is_full() { rows.flush(&mut writer).map_err(refused) } else { Ok(()) }
@@ -107,6 +126,7 @@ impl<'a> Files<'a> {
         }
         let summed = writer.into_inner().map_err(refused)?;
         row.bytes = summed.bytes;
+        row.names = Some(names);
         row.file = format!("{name}-{:08x}.parquet", summed.crc).into();
         Ok(())
     }

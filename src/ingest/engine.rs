@@ -230,6 +230,11 @@ impl Engine {
         self.shared.progress.lock().committed
     }
 
+    /// Where it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
     /// Whether another has taken over, or the store turned out to be behind what is known here. What is in
     /// memory is to be thrown away, and opened anew by whoever takes the lane next.
     pub fn is_lost(&self) -> bool {

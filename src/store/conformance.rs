@@ -279,6 +279,7 @@ fn the_archive_commits_beside_the_fold(state: &dyn State) {
         to: Position(2),
         rows: 4,
         bytes: 5,
+        names: (file != "a").then_some([1, u64::MAX, 0, 7]),
     };
     let reached = ArchivePosition { position: Position(50), next_record: 10 };
     let added = vec![row("a"), row("b")];

@@ -18,6 +18,7 @@ use crate::store::state::DeadLetter;
 use crate::store::state::Identity;
 use crate::store::state::ImportProgress;
 use crate::store::state::ManifestRow;
+use crate::store::state::NameBits;
 use crate::store::state::SkipChunk;
 use crate::store::state::TraitRow;
 
@@ -197,6 +198,7 @@ impl Row for ManifestRow {
         let mut out =
             numbers(&[u64::from(self.shard), self.from.0, self.to.0, self.rows, self.bytes]);
         put_i64(&mut out, self.day);
+        self.names.iter().flatten().for_each(|bits| put_i64(&mut out, bits.cast_signed()));
         out
     }
 
@@ -209,6 +211,16 @@ impl Row for ManifestRow {
             rows: reader.varint()?,
             bytes: reader.varint()?,
             day: reader.i64()?,
+            names: match reader.remaining() {
+                0 => None,
+                _ => {
+                    let mut names = NameBits::default();
+                    for bits in &mut names {
+                        *bits = reader.i64()?.cast_unsigned();
+                    }
+                    Some(names)
+                }
+            },
         })
     }
 }

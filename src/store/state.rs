@@ -291,7 +291,13 @@ pub struct ManifestRow {
     pub rows: u64,
     /// Its length.
     pub bytes: u64,
+    /// Which event names it may hold, as the archive knows to tell; `None` where it was written before that was
+    /// noted.
+    pub names: Option<NameBits>,
 }
+
+/// 256 bits that names of events set.
+pub type NameBits = [u64; 4];
 
 /// Up to where the archive has taken over from the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -56,6 +56,14 @@ fn duckdb_and_pandas_read_every_counted_event_once() {
     server.run();
     post(&server, 100);
     server.until("the archive has all again", || pending(&server) == 0.0);
+    // Of a day that is over four files of a shard become one.
+    for from in [200, 300, 400, 500, 600] {
+        post(&server, from);
+        server.until("the archive has all again", || pending(&server) == 0.0);
+    }
+    server.until("files become fewer", || {
+        (1.0..65.0).contains(&server.metric("throng_archive_files"))
+    });
     let output = Command::new(python())
         .args(["-c", READ])
         .arg(server.data().join("archive"))
@@ -63,9 +71,9 @@ fn duckdb_and_pandas_read_every_counted_event_once() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(text.trim(), r#"{"rows": 200, "distinct": 200, "time": -1}"#);
+    assert_eq!(text.trim(), r#"{"rows": 700, "distinct": 700, "time": -1}"#);
     // A rule that nobody asked before is answered from it.
-    assert_eq!(server.count("did visit[n >= 150]"), 50);
+    assert_eq!(server.count("did visit[n >= 650]"), 50);
 }
 
 /// The same of a bucket: pandas by its own reader of S3, `DuckDB` over the same files.
@@ -188,4 +196,48 @@ fn workers_share_a_bucket_and_read_what_a_dead_one_wrote() {
     assert_eq!(first.count("did view and did visit[n < 20]"), 20);
     first.until("the bucket has all again", || pending(&first) == 0.0);
     assert_eq!(read_bucket(&store, "shared"), "[540, 2, 540, 125530]");
+}
+
+#[test]
+fn a_store_moves_into_a_bucket_and_out_of_it() {
+    let store = ObjectStore::start();
+    let redis = redis_server::Server::start(&[]);
+    let url = redis.url();
+    let mut embedded = Server::start(&[]);
+    let set = |name: &str, key: &str| {
+        let path = embedded.folder().join(name);
+        std::fs::write(&path, key).unwrap();
+        format!("archive.{name}=file:{}", path.display())
+    };
+    let (access, secret) = (set("access_key", ACCESS), set("secret_key", SECRET));
+    let endpoint = format!("archive.endpoint={}", store.endpoint());
+    let keys_of = |arguments: &[&str]| -> Vec<String> {
+        let sets = [&endpoint, &access, &secret].map(|set| ["--set".to_owned(), set.clone()]);
+        arguments.iter().map(|a| (*a).to_owned()).chain(sets.into_iter().flatten()).collect()
+    };
+    assert_eq!(embedded.post_events(&visits(0..60, "visit")).json()["accepted"], 60);
+    assert!(embedded.stop());
+    let bucket = format!("s3://{BUCKET}/moved");
+    let there = keys_of(&["move", "--from", "data", "--to", &url, "--archive", &bucket, "--json"]);
+    let there: Vec<&str> = there.iter().map(String::as_str).collect();
+    let answer: serde_json::Value = serde_json::from_str(&embedded.ok(&there)).unwrap();
+    assert_eq!((&answer["same"], &answer["archive"]), (&json!(true), &json!(bucket)), "{answer}");
+    assert_eq!(read_bucket(&store, "moved"), "[60, 1, 60, 1770]");
+
+    let settings =
+        format!("[store]\nbackend = \"redis\"\nurl = \"{url}\"\n{}", in_bucket(&store, "moved"));
+    let mut shared = Server::start_in(&[], &settings, &[], &keys(SECRET));
+    shared.until("its lanes are taken", || shared.throng(&["eval", "everyone"]).status.success());
+    assert_eq!(shared.post_events(&visits(50..80, "visit")).json()["accepted"], 30);
+    assert_eq!(shared.count("did visit[n >= 40]"), 40);
+    assert!(shared.stop());
+    let back = keys_of(&["move", "--from", &url, "--to", "other", "--archive", "other/archive"]);
+    let at = format!("archive.path={bucket}");
+    let back: Vec<&str> = back.iter().map(String::as_str).chain(["--set", &at]).collect();
+    let text = embedded.ok(&back);
+    assert!(!text.contains("DIFFERS"), "{text}");
+    let data = embedded.folder().join("other").to_str().unwrap().to_owned();
+    let again = Server::start_with(&[], "", &["--data", &data]);
+    let count = again.throng(&["--data", &data, "eval", "did visit[n >= 40]"]).stdout;
+    assert_eq!(count, b"40\n");
 }

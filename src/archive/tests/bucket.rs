@@ -121,6 +121,7 @@ fn a_large_file_goes_in_parts_and_comes_back() {
         to: Position(2),
         rows: 1,
         bytes: bytes.len() as u64,
+        names: None,
     };
     house.home.check(&row).unwrap();
     let back = house.dir.path().join("back");

@@ -13,6 +13,7 @@ use crate::archive::ArchiveError;
 use crate::bitmap::TraitId;
 use crate::ingest::Engine;
 use crate::ingest::Pin;
+use crate::metrics::Metrics;
 use crate::model::Event;
 use crate::model::Measure;
 use crate::model::Millis;
@@ -37,6 +38,18 @@ pub enum ScanError {
     /// Nobody wants the answer any more.
     #[error("stopped")]
     Cancelled,
+}
+
+/// Counts what a scan of the archive has read and passed over.
+pub(super) fn count(metrics: &Metrics, scanned: &archive::Scanned) {
+    for (what, outcome, number) in [
+        ("file", "read", scanned.files),
+        ("file", "skipped", scanned.files_skipped),
+        ("row_group", "read", scanned.groups),
+        ("row_group", "skipped", scanned.groups_skipped),
+    ] {
+        metrics.archive_scanned.with_label_values(&[what, outcome]).inc_by(number);
+    }
 }
 
 /// What to read events for.
@@ -65,7 +78,13 @@ impl Scan<'_> {
         names.sort_unstable();
         names.dedup();
         let wanted = |name: &str| names.binary_search(&name).is_ok();
-        let scan = archive::Scan { days: day_of(oldest)..=Day::MAX, shard: None, wanted: &wanted };
+        let scan = archive::Scan {
+            days: day_of(oldest)..=Day::MAX,
+            times: oldest..=Millis::MAX,
+            names: Some(&names),
+            wanted: &wanted,
+            ..archive::Scan::default()
+        };
         let files: Vec<_> = held.files.iter().filter(|file| scan.reads(file)).collect();
         let total: u64 = files.iter().map(|file| file.rows).sum();
         let mut facts = Vec::new();
@@ -87,7 +106,8 @@ impl Scan<'_> {
                 }
             };
             if !saved.as_ref().is_some_and(|saved| saved.has(&file.file)) {
-                archive::scan(&held.home, [file], &scan, &mut give)?;
+                let scanned = archive::scan(&held.home, [file], &scan, &mut give)?;
+                count(self.engine.metrics(), &scanned);
                 self.still_wanted()?;
                 if let Some(saved) = &mut saved {
                     saved.add(&file.file, &of_file);

@@ -96,7 +96,14 @@ impl Holding {
         scan::tail(&mut *held.tail, &pin, &mut give)?;
         let wanted = |name: &str| names.contains(name) && !is_late();
         let days = day_of(*times.start())..=day_of(*times.end());
-        let scan = archive::Scan { days, shard: Some(profile.0), wanted: &wanted };
+        let texts: Vec<&str> = names.iter().map(String::as_str).collect();
+        let scan = archive::Scan {
+            days,
+            shard: Some(profile.0),
+            times: times.clone(),
+            names: Some(&texts),
+            wanted: &wanted,
+        };
         let mut files: Vec<_> = held.files.iter().filter(|file| scan.reads(file)).collect();
         files.sort_by_key(|file| std::cmp::Reverse(file.day));
         let mut last = ControlFlow::Continue(());
@@ -104,11 +111,12 @@ impl Holding {
             if last.is_break() || is_late() {
                 break;
             }
-            archive::scan(&held.home, [file], &scan, &mut |_, event| {
+            let scanned = archive::scan(&held.home, [file], &scan, &mut |_, event| {
                 last = give(&event);
                 last
             })
             .map_err(scan::ScanError::from)?;
+            scan::count(lane.engine.metrics(), &scanned);
         }
         caller.still_wanted()
     }
