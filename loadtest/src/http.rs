@@ -52,6 +52,8 @@ pub fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
 pub struct Client {
     stream: TcpStream,
     answer: Vec<u8>,
+    /// A header line for each request.
+    authorization: String,
 }
 
 impl Client {
@@ -60,7 +62,13 @@ impl Client {
         let stream = TcpStream::connect(target).with_context(|| format!("connecting {target}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Self { stream, answer: Vec::new() })
+        Ok(Self { stream, answer: Vec::new(), authorization: String::new() })
+    }
+
+    /// Sends a token with what it gets.
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.authorization = format!("Authorization: Bearer {token}\r\n");
+        self
     }
 
     /// Sends a whole request and waits for the whole answer: its head and its body.
@@ -86,7 +94,8 @@ impl Client {
 
     /// GETs a path.
     pub fn get(&mut self, path: &str) -> Result<(Head, &[u8], &[u8])> {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", self.authorization);
+        self.send(head.as_bytes())
     }
 
     /// POSTs JSON.

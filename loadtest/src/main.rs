@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use loadtest::bench;
+use loadtest::fresh;
 use loadtest::kill;
 use loadtest::pixel::{self, Load};
 use loadtest::random::Random;
@@ -100,6 +101,33 @@ enum Command {
         /// The setting that holds the fold back.
         #[arg(long, default_value = "ingest.hold_fold=true")]
         hold: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure how soon an event that was acknowledged shows in its audience, in a lookup and in `why`.
+    Fresh {
+        /// The server's binary; by default the one beside this program.
+        #[arg(long)]
+        throng: Option<PathBuf>,
+        /// Where the data directory is made.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+        /// Live segments.
+        #[arg(long, default_value_t = 1_000)]
+        segments: usize,
+        /// Profiles with events before it begins.
+        #[arg(long, default_value_t = 1_000_000)]
+        profiles: u64,
+        /// Events a second that arrive meanwhile.
+        #[arg(long, default_value_t = 5_000.0)]
+        rate: f64,
+        /// Measured seconds.
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+        /// A setting of the server, `key=value`; may be given again.
+        #[arg(long = "set")]
+        settings: Vec<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -230,6 +258,23 @@ fn main() -> Result<()> {
                 hold,
             };
             let report = bench::run(&settings, &mut tell)?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                write!(out, "{report}")?;
+            }
+        }
+        Command::Fresh { throng, directory, segments, profiles, rate, seconds, settings, json } => {
+            let plan = fresh::Plan {
+                throng: beside_this(throng)?,
+                directory,
+                segments,
+                profiles: profiles.clamp(1, 9_999_999),
+                rate,
+                time: Duration::from_secs_f64(seconds),
+                settings,
+            };
+            let report = fresh::run(&plan, &mut tell)?;
             if json {
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {

@@ -47,13 +47,13 @@ pub(super) struct Why {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Level {
+pub(super) enum Level {
     Person,
     Device,
 }
 
 impl Level {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Person => "person",
             Self::Device => "device",
@@ -71,7 +71,7 @@ pub(super) fn run(global: &Global, command: &Eval) -> Result<ExitCode, Failure> 
         "members": command.members,
         "progress": true,
     });
-    let mut progress = Progress::new(global);
+    let mut progress = Line::new(global);
     let mut number = Value::Null;
     let mut members = Vec::new();
     let mut out = String::new();
@@ -94,7 +94,7 @@ pub(super) fn run(global: &Global, command: &Eval) -> Result<ExitCode, Failure> 
                 let status = u16::try_from(status).unwrap_or_default();
                 return Err(client.problem(status, &line["problem"], "no answer"));
             }
-            line if line["stage"].is_string() => progress.show(&line),
+            line if line["stage"].is_string() => progress.show(&stage(&line)),
             line => {
                 progress.end();
                 warn(&line["diagnostics"]);
@@ -121,31 +121,35 @@ pub(super) fn run(global: &Global, command: &Eval) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// How far an answer is, on one line of a terminal.
-struct Progress {
+/// How far an answer is, in words.
+fn stage(line: &Value) -> String {
+    match line["stage"].as_str() {
+        Some("reading") => format!("reading the archive: {} %", line["percent"]),
+        Some("evaluating") => "evaluating".to_owned(),
+        _ => "waiting for the fold".to_owned(),
+    }
+}
+
+/// One line of a terminal, written again and again.
+pub(super) struct Line {
     is_shown: bool,
     width: usize,
 }
 
-impl Progress {
-    fn new(global: &Global) -> Self {
+impl Line {
+    pub(super) fn new(global: &Global) -> Self {
         Self { is_shown: !global.json && std::io::stderr().is_terminal(), width: 0 }
     }
 
-    fn show(&mut self, line: &Value) {
+    pub(super) fn show(&mut self, text: &str) {
         if !self.is_shown {
             return;
         }
-        let text = match line["stage"].as_str() {
-            Some("reading") => format!("reading the archive: {} %", line["percent"]),
-            Some("evaluating") => "evaluating".to_owned(),
-            _ => "waiting for the fold".to_owned(),
-        };
         eprint!("\r{text:<width$}", width = self.width);
-        self.width = text.len();
+        self.width = text.chars().count();
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if self.width > 0 {
             eprint!("\r{:width$}\r", "", width = self.width);
             self.width = 0;

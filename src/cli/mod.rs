@@ -10,6 +10,7 @@ mod deadletter;
 mod demo;
 mod destination;
 mod doctor;
+mod estimate;
 mod eval;
 mod files;
 mod fmt;
@@ -84,6 +85,8 @@ enum Command {
     Import(import::Import),
     /// Count who a rule holds, or list their identifiers
     Eval(eval::Eval),
+    /// Say about how many a rule holds within a moment, and then exactly
+    Estimate(estimate::Estimate),
     /// List audiences, show one, export its members, or count what several share
     #[command(subcommand)]
     Audience(audience::Audience),
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Apply(command) => plan::apply(&global, &command),
         Command::Import(command) => import::run(&global, &command),
         Command::Eval(command) => eval::run(&global, &command),
+        Command::Estimate(command) => estimate::run(&global, &command),
         Command::Audience(command) => audience::run(&global, &command),
         Command::Explain(command) => eval::explain(&global, &command),
         Command::Why(command) => eval::why(&global, &command),

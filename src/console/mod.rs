@@ -8,6 +8,7 @@ mod audiences;
 mod backup;
 mod destinations;
 mod doctor;
+mod estimate;
 mod health;
 mod import;
 mod letters;
@@ -183,6 +184,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/apply", web::post().to(segments::apply))
                 .route("/check", web::post().to(rules::check))
                 .route("/eval", web::post().to(rules::eval))
+                .route("/estimate", web::post().to(estimate::estimate))
                 .route("/explain", web::post().to(rules::explain))
                 .route("/profiles/{namespace}/{value}", web::get().to(profiles::show))
                 .route(

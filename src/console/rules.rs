@@ -137,7 +137,7 @@ fn eval_by_lines(
     HttpResponse::Ok().content_type("application/x-ndjson").streaming(body)
 }
 
-fn line_of(value: &Value) -> Bytes {
+pub(super) fn line_of(value: &Value) -> Bytes {
     Bytes::from(format!("{value}\n"))
 }
 

@@ -282,7 +282,7 @@ impl Segments {
     }
 
     /// The tree of a rule without errors, and its warnings.
-    fn rule(&self, text: &str) -> Result<(Rule, Vec<Told>), AskError> {
+    pub(super) fn rule(&self, text: &str) -> Result<(Rule, Vec<Told>), AskError> {
         let (rule, diagnostics) = self.checked(text);
         let is_wrong = has_errors(&diagnostics);
         let told: Vec<Told> = diagnostics
@@ -338,7 +338,7 @@ impl Segments {
 }
 
 /// Reads `--at`: an instant, or a length of time before now.
-fn instant(at: Option<&str>, now: Millis) -> Result<Millis, AskError> {
+pub(super) fn instant(at: Option<&str>, now: Millis) -> Result<Millis, AskError> {
     let Some(text) = at.map(str::trim) else { return Ok(now) };
     let wrong = || AskError::At(text.to_owned());
     let Some(back) = text.strip_prefix('-') else {

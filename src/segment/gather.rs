@@ -12,6 +12,7 @@ use roaring::RoaringBitmap;
 use super::AskError;
 use super::Caller;
 use super::Compiled;
+use super::Counted;
 use super::shards::Asked;
 use super::shards::Of;
 use super::shards::Outcome;
@@ -260,6 +261,17 @@ impl Shards for Gather {
         let parts = parts.into_iter().map(|of| Of { shards: of.shards, found: of.found.shards });
         let Of { shards, found } = self.bitmaps(parts.collect());
         Ok(Of { shards, found: Members { shards: found } })
+    }
+
+    fn counts(
+        &self,
+        asked: &Asked<'_>,
+        caller: &Caller,
+        each: &(dyn Fn(Counted) + Sync),
+    ) -> Result<Of<()>, AskError> {
+        let parts = self.all(|shards| shards.counts(asked, caller, each))?;
+        let shards = Self::shards(parts.iter().map(|part| part.shards.as_slice()));
+        Ok(Of { shards, found: () })
     }
 
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError> {

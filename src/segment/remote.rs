@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::AskError;
 use super::Caller;
 use super::Compiled;
+use super::Counted;
 use super::local::KEEP_PATIENCE;
 use super::serve;
 use super::shards::Asked;
@@ -193,6 +194,26 @@ impl Shards for Remote {
         Ok(Of { shards: answer.read()?, found: wire::members(answer.blob(0)?, self.count)? })
     }
 
+    fn counts(
+        &self,
+        asked: &Asked<'_>,
+        caller: &Caller,
+        each: &(dyn Fn(Counted) + Sync),
+    ) -> Result<Of<()>, AskError> {
+        let message = Message::of(&serve::StreamHead::Counts(asked_head(asked)));
+        let mut texts = Texts::new(self.peer.stream(message.encode())?);
+        let mut shards = Vec::new();
+        while let Some(text) = texts.next()? {
+            let counted: Counted =
+                serde_json::from_str(text).map_err(|_| Malformed("a shard's count"))?;
+            shards.push(counted.shard);
+            each(counted);
+            caller.still_wanted()?;
+        }
+        shards.sort_unstable();
+        Ok(Of { shards, found: () })
+    }
+
     fn explain(&self, asked: &Asked<'_>, _caller: &Caller) -> Result<Of<Explanation>, AskError> {
         let (shards, found) = self.head("explain", &Message::of(&asked_head(asked)), LONG)?;
         Ok(Of { shards, found })
@@ -238,6 +259,7 @@ impl Shards for Remote {
     ) -> Result<(), AskError> {
         let owners = Some(which == Which::Owner);
         let head = serve::ValuesHead { owners, namespace: namespace.as_str().to_owned() };
+        let head = serve::StreamHead::Values(head);
         let of = (0..).zip(profiles).filter(|(_, profiles)| !profiles.is_empty());
         let of = of.map(|(shard, profiles)| (shard, &**profiles));
         let message = Message::of(&head).with(wire::put_bitmaps(of));
@@ -257,6 +279,7 @@ impl Shards for Remote {
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), AskError> {
         let head = serve::ValuesHead { owners: None, namespace: String::new() };
+        let head = serve::StreamHead::Values(head);
         let message = Message::of(&head).with(wire::put_bitmaps([(shard, profiles)]));
         let mut texts = Texts::new(self.peer.stream(message.encode())?);
         while let Some(namespace) = texts.next()? {

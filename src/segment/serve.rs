@@ -124,6 +124,15 @@ pub(super) struct LetterHead {
     pub(super) reason: String,
 }
 
+/// A question whose answer may be long.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StreamHead {
+    Values(ValuesHead),
+    /// Members shard by shard, as JSON.
+    Counts(wire::AskedHead),
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ValuesHead {
     /// Of which identifiers: the owner's, or all others; of neither, all with their namespaces.
@@ -255,7 +264,10 @@ impl Serve {
         send: &mut dyn FnMut(Vec<u8>) -> bool,
     ) -> Result<(), AskError> {
         const CHUNK: usize = 1 << 16;
-        let ValuesHead { owners, namespace } = message.read()?;
+        let ValuesHead { owners, namespace } = match message.read()? {
+            StreamHead::Values(head) => head,
+            StreamHead::Counts(head) => return self.counts(&head, send),
+        };
         let profiles = wire::members(message.blob(0)?, self.count)?.shards;
         let mut chunk = Vec::new();
         let mut wanted = true;
@@ -290,6 +302,40 @@ impl Serve {
         // An empty text is no identifier: it says that this was all.
         put_str(&mut chunk, "");
         flush(&mut chunk, 0, &mut wanted);
+        Ok(())
+    }
+
+    /// Sends the members of each shard as soon as they are counted.
+    fn counts(
+        &self,
+        head: &wire::AskedHead,
+        send: &mut dyn FnMut(Vec<u8>) -> bool,
+    ) -> Result<(), AskError> {
+        let caller = Caller::default();
+        let (give, counted) = std::sync::mpsc::channel();
+        let of_all = std::thread::scope(|scope| {
+            let caller = &caller;
+            let asking = scope.spawn(move || {
+                self.asked(head, |asked| {
+                    let each = |counted| {
+                        let _ = give.send(counted);
+                    };
+                    Ok(Message::of(&self.local.counts(asked, caller, &each)?.shards))
+                })
+            });
+            for counted in counted {
+                let mut text = Vec::new();
+                put_str(&mut text, &serde_json::to_string(&counted).unwrap_or_default());
+                if !send(text) {
+                    caller.leave();
+                }
+            }
+            asking.join().unwrap_or_else(|_| Err(AskError::Elsewhere("a count panicked".into())))
+        });
+        of_all?;
+        let mut end = Vec::new();
+        put_str(&mut end, "");
+        send(end);
         Ok(())
     }
 

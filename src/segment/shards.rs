@@ -12,6 +12,7 @@ use roaring::RoaringBitmap;
 
 use super::AskError;
 use super::Caller;
+use super::Counted;
 use super::refresh::Compiled;
 use crate::ingest::LetterNo;
 use crate::ingest::Schema;
@@ -116,6 +117,15 @@ pub trait Shards: Send + Sync {
 
     /// The members of a rule.
     fn eval(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Members>, AskError>;
+
+    /// Counts the members of a rule, shard by shard, each told as soon as it is known: all of the shards that are
+    /// answered for, in the end.
+    fn counts(
+        &self,
+        asked: &Asked<'_>,
+        caller: &Caller,
+        each: &(dyn Fn(Counted) + Sync),
+    ) -> Result<Of<()>, AskError>;
 
     /// How a rule is answered.
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError>;

@@ -15,6 +15,7 @@ mod connections;
 mod dashboards;
 mod disk;
 mod doctor;
+mod estimate;
 mod harness;
 mod import;
 mod lost;

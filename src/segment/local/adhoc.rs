@@ -21,6 +21,7 @@ use crate::bitmap::Snapshot;
 use crate::bitmap::TraitId;
 use crate::ingest::Pin;
 use crate::model::Millis;
+use crate::model::ShardId;
 use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
 use crate::segment::AskError;
@@ -94,6 +95,74 @@ struct Turn<'a> {
     /// Those that nobody has, with the numbers they get.
     new: Vec<(TraitSpec, TraitId)>,
     _under_way: Option<UnderWay<'a>>,
+}
+
+/// What a question is answered with, but for what has to be read of events.
+pub(super) struct Unread<'a> {
+    /// The columns that are there.
+    pub(super) snapshot: Snapshot,
+    /// The traits of the question, with their numbers; also those that are still to be read.
+    pub(super) set: TraitSet,
+    reading: Option<Reading<'a>>,
+}
+
+struct Reading<'a> {
+    held: archive::Pin,
+    pin: Pin,
+    new: Vec<(TraitSpec, TraitId)>,
+    /// The new ones.
+    traits: TraitSet,
+    _under_way: Option<UnderWay<'a>>,
+}
+
+impl Unread<'_> {
+    /// The columns that are made of the journal beyond the archive; `None` where nothing has to be read.
+    pub(super) fn tail(
+        &mut self,
+        of: &Holding,
+        caller: &Caller,
+    ) -> Result<Option<Columns>, AskError> {
+        let Some(Reading { held, pin, traits, .. }) = &mut self.reading else { return Ok(None) };
+        let mut columns = Columns::new(pin.snapshot.shards.len());
+        of.scan(pin, traits, caller).tail(&mut *held.tail, &mut columns)?;
+        Ok(Some(columns))
+    }
+
+    /// The columns that are made of what the archive has of a shard.
+    pub(super) fn shard(
+        &self,
+        of: &Holding,
+        shard: ShardId,
+        caller: &Caller,
+    ) -> Result<Columns, AskError> {
+        let mut columns = Columns::default();
+        if let Some(Reading { held, pin, traits, .. }) = &self.reading {
+            columns = Columns::new(pin.snapshot.shards.len());
+            of.scan(pin, traits, caller).shard(held, shard, &mut columns)?;
+        }
+        Ok(columns)
+    }
+
+    /// Keeps what was made of the tail and of all shards.
+    pub(super) fn keep(self, of: &Holding, columns: Columns, part: &Part<'_>) {
+        let Some(Reading { pin, new, .. }) = self.reading else { return };
+        of.cache.keep(&made(columns, new, pin.position), MOST_BYTES / part.of);
+    }
+}
+
+/// Columns trait by trait, as they are kept.
+fn made(
+    columns: Columns,
+    new: Vec<(TraitSpec, TraitId)>,
+    position: Position,
+) -> Vec<(TraitSpec, Kept)> {
+    let mut split = columns.split();
+    let made = new.into_iter().map(|(spec, id)| {
+        let columns = Arc::new(split.remove(&id).unwrap_or_default());
+        let bytes = columns.memory();
+        (spec, Kept { id, columns, position, bytes })
+    });
+    made.collect()
 }
 
 /// Says that a scan runs for some traits, until it is dropped.
@@ -177,6 +246,43 @@ impl Holding {
         };
         snapshot.true_for = snapshot.true_for.max(true_for);
         Ok((snapshot, set))
+    }
+
+    /// What [`Holding::snapshot_with`] does, but for what has to be read of events: that is left to the caller.
+    pub(super) fn unread(
+        &self,
+        specs: &[TraitSpec],
+        true_for: Millis,
+        numbers: &Numbers,
+        part: &Part<'_>,
+    ) -> Result<Unread<'_>, AskError> {
+        let caller = part.caller;
+        self.caught_up(caller)?;
+        let pin = self.lane.engine.pin();
+        let (set, missing) = held_by(&pin, specs)?;
+        let mut unread = Unread { snapshot: Snapshot::clone(&pin.snapshot), set, reading: None };
+        if !missing.is_empty() {
+            drop(pin);
+            let Turn { held, pin, set, mut found, new, _under_way } =
+                self.turn(specs, numbers, caller)?;
+            self.follow(&mut found, &pin, caller)?;
+            unread = Unread { snapshot: Snapshot::clone(&pin.snapshot), set, reading: None };
+            for (spec, kept) in &found {
+                insert(&mut unread.set, kept.id, spec)?;
+                kept.columns.apply(&mut unread.snapshot);
+            }
+            let mut traits = TraitSet::new();
+            for (spec, id) in &new {
+                insert(&mut traits, *id, spec)?;
+                insert(&mut unread.set, *id, spec)?;
+            }
+            self.cache.keep(&found, MOST_BYTES / part.of);
+            if !new.is_empty() {
+                unread.reading = Some(Reading { held, pin, new, traits, _under_way });
+            }
+        }
+        unread.snapshot.true_for = unread.snapshot.true_for.max(true_for);
+        Ok(unread)
     }
 
     /// Waits until everything appended before now is folded.
@@ -281,13 +387,7 @@ impl Holding {
         self.scan(pin, &traits, caller).all(held, &mut columns, None, &mut |share| {
             caller.note(Stage::read(part.of_all(share)))
         })?;
-        let mut split = columns.split();
-        let made = new.into_iter().map(|(spec, id)| {
-            let columns = Arc::new(split.remove(&id).unwrap_or_default());
-            let bytes = columns.memory();
-            (spec, Kept { id, columns, position: pin.position, bytes })
-        });
-        Ok(made.collect())
+        Ok(made(columns, new, pin.position))
     }
 
     fn scan<'a>(&'a self, pin: &'a Pin, traits: &'a TraitSet, caller: &'a Caller) -> Scan<'a> {

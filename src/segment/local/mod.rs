@@ -7,6 +7,7 @@ mod adhoc;
 mod audit;
 mod book;
 mod columns;
+mod count;
 mod evaluate;
 mod fill;
 mod keep;

@@ -25,6 +25,7 @@ use crate::plan::Membership;
 use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
+use crate::segment::Counted;
 use crate::segment::Of;
 use crate::segment::Profile;
 use crate::segment::Refreshed;
@@ -83,6 +84,15 @@ impl Shards for Local {
 
     fn eval(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Members>, AskError> {
         self.members(asked, caller)
+    }
+
+    fn counts(
+        &self,
+        asked: &Asked<'_>,
+        caller: &Caller,
+        each: &(dyn Fn(Counted) + Sync),
+    ) -> Result<Of<()>, AskError> {
+        self.counted(asked, caller, each)
     }
 
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError> {

@@ -18,6 +18,7 @@ use crate::model::Event;
 use crate::model::Measure;
 use crate::model::Millis;
 use crate::model::Record;
+use crate::model::ShardId;
 use crate::model::time::Day;
 use crate::model::time::MINUTE;
 use crate::model::time::day_of;
@@ -74,9 +75,7 @@ impl Scan<'_> {
         progress: &mut dyn FnMut(f32),
     ) -> Result<(), ScanError> {
         let oldest = self.oldest();
-        let mut names: Vec<&str> = self.traits.iter().map(|(_, spec)| spec.event()).collect();
-        names.sort_unstable();
-        names.dedup();
+        let names = self.names();
         let wanted = |name: &str| names.binary_search(&name).is_ok();
         let scan = archive::Scan {
             days: day_of(oldest)..=Day::MAX,
@@ -118,6 +117,47 @@ impl Scan<'_> {
             progress(read as f32 / total.max(1) as f32);
         }
         self.tail(&mut *held.tail, columns)
+    }
+
+    /// Reads what the archive has of one shard.
+    pub(super) fn shard(
+        &self,
+        held: &archive::Pin,
+        shard: ShardId,
+        columns: &mut Columns,
+    ) -> Result<(), ScanError> {
+        let oldest = self.oldest();
+        let names = self.names();
+        let wanted = |name: &str| names.binary_search(&name).is_ok();
+        let scan = archive::Scan {
+            days: day_of(oldest)..=Day::MAX,
+            times: oldest..=Millis::MAX,
+            shard: Some(shard),
+            names: Some(&names),
+            wanted: &wanted,
+            ..archive::Scan::default()
+        };
+        let mut facts = Vec::new();
+        let scanned = archive::scan(&held.home, held.files.iter(), &scan, &mut |_, event| {
+            self.take(&event, oldest, &mut facts, &mut |fact| {
+                columns.add(fact.profile, fact.id, fact.time, fact.value);
+            });
+            if self.cancelled.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        count(self.engine.metrics(), &scanned);
+        self.still_wanted()
+    }
+
+    /// The names of the events that any trait is of, in order.
+    fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.traits.iter().map(|(_, spec)| spec.event()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Reads the journal to the pin. The reader starts at the archive's end or later: before it, the

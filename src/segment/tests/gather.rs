@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::archive::Catalog;
 use crate::archive::Folded;
 use crate::config::Config;
@@ -33,6 +35,7 @@ use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
 use crate::segment::Compiled;
+use crate::segment::Counted;
 use crate::segment::Gather;
 use crate::segment::Holder;
 use crate::segment::Live;
@@ -242,7 +245,19 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
             true_for: NOW,
             now: NOW + 1,
         };
+        // Before anything is kept of what the rule asks, and after.
+        let counts = |shards: &dyn Shards| {
+            let counted = Mutex::new(vec![None; usize::from(SHARDS)]);
+            let each = |of: Counted| counted.lock()[usize::from(of.shard)] = Some(of.members);
+            shards.counts(&asked, &caller, &each).unwrap().is_whole(SHARDS).unwrap();
+            counted.into_inner()
+        };
+        let before = [counts(one), counts(all)];
         let expected = one.eval(&asked, &caller).unwrap().whole(SHARDS).unwrap();
+        let each: Vec<_> = expected.shards.iter().map(|shard| Some(shard.len())).collect();
+        for counted in before.into_iter().chain([counts(one), counts(all)]) {
+            assert_eq!(counted, each, "{text}");
+        }
         let found = all.eval(&asked, &caller).unwrap().whole(SHARDS).unwrap();
         assert!(!expected.is_empty(), "{text}");
         assert_eq!(names(all, &found.shards), names(one, &expected.shards), "{text}");

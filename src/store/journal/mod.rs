@@ -353,7 +353,7 @@ pub struct CopiedJournal {
 }
 
 /// Reads frames in order.
-pub trait JournalReader: Send {
+pub trait JournalReader: Send + Sync {
     /// The next frame whose append has finished writing, or `None` at the end for now.
     fn next(&mut self) -> Result<Option<Frame>, JournalError>;
 
