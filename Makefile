@@ -4,12 +4,17 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test tools rust-tools services lint fmt clippy doc unit audit bench soak demo
+.PHONY: test tools rust-tools services lint fmt clippy doc unit audit bench bench-compile soak demo
 
 VENV := target/venv
 SERVICES := prometheus redis-server openssl faketime
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
+# All criterion benches.
+BENCHES := $(filter-out compile,$(basename $(notdir $(wildcard loadtest/benches/*.rs))))
+COMPILE_VENV := target/venv-compile
+EVENTS ?= 20000000
+COMPILE ?=
 ROUNDS ?= 200
 CASES ?= 20000
 
@@ -71,7 +76,20 @@ $(DENY):
 bench:
 	cargo build --release --workspace
 	target/release/loadtest bench
-	cargo bench --package loadtest -- --warm-up-time 0.5 --measurement-time 2
+	cargo bench --package loadtest $(BENCHES:%=--bench %) -- --warm-up-time 0.5 --measurement-time 2
+
+# The rule compiler beside ClickHouse, DuckDB and CRoaring: the same events, the same rules, answers compared.
+# `make bench-compile EVENTS=100000000` takes more; `COMPILE=--json` prints JSON.
+bench-compile: $(COMPILE_VENV)/installed
+	cargo bench --package loadtest --bench compile -- --events $(EVENTS) --python $(CURDIR)/$(COMPILE_VENV)/bin/python $(COMPILE)
+
+$(COMPILE_VENV)/installed: loadtest/benches/compile/requirements.txt
+	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq python3 python3-venv; \
+	  else echo "python3 with venv is missing: install it, then run make again" >&2; exit 1; fi; }
+	@python3 -m venv $(COMPILE_VENV)
+	@$(COMPILE_VENV)/bin/pip install --quiet --disable-pip-version-check -r loadtest/benches/compile/requirements.txt
+	@touch $@
 
 # The long runs: ROUNDS kills under load, and CASES cases of every property test.
 soak:

@@ -1,0 +1,48 @@
+//! A refresh after one profile in a hundred changed.
+
+use crate::common::TRAITS;
+use crate::facts::{END, SHARDS, place};
+use crate::timed;
+use loadtest::random::Random;
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+use throng::bitmap::{Snapshot, TraitId};
+use throng::plan::{Answers, Dirty, Members, Program, Repeated, ShardRows};
+
+/// Milliseconds it takes; what it finds is compared with all asked anew.
+pub(crate) fn measure(program: Program, before: &Snapshot, visitors: u32) -> f64 {
+    let members = program.run(before, END, 1).expect("within retention");
+    let mut random = Random::new(9);
+    let mut after = before.clone();
+    let mut dirty = vec![RoaringBitmap::new(); before.shards.len()];
+    for _ in 0..visitors.div_ceil(100) {
+        let visitor = u32::try_from(random.below(u64::from(visitors))).expect("32 bits");
+        let (shard, ordinal) = place(visitor);
+        let block = Arc::make_mut(&mut after.shards[shard][(ordinal >> 16) as usize]);
+        let low = u16::try_from(ordinal & 0xffff).expect("16 bits");
+        let id = TraitId(1 + u32::try_from(random.below(u64::from(TRAITS))).expect("few"));
+        block.add_fact(TraitId::ANY, low, END, None);
+        block.add_fact(id, low, END, None);
+        dirty[shard].insert(ordinal);
+    }
+    let dirty: Vec<Dirty> = dirty.into_iter().map(Dirty::Some).collect();
+    let anew = program.run(&after, END, 1).expect("within retention");
+    let repeated = Repeated::new(program);
+    let mut rows: Vec<ShardRows> = (0..SHARDS).map(|_| ShardRows::default()).collect();
+    let mut refresh =
+        || patch(&members, &repeated.again(&after, END, END).ask(&dirty, &mut rows, 1));
+    assert_eq!(refresh(), anew, "a refresh finds what all asked anew do");
+    timed(refresh)
+}
+
+fn patch(members: &[Members], answers: &[Answers]) -> Vec<Members> {
+    let mut now = members.to_vec();
+    for (output, members) in now.iter_mut().enumerate() {
+        for (members, answers) in members.shards.iter_mut().zip(answers) {
+            if let Some((patched, _)) = answers.patched(output, members) {
+                *members = patched;
+            }
+        }
+    }
+    now
+}
