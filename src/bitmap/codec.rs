@@ -149,7 +149,7 @@ impl Block {
         if let Some(ordinal) = column.largest_ordinal() {
             self.hold(ordinal);
             let columns = Arc::make_mut(self.traits.entry(id).or_default());
-            columns.days.insert(day, Arc::new(column));
+            columns.set_day(day, column);
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ impl TraitColumns {
             let day = reader.i64()?;
             let column = DayColumn::decode(reader.bytes()?)?;
             if !column.is_empty() {
-                columns.days.insert(day, Arc::new(column));
+                columns.set_day(day, column);
             }
         }
         reader.finish()?;

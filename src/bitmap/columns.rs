@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
+use super::flat::Flat;
 use super::set::BlockSet;
 use crate::model::Measure;
 use crate::model::time::DAY;
@@ -185,6 +187,11 @@ impl DayColumn {
         self.present.as_deref()
     }
 
+    /// As [`DayColumn::present`], to be shared.
+    pub(super) fn shared_present(&self) -> Option<&Arc<BlockSet>> {
+        self.present.as_ref()
+    }
+
     /// Adds the ordinals of all facts to a set.
     pub(super) fn gather(&self, set: &mut BlockSet) {
         match self.present() {
@@ -208,7 +215,7 @@ impl DayColumn {
         }
     }
 
-    fn is_measured(&self) -> bool {
+    pub(super) fn is_measured(&self) -> bool {
         self.runs().into_iter().any(Facts::is_measured)
     }
 
@@ -232,7 +239,16 @@ impl DayColumn {
 #[derive(Debug, Clone, Default)]
 pub struct TraitColumns {
     pub(super) days: BTreeMap<Day, Arc<DayColumn>>,
+    /// All days in one stretch, once a window of several was read.
+    flat: OnceLock<Option<Arc<Flat>>>,
+    /// The days, in order, that are no longer as they are there.
+    changed: Vec<Day>,
 }
+
+/// So many days may be other than in the stretch of all.
+const MOST_CHANGED: usize = 8;
+/// Windows of so few days are read from the days.
+const FEW_DAYS: usize = 2;
 
 impl TraitColumns {
     /// Columns without facts, to be filled.
@@ -245,13 +261,16 @@ impl TraitColumns {
     pub fn add(&mut self, ordinal: u16, time: Millis, value: Option<Measure>) {
         // A day has fewer milliseconds than a u32.
         let millis = u32::try_from(time.rem_euclid(DAY)).unwrap_or(0);
-        let day = self.days.entry(day_of(time)).or_default();
+        let day = day_of(time);
+        self.note_changed(day);
+        let day = self.days.entry(day).or_default();
         Arc::make_mut(day).add(millis, ordinal, value.map(|value| value.0));
     }
 
     /// Adds the facts of other columns of the same trait.
     pub fn merge(&mut self, other: &Self) {
         for (day, column) in &other.days {
+            self.note_changed(*day);
             match self.days.get_mut(day) {
                 Some(own) => Arc::make_mut(own).absorb(column),
                 None => {
@@ -259,6 +278,38 @@ impl TraitColumns {
                 }
             }
         }
+    }
+
+    /// Replaces a day.
+    pub(super) fn set_day(&mut self, day: Day, column: DayColumn) {
+        self.note_changed(day);
+        self.days.insert(day, Arc::new(column));
+    }
+
+    fn note_changed(&mut self, day: Day) {
+        if self.flat.get().is_none() {
+            return;
+        }
+        if let Err(place) = self.changed.binary_search(&day) {
+            self.changed.insert(place, day);
+        }
+        if self.changed.len() > MOST_CHANGED {
+            self.forget_flat();
+        }
+    }
+
+    fn forget_flat(&mut self) {
+        self.flat = OnceLock::new();
+        self.changed.clear();
+    }
+
+    /// All days in one stretch, where there are several, and those that are other by now.
+    pub(super) fn flat(&self) -> Option<(&Flat, &[Day])> {
+        if self.days.len() <= FEW_DAYS {
+            return None;
+        }
+        let flat = self.flat.get_or_init(|| Flat::of(&self.days).map(Arc::new));
+        flat.as_deref().map(|flat| (flat, &self.changed[..]))
     }
 
     /// The days with facts, ascending.
@@ -321,11 +372,14 @@ impl TraitColumns {
 
     pub(super) fn drop_before(&mut self, day: Day) {
         self.days = self.days.split_off(&day);
+        self.forget_flat();
     }
 
     /// The bytes of memory it takes, about.
     pub fn memory(&self) -> usize {
-        self.days.values().map(|column| 48 + column.memory()).sum::<usize>() + size_of::<Self>()
+        self.days.values().map(|column| 48 + column.memory()).sum::<usize>()
+            + self.flat.get().and_then(Option::as_ref).map_or(0, |flat| flat.memory())
+            + size_of::<Self>()
     }
 }
 

@@ -3,11 +3,14 @@
 //! Each scatters facts into an array with a place for each ordinal of the block, which the caller
 //! brings and uses again. Nothing is hashed or allocated for a fact or a profile.
 
+use std::ops::Range;
+
 use super::columns::DayColumn;
 use super::columns::Facts;
 use super::columns::LAST_MILLI;
 use super::columns::TraitColumns;
 use super::columns::time_at;
+use super::flat::Flat;
 use super::set::BlockSet;
 use crate::model::time::DAY;
 use crate::model::time::Day;
@@ -59,6 +62,27 @@ impl Interval {
     }
 }
 
+/// What facts are read from.
+enum Part<'a> {
+    /// Whole days, by their places.
+    Days(&'a Flat, Range<usize>),
+    /// The facts of a day from a millisecond to another.
+    Day(&'a DayColumn, u32, u32),
+}
+
+impl DayColumn {
+    /// Calls `f` with each measured fact from a millisecond to another.
+    #[inline]
+    fn each_value(&self, lo: u32, hi: u32, mut f: impl FnMut(u16, i64)) {
+        for run in self.runs() {
+            let run = run.cut(lo, hi);
+            for (ordinal, value) in run.ordinals.iter().zip(run.values) {
+                f(*ordinal, *value);
+            }
+        }
+    }
+}
+
 impl TraitColumns {
     /// The days an interval touches, each with the part of it that is asked for.
     fn touched(&self, interval: Interval) -> impl Iterator<Item = (Day, &DayColumn, u32, u32)> {
@@ -72,32 +96,82 @@ impl TraitColumns {
         })
     }
 
-    /// Calls `f` with the ordinals of each stretch of facts in the interval.
+    /// Calls `f` with what the facts of the interval are read from, in order of the days.
     #[inline]
-    fn each_stretch(&self, interval: Interval, mut f: impl FnMut(&[u16])) {
-        for (_, column, lo, hi) in self.touched(interval) {
-            for run in column.runs() {
-                f(run.cut(lo, hi).ordinals);
+    fn each_part(&self, interval: Interval, mut f: impl FnMut(Part<'_>)) {
+        if interval.is_empty() {
+            return;
+        }
+        let Some((flat, changed)) = self.flat() else {
+            return self.touched(interval).for_each(|(_, day, lo, hi)| f(Part::Day(day, lo, hi)));
+        };
+        let of_day = |time: Millis| u32::try_from(time.rem_euclid(DAY)).unwrap_or(0);
+        let (first, last) = (day_of(interval.lo), day_of(interval.hi));
+        let (lo, hi) = (of_day(interval.lo), of_day(interval.hi));
+        let mut day = |day: Day, lo, hi| {
+            self.days.get(&day).into_iter().for_each(|column| f(Part::Day(column, lo, hi)));
+        };
+        if first == last {
+            return day(first, lo, hi);
+        }
+        // Of a day in part the times are looked at.
+        let mut whole = first..=last;
+        if lo > 0 {
+            day(first, lo, LAST_MILLI);
+            whole = first + 1..=last;
+        }
+        if hi < LAST_MILLI {
+            day(last, 0, hi);
+            whole = *whole.start()..=last - 1;
+        }
+        let mut next = flat.place(*whole.start());
+        let from = changed.partition_point(|day| day < whole.start());
+        for changed in changed[from..].iter().take_while(|day| whole.contains(day)) {
+            let place = flat.place(*changed);
+            f(Part::Days(flat, next..place));
+            next = place + usize::from(flat.is_at(place, *changed));
+            if let Some(column) = self.days.get(changed) {
+                f(Part::Day(column, 0, LAST_MILLI));
             }
         }
+        let end = flat.place(whole.end() + 1).max(next);
+        f(Part::Days(flat, next..end));
+    }
+
+    /// Calls `f` with the ordinals of each stretch of facts in the interval.
+    #[inline]
+    pub fn each_stretch(&self, interval: Interval, mut f: impl FnMut(&[u16])) {
+        self.each_part(interval, |part| match part {
+            Part::Days(flat, days) => f(flat.ordinals(days)),
+            Part::Day(column, lo, hi) => {
+                column.runs().into_iter().for_each(|run| f(run.cut(lo, hi).ordinals));
+            }
+        });
     }
 
     /// Calls `f` with each measured fact in the interval.
     #[inline]
-    fn each_value(&self, interval: Interval, mut f: impl FnMut(u16, i64)) {
-        for (_, column, lo, hi) in self.touched(interval) {
-            for run in column.runs() {
-                let run = run.cut(lo, hi);
-                for (ordinal, value) in run.ordinals.iter().zip(run.values) {
-                    f(*ordinal, *value);
-                }
-            }
+    pub fn each_value(&self, interval: Interval, mut f: impl FnMut(u16, i64)) {
+        if self.flat().is_none_or(|(flat, _)| !flat.has_values()) {
+            let days = self.touched(interval);
+            return days.for_each(|(_, column, lo, hi)| column.each_value(lo, hi, &mut f));
         }
+        self.each_part(interval, |part| match part {
+            Part::Days(flat, days) => flat.values(days).for_each(|(o, value)| f(o, value)),
+            Part::Day(column, lo, hi) => column.each_value(lo, hi, &mut f),
+        });
     }
 
     /// How many facts the interval's days hold: what a scan costs, about.
     pub fn weight(&self, interval: Interval) -> u64 {
-        self.touched(interval).map(|(_, column, ..)| column.len() as u64).sum()
+        let mut weight = 0;
+        self.each_part(interval, |part| {
+            weight += match part {
+                Part::Days(flat, days) => flat.count(days) as u64,
+                Part::Day(column, ..) => column.len() as u64,
+            };
+        });
+        weight
     }
 
     /// How many facts lie in an interval.
@@ -122,25 +196,31 @@ impl TraitColumns {
 
     /// A bound of the size of any ordinal's sum in the interval.
     pub fn sum_bound(&self, interval: Interval) -> u128 {
-        self.touched(interval)
-            .map(|(_, column, ..)| column.len() as u128 * u128::from(column.largest))
-            .sum()
+        let mut bound = 0;
+        self.each_part(interval, |part| {
+            let (count, largest) = match part {
+                Part::Days(flat, days) => (flat.count(days), flat.largest()),
+                Part::Day(column, ..) => (column.len(), column.largest),
+            };
+            bound += count as u128 * u128::from(largest);
+        });
+        bound
     }
 
     /// Adds the ordinals with a fact to `out`, which has room for the population.
     pub fn did(&self, interval: Interval, out: &mut BlockSet) {
-        for (_, column, lo, hi) in self.touched(interval) {
-            if let Some(present) = column.present().filter(|_| lo == 0 && hi == LAST_MILLI) {
-                out.union_with(present);
-                continue;
-            }
-            let words = out.words_mut();
-            for run in column.runs() {
-                for ordinal in run.cut(lo, hi).ordinals {
-                    words[usize::from(ordinal >> 6)] |= 1 << (ordinal & 63);
+        self.each_part(interval, |part| match part {
+            Part::Days(flat, days) => flat.gather(days, out),
+            Part::Day(column, lo, hi) => {
+                match column.present().filter(|_| lo == 0 && hi == LAST_MILLI) {
+                    Some(present) => out.union_with(present),
+                    None => {
+                        let runs = column.runs().into_iter();
+                        runs.for_each(|run| out.add_all(run.cut(lo, hi).ordinals));
+                    }
                 }
             }
-        }
+        });
     }
 
     /// Counts facts into bytes that stop at 255.

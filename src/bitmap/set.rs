@@ -47,6 +47,14 @@ impl BlockSet {
         self.words[word] |= 1 << (ordinal & 63);
     }
 
+    /// Adds ordinals for which there is room.
+    #[inline]
+    pub(super) fn add_all(&mut self, ordinals: &[u16]) {
+        for ordinal in ordinals {
+            self.words[usize::from(ordinal >> 6)] |= 1 << (ordinal & 63);
+        }
+    }
+
     /// Adds an ordinal and says whether it was missing.
     #[inline]
     pub fn insert_new(&mut self, ordinal: u16) -> bool {
@@ -157,8 +165,10 @@ impl BlockSet {
 
     /// The set as a roaring bitmap of a shard's ordinals; `bytes` is scratch.
     pub fn to_roaring(&self, block: u32, bytes: &mut Vec<u8>) -> RoaringBitmap {
-        bytes.clear();
-        bytes.extend(self.words.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.resize(self.words.len() * 8, 0);
+        for (eight, word) in bytes.chunks_exact_mut(8).zip(&self.words) {
+            eight.copy_from_slice(&word.to_le_bytes());
+        }
         RoaringBitmap::from_lsb0_bytes(block * BLOCK, bytes)
     }
 }

@@ -69,8 +69,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn scans_agree_with_ordered_maps(facts in few_or_many(), interval in interval()) {
-        let columns = measured(&facts);
+    fn scans_agree_with_ordered_maps(
+        facts in few_or_many(), interval in interval(), read in 0usize..400,
+    ) {
+        // Some facts come after the columns were read, which makes one stretch of all days.
+        let read = read.min(facts.len());
+        let mut columns = measured(&facts[..read]);
+        columns.did(Interval { lo: -2 * DAY, hi: 3 * DAY }, &mut (0..130).collect());
+        for (ordinal, time, value) in &facts[read..] {
+            columns.add(*ordinal, *time, Some(Measure(*value)));
+        }
         let mut by: BTreeMap<u16, Vec<(Millis, i64)>> = BTreeMap::new();
         for (ordinal, time, value) in facts.iter().filter(|(_, time, _)| interval.holds(*time)) {
             by.entry(*ordinal).or_default().push((*time, *value));

@@ -336,10 +336,11 @@ impl Answers {
             let delta = Delta::between(before, &now);
             return Some((now, delta));
         };
-        let were = &**before & asked;
-        if were == *found {
+        // Of most rules nothing changed: that is told without a bitmap of those who were members.
+        if before.intersection_len(asked) == found.len() && found.is_subset(before) {
             return None;
         }
+        let were = &**before & asked;
         let delta = Delta { entered: found - &were, left: &were - found };
         let mut now = RoaringBitmap::clone(before);
         delta.left.iter().for_each(|ordinal| _ = now.remove(ordinal));

@@ -24,6 +24,12 @@ use crate::plan::number::Band;
 use crate::plan::window::Moment;
 use crate::rules::Level;
 
+/// Facts are few that are fewer than one for so many profiles: to count them, a pass over bytes is saved. (The blocks of
+/// tests are small, and both ways are to be tried.)
+const FEW_COUNTED: u64 = if cfg!(test) { 1 } else { 16 };
+/// The same where sums are to be made, which are larger.
+const FEW_SUMMED: u64 = if cfg!(test) { 1 } else { 4 };
+
 /// Evaluates blocks one after the other. All its memory is used again.
 pub(super) struct Worker<'a> {
     program: &'a Program,
@@ -34,6 +40,9 @@ pub(super) struct Worker<'a> {
     /// How often each answer will yet be read.
     left: Vec<u32>,
     pool: Vec<BlockSet>,
+    /// Counts or sums of few facts, all 0 but while they are compared, and the ordinals of these facts.
+    few: Vec<i64>,
+    touched: Vec<u16>,
     small: Vec<u8>,
     counts: Vec<u32>,
     units: Vec<i64>,
@@ -52,6 +61,8 @@ impl<'a> Worker<'a> {
             slots: vec![None; program.graph.nodes.len()],
             left: Vec::new(),
             pool: Vec::new(),
+            few: Vec::new(),
+            touched: Vec::new(),
             small: Vec::new(),
             counts: Vec::new(),
             units: Vec::new(),
@@ -307,7 +318,54 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Compares what few facts have come to in `few`: only their profiles are looked at, since all others have 0.
+    fn compare_few(&mut self, place: usize, population: u32) {
+        let groups = self.groups;
+        let leaves = &groups.groups[place].leaves;
+        if let [(leaf, Comparison::Band(band))] = leaves[..]
+            && !band.holds(0)
+        {
+            // One pass: who is met again has 0 by then, and stays as it is.
+            let mut out = self.take();
+            out.reset(population);
+            for ordinal in self.touched.drain(..) {
+                let value = std::mem::take(&mut self.few[usize::from(ordinal)]);
+                if value != 0 && band.holds(i128::from(value)) {
+                    out.insert(ordinal);
+                }
+            }
+            self.slots[leaf] = Some(out);
+            return;
+        }
+        for (leaf, comparison) in leaves {
+            let Comparison::Band(band) = *comparison else { continue };
+            let mut out = self.take();
+            if band.holds(0) {
+                out.fill(population);
+            } else {
+                out.reset(population);
+            }
+            for ordinal in &self.touched {
+                if band.holds(i128::from(self.few[usize::from(*ordinal)])) {
+                    out.insert(*ordinal);
+                } else {
+                    out.remove(*ordinal);
+                }
+            }
+            self.slots[*leaf] = Some(out);
+        }
+        self.touched.drain(..).for_each(|ordinal| self.few[usize::from(ordinal)] = 0);
+    }
+
     fn count(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
+        if columns.weight(interval) * FEW_COUNTED < u64::from(population) {
+            self.few.resize(crate::model::BLOCK as usize, 0);
+            columns.each_stretch(interval, |ordinals| {
+                self.touched.extend_from_slice(ordinals);
+                ordinals.iter().for_each(|ordinal| self.few[usize::from(*ordinal)] += 1);
+            });
+            return self.compare_few(place, population);
+        }
         let largest = self.groups.groups[place].leaves.iter().map(|(_, comparison)| {
             if let Comparison::Band(band) = comparison { band.largest_edge() } else { 0 }
         });
@@ -324,7 +382,16 @@ impl<'a> Worker<'a> {
     }
 
     fn sum(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
-        if columns.sum_bound(interval) <= i64::MAX as u128 {
+        let is_small = columns.sum_bound(interval) <= i64::MAX as u128;
+        if is_small && columns.weight(interval) * FEW_SUMMED < u64::from(population) {
+            self.few.resize(crate::model::BLOCK as usize, 0);
+            columns.each_value(interval, |ordinal, value| {
+                self.touched.push(ordinal);
+                self.few[usize::from(ordinal)] += value;
+            });
+            return self.compare_few(place, population);
+        }
+        if is_small {
             reset(&mut self.units, population, 0);
             columns.sum_small(interval, &mut self.units);
             self.bands(place, |this, band, out| compare::select_i64(&this.units, band, out));
