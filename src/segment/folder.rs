@@ -10,14 +10,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use crate::rules::MAX_FILE;
 use crate::store::chain;
 use crate::store::embedded::remove_small_file;
 use crate::store::embedded::write_small_file;
+use crate::store::embedded::write_small_files;
 use crate::store::shelf::Shelf;
 
 /// The folder of copies in a data directory.
@@ -30,7 +36,24 @@ pub(super) type Files = BTreeMap<String, Result<String, String>>;
 pub(super) struct Folder {
     path: PathBuf,
     copies: Copies,
+    /// What was read, so that of thousands of files those are read that changed.
+    texts: Mutex<BTreeMap<String, Text>>,
 }
+
+/// What a file said, and what the system said of the file before.
+struct Text {
+    stamp: Stamp,
+    since: Instant,
+    /// It was read when the stamp had been the same for a while, so that another text has another stamp.
+    is_settled: bool,
+    text: String,
+}
+
+/// Device, number, size, and the times of the last change of text and of anything, in seconds and nanoseconds.
+type Stamp = ([u64; 3], [i64; 4]);
+
+/// Longer than the clock of file systems takes from one time to the next.
+const SETTLES: Duration = Duration::from_millis(100);
 
 enum Copies {
     Folder(PathBuf),
@@ -48,12 +71,16 @@ impl Folder {
     pub(super) fn new(path: &Path, data: &Path) -> io::Result<Self> {
         let copies = data.join(COPIES);
         fs::create_dir_all(&copies)?;
-        Ok(Self { path: path.to_path_buf(), copies: Copies::Folder(copies) })
+        Ok(Self {
+            path: path.to_path_buf(),
+            copies: Copies::Folder(copies),
+            texts: Mutex::default(),
+        })
     }
 
     /// Names the folder of a node that shares its store with others.
     pub(super) fn shared(path: &Path, shelf: Arc<dyn Shelf>) -> Self {
-        Self { path: path.to_path_buf(), copies: Copies::Shelf(shelf) }
+        Self { path: path.to_path_buf(), copies: Copies::Shelf(shelf), texts: Mutex::default() }
     }
 
     /// Where the files are.
@@ -68,9 +95,9 @@ impl Folder {
 
     /// Reads every `*.toml`. A folder that is not there is an error: nobody deleted its files.
     pub(super) fn read(&self) -> io::Result<Files> {
-        let Copies::Shelf(shelf) = &self.copies else { return read_folder(&self.path) };
+        let Copies::Shelf(shelf) = &self.copies else { return self.read_files() };
         let made = on_shelf(&**shelf, MADE)?;
-        let mut files = match read_folder(&self.path) {
+        let mut files = match self.read_files() {
             // Nothing of what is good came from a file.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
@@ -86,6 +113,10 @@ impl Folder {
         Ok(files)
     }
 
+    fn read_files(&self) -> io::Result<Files> {
+        read_folder(&self.path, &mut self.texts.lock())
+    }
+
     /// The last good versions.
     pub(super) fn read_copies(&self) -> io::Result<BTreeMap<String, String>> {
         let copies = match &self.copies {
@@ -93,7 +124,7 @@ impl Folder {
             Copies::Shelf(shelf) => return on_shelf(&**shelf, GOOD),
         };
         let mut good = BTreeMap::new();
-        for (id, text) in read_folder(copies)? {
+        for (id, text) in read_folder(copies, &mut BTreeMap::new())? {
             match text {
                 Ok(text) => {
                     good.insert(id, text);
@@ -116,6 +147,15 @@ impl Folder {
             }
             Copies::Shelf(shelf) => put(&**shelf, &format!("{GOOD}{id}"), Some(text)),
         }
+    }
+
+    /// Keeps the good versions of many files; tells whether it could.
+    pub(super) fn keep_all(&self, texts: &[(&String, &String)]) -> bool {
+        let Copies::Folder(copies) = &self.copies else { return false };
+        let files: Vec<(String, &[u8])> =
+            texts.iter().map(|(id, text)| (format!("{id}.toml"), text.as_bytes())).collect();
+        let kept = write_small_files(copies, &files, 0o644);
+        kept.inspect_err(|error| tracing::debug!(%error, "copies are written one by one")).is_ok()
     }
 
     /// Forgets a segment whose file has gone.
@@ -189,7 +229,7 @@ impl std::fmt::Debug for Folder {
     }
 }
 
-fn read_folder(path: &Path) -> io::Result<Files> {
+fn read_folder(path: &Path, known: &mut BTreeMap<String, Text>) -> io::Result<Files> {
     let mut files = Files::new();
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
@@ -204,11 +244,36 @@ fn read_folder(path: &Path) -> io::Result<Files> {
             Ok(metadata) if metadata.len() > MAX_FILE as u64 => {
                 Err(format!("larger than {} KiB", MAX_FILE >> 10))
             }
-            _ => fs::read_to_string(&path).map_err(|error| error.to_string()),
+            Ok(metadata) => read_file(&path, &metadata, stem, known),
+            Err(error) => Err(error.to_string()),
         };
         files.insert(stem.to_owned(), text);
     }
+    known.retain(|stem, _| matches!(files.get(stem), Some(Ok(_))));
     Ok(files)
+}
+
+/// Reads a file that is not known to be as it was.
+fn read_file(
+    path: &Path,
+    metadata: &fs::Metadata,
+    stem: &str,
+    known: &mut BTreeMap<String, Text>,
+) -> Result<String, String> {
+    let stamp = (
+        [metadata.dev(), metadata.ino(), metadata.size()],
+        [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()],
+    );
+    let before = known.get(stem).filter(|known| known.stamp == stamp);
+    if let Some(known) = before.filter(|known| known.is_settled) {
+        return Ok(known.text.clone());
+    }
+    let since = before.map_or_else(Instant::now, |known| known.since);
+    let is_settled = since.elapsed() >= SETTLES;
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let read = Text { stamp, since, is_settled, text: text.clone() };
+    known.insert(stem.to_owned(), read);
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -232,6 +297,28 @@ mod tests {
         files.forget("buyers").unwrap();
         files.forget("buyers").unwrap();
         assert!(files.read_copies().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_text_of_the_same_size_is_seen_and_what_stays_is_not_read_again() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = Folder::new(folder.path(), data.path()).unwrap();
+        let settled = || files.texts.lock().get("a").is_some_and(|text| text.is_settled);
+        for text in ["one", "two", "six"] {
+            // At once after the last one was read.
+            fs::write(files.file("a"), text).unwrap();
+            assert_eq!(files.read().unwrap()["a"], Ok(text.to_owned()));
+            assert!(!settled());
+        }
+        while !settled() {
+            assert_eq!(files.read().unwrap()["a"], Ok("six".to_owned()));
+        }
+        files.texts.lock().get_mut("a").unwrap().text = "of before".into();
+        assert_eq!(files.read().unwrap()["a"], Ok("of before".to_owned()));
+        fs::write(files.file("a"), "ten").unwrap();
+        assert_eq!(files.read().unwrap()["a"], Ok("ten".to_owned()));
+        fs::remove_file(files.file("a")).unwrap();
+        assert!(files.read().unwrap().is_empty() && files.texts.lock().is_empty());
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub use shelf::Shelf;
 pub use sizes::Sizes;
 pub use small_file::remove_small_file;
 pub use small_file::write_small_file;
+pub use small_file::write_small_files;
 pub use state::State;
 
 use std::io;
