@@ -135,7 +135,6 @@ impl Scan<'_> {
             shard: Some(shard),
             names: Some(&names),
             wanted: &wanted,
-            ..archive::Scan::default()
         };
         let mut facts = Vec::new();
         let scanned = archive::scan(&held.home, held.files.iter(), &scan, &mut |_, event| {
