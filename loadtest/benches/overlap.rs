@@ -40,7 +40,7 @@ fn overlap(criterion: &mut Criterion) {
     let audiences: BTreeMap<String, Arc<Audience>> = (ids.iter().zip(SHARES.iter().cycle()))
         .map(|(id, share)| (id.clone(), Arc::new(audience(id, *share, &mut random))))
         .collect();
-    let generation = Generation { number: 1, true_for: 1, version: 1, audiences };
+    let generation = Generation { audiences, ..Generation::default() };
     let caller = Caller::default();
     let mut group = criterion.benchmark_group("overlap");
     group.sample_size(10);

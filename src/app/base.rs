@@ -56,6 +56,8 @@ pub(super) struct Base {
     pub(super) finder: Finder,
     /// Where it stands what was published last.
     pub(super) head: Arc<dyn Shelf>,
+    /// What the hours that have ended came to.
+    pub(super) history: Arc<dyn Shelf>,
     pub(super) reserve: Reserve,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) sink: Arc<dyn Sink>,

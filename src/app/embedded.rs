@@ -98,7 +98,8 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
     let ledger: Arc<dyn Ledger> =
         Arc::new(embedded::ledger::EmbeddedLedger::open(&data.join(embedded::LEDGER))?);
     let secret = collect::Secret::load_or_create(data)?;
-    let small = console::FILES.into_iter().chain([collect::Secret::FILE, segment::COPIES]);
+    let folders = [segment::COPIES, embedded::HISTORY];
+    let small = console::FILES.into_iter().chain([collect::Secret::FILE]).chain(folders);
     let backups = Backups::new(backup::Source {
         data: data.clone(),
         state: state.clone(),
@@ -135,6 +136,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         finder,
         sizes: Arc::new(embedded::Sizes::new(data.clone(), audiences)),
         head,
+        history: Arc::new(embedded::Shelf::history(data)?),
         reserve: Box::new(move |count| state.reserve_generations(count)),
         ledger,
         sink: journal,

@@ -176,6 +176,7 @@ async fn serve(
         shelf: base.shelf.clone(),
         finder: base.finder,
         head: base.head,
+        history: base.history,
         reserve: base.reserve,
     };
     let segments = Arc::new(

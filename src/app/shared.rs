@@ -182,7 +182,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         lookups: Arc::new(Lookups::new(store.clone())),
         whose: Box::new(move |identifier| ingest::whose(identity, identifier)),
     };
-    let numbers = store.clone();
+    let (numbers, history) = (store.clone(), RedisShelf::history(store.clone()));
     let backups = Backups::new(RunningStore {
         store: store.clone(),
         member: cell.clone(),
@@ -217,6 +217,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         finder,
         sizes,
         head: shelf,
+        history: Arc::new(history),
         reserve: Box::new(move |count| numbers.reserve_generations(count)),
         ledger,
         sink: intake.sink(),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::client::{Client, escape};
 use super::eval::members;
+use super::history;
 use super::output::{print, table};
 use super::overlap;
 use super::{Failure, Global};
@@ -28,7 +29,7 @@ pub(super) enum Audience {
         /// Its value
         value: String,
     },
-    /// List members' identifiers, one a line, each once
+    /// List members' identifiers, one a line, each once; with --at those of another instant, by what is known now
     Members {
         /// The segment's id
         id: String,
@@ -39,6 +40,8 @@ pub(super) enum Audience {
     /// Count what audiences share, exactly and all of one generation: every region of up to 6, or with --matrix up
     /// to 100 two by two
     Overlap(overlap::Overlap),
+    /// Show how large an audience was, and how many entered and left it, day by day or hour by hour
+    History(history::History),
 }
 
 /// Runs a sub-command.
@@ -61,8 +64,14 @@ pub(super) fn run(global: &Global, command: &Audience) -> Result<ExitCode, Failu
             }
         }
         Audience::Overlap(command) => overlap::run(global, &client, command)?,
+        Audience::History(command) => history::run(global, &client, command)?,
         Audience::Members { id, namespace } => {
-            let path = format!("/api/v1/audiences/{}/members?as={}", escape(id), escape(namespace));
+            let mut path =
+                format!("/api/v1/audiences/{}/members?as={}", escape(id), escape(namespace));
+            if let Some(at) = &global.at {
+                path.push_str("&at=");
+                path.push_str(&escape(at));
+            }
             client.lines(&path, None, |line| {
                 if global.json {
                     return print(line);

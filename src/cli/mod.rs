@@ -14,6 +14,7 @@ mod estimate;
 mod eval;
 mod files;
 mod fmt;
+mod history;
 mod import;
 mod node;
 mod output;
@@ -87,7 +88,7 @@ enum Command {
     Eval(eval::Eval),
     /// Say about how many a rule holds within a moment, and then exactly
     Estimate(estimate::Estimate),
-    /// List audiences, show one, export its members, or count what several share
+    /// List audiences, show one, export its members, count what several share, or show how one grew
     #[command(subcommand)]
     Audience(audience::Audience),
     /// Show how a rule is answered: shared parts, order, sizes, time

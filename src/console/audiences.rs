@@ -37,6 +37,8 @@ pub(super) struct List {
 pub(super) struct As {
     #[serde(rename = "as")]
     namespace: String,
+    /// An instant; now where there is none.
+    at: Option<String>,
 }
 
 /// `GET /api/v1/audiences`
@@ -84,13 +86,18 @@ pub(super) async fn show(
     Ok(HttpResponse::Ok().json(shown))
 }
 
-/// `GET /api/v1/audiences/{id}/members?as=NAMESPACE`
+/// `GET /api/v1/audiences/{id}/members?as=NAMESPACE[&at=TIME]`
 pub(super) async fn members(
     services: web::Data<Services>,
     id: web::Path<String>,
     asked: web::Query<As>,
 ) -> Result<HttpResponse, Problem> {
     let namespace = namespace(&asked.namespace)?;
+    if let Some(at) = asked.into_inner().at {
+        let blocking = services.clone();
+        let found = ask(move |caller| blocking.segments.members_at(&id, &at, caller)).await?;
+        return Ok(members_answer(&services, found.members, namespace, None, found.at));
+    }
     let generation = newest(&services)?;
     let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
     let Some(members) = audience.members.clone() else {

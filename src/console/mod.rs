@@ -10,6 +10,7 @@ mod destinations;
 mod doctor;
 mod estimate;
 mod health;
+mod history;
 mod import;
 mod letters;
 mod nodes;
@@ -179,6 +180,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/audiences", web::get().to(audiences::list))
                 .route("/audiences/{id}", web::get().to(audiences::show))
                 .route("/audiences/{id}/members", web::get().to(audiences::members))
+                .route("/audiences/{id}/history", web::get().to(history::history))
                 .route("/overlap", web::post().to(overlap::overlap))
                 .route("/plan", web::post().to(segments::plan))
                 .route("/apply", web::post().to(segments::apply))

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::Caller;
 use super::InAudiences;
+use super::Live;
 use super::Segments;
 use super::Told;
 use super::choose::frozen_text;
@@ -25,6 +26,7 @@ use crate::model::ShardId;
 use crate::model::time;
 use crate::model::time::format_rfc3339;
 use crate::plan;
+use crate::plan::Library;
 use crate::plan::Members;
 use crate::plan::TooEarly;
 use crate::rules;
@@ -146,12 +148,24 @@ impl Segments {
     /// Answers a rule.
     pub fn eval(&self, question: &Question, caller: &Caller) -> Result<Answer, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
-        let started = Instant::now();
         let library = self.live().library();
+        let at = question.at.as_deref();
+        let answer = self.answer(&rule, question.level, &library, at, caller)?;
+        Ok(Answer { told, ..answer })
+    }
+
+    fn answer(
+        &self,
+        rule: &Rule,
+        level: Level,
+        library: &Library,
+        at: Option<&str>,
+        caller: &Caller,
+    ) -> Result<Answer, AskError> {
+        let started = Instant::now();
         let true_for = self.appended(caller)?;
-        let now = instant(question.at.as_deref(), true_for)?;
-        let level = question.level;
-        let asked = Asked { rule: &rule, level, library: &library, true_for, now };
+        let now = instant(at, true_for)?;
+        let asked = Asked { rule, level, library, true_for, now };
         let members = self.patiently(caller, || {
             self.parts.shards.eval(&asked, caller)?.whole(self.parts.count)
         })?;
@@ -162,7 +176,7 @@ impl Segments {
             true_for,
             at: now,
             took: started.elapsed(),
-            told,
+            told: Vec::new(),
         })
     }
 
@@ -191,22 +205,11 @@ impl Segments {
         caller: &Caller,
     ) -> Result<Value, AskError> {
         let live = self.live();
-        let found = live
-            .segments
-            .get(segment)
-            .filter(|s| !s.hidden)
-            .ok_or_else(|| AskError::Unknown(format!("there is no segment {segment}")))?;
-        if found.frozen {
-            return Err(AskError::NotYet(frozen_text(segment)));
-        }
-        let file = &found.file;
-        let Body::Rule(rule) = &file.body else {
-            return Err(AskError::NotYet("look-alike segments are not evaluated yet".into()));
-        };
+        let (rule, level) = ruled(&live, segment)?;
         let library = live.library();
         let true_for = self.appended(caller)?;
         let now = instant(at, true_for)?;
-        let asked = Asked { rule, level: file.level, library: &library, true_for, now };
+        let asked = Asked { rule, level, library: &library, true_for, now };
         let membership = self.patiently(caller, || {
             self.parts.shards.why(&asked, identifier, read, caller)?.ok_or(AskError::Moving)
         })?;
@@ -216,6 +219,13 @@ impl Segments {
         answer["true_for"] = json!(format_rfc3339(true_for));
         answer["text"] = json!(super::why_text::of(segment, &membership));
         Ok(answer)
+    }
+
+    /// The members that a segment's rule has at an instant, by what is known now.
+    pub fn members_at(&self, segment: &str, at: &str, caller: &Caller) -> Result<Answer, AskError> {
+        let live = self.live();
+        let (rule, level) = ruled(&live, segment)?;
+        self.answer(rule, level, &live.library(), Some(at), caller)
     }
 
     /// What is held of a profile: its identifiers, and the audiences it is in.
@@ -334,6 +344,19 @@ impl Segments {
             schema: schema.map(|s| s as _),
             now: Some(self.parts.clock.now()),
         }
+    }
+}
+
+/// The rule of a live segment, and its level.
+fn ruled<'a>(live: &'a Live, segment: &str) -> Result<(&'a Rule, Level), AskError> {
+    let found = live.segments.get(segment).filter(|s| !s.hidden);
+    let found = found.ok_or_else(|| AskError::Unknown(format!("there is no segment {segment}")))?;
+    if found.frozen {
+        return Err(AskError::NotYet(frozen_text(segment)));
+    }
+    match &found.file.body {
+        Body::Rule(rule) => Ok((rule, found.file.level)),
+        _ => Err(AskError::NotYet("look-alike segments are not evaluated yet".into())),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::Millis;
 use crate::plan::Members;
+use crate::segment::history::Hour;
 use crate::segment::live::Segment;
 
 /// One consistent version of all audiences.
@@ -19,6 +20,8 @@ pub struct Generation {
     pub version: u64,
     /// The audiences by segment.
     pub audiences: BTreeMap<String, Arc<Audience>>,
+    /// The hour of T, and what it has come to so far.
+    pub hour: Arc<Hour>,
 }
 
 /// The members of one segment.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use super::generation::AudienceState;
 use super::generation::Generation;
+use super::history::Hour;
+use super::history::Tally;
 use super::refresh::Compiled;
 use crate::model::Malformed;
 use crate::model::Millis;
@@ -27,7 +29,9 @@ use crate::store::shelf::Shelf;
 
 const HEAD: &str = "audiences.head";
 const TRUE: &str = "audiences.true";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// One without the hour.
+const FORMAT_BEFORE: u8 = 1;
 
 /// The last generation that was cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +40,8 @@ pub(super) struct Head {
     /// The latest time that its audiences are true for.
     pub(super) true_for: Millis,
     pub(super) audiences: BTreeMap<String, Standing>,
+    /// The hour that the generation is of, and what it has come to.
+    pub(super) hour: Hour,
 }
 
 /// An audience but for its members.
@@ -139,13 +145,15 @@ impl Head {
             (id.clone(), standing)
         });
         let Generation { number, true_for, .. } = *generation;
-        Self { number, true_for, audiences: audiences.collect() }
+        let hour = Hour::clone(&generation.hour);
+        Self { number, true_for, audiences: audiences.collect(), hour }
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT];
         put_varint(&mut out, self.number);
         put_i64(&mut out, self.true_for);
+        put_varint(&mut out, self.audiences.len() as u64);
         for (id, standing) in &self.audiences {
             put_str(&mut out, id);
             put_varint(&mut out, standing.count.map_or(0, |count| count + 1));
@@ -164,17 +172,20 @@ impl Head {
                 }
             }
         }
+        self.hour.encode(self.audiences.keys(), &mut out);
         out
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != FORMAT {
+        let format = reader.u8()?;
+        if format != FORMAT && format != FORMAT_BEFORE {
             return Err(Malformed("the form of the last audiences"));
         }
         let (number, true_for) = (reader.varint()?, reader.i64()?);
+        let count = if format == FORMAT { reader.varint()? } else { u64::MAX };
         let mut audiences = BTreeMap::new();
-        while reader.remaining() > 0 {
+        while reader.remaining() > 0 && (audiences.len() as u64) < count {
             let id = reader.str()?.to_owned();
             let count = reader.varint()?.checked_sub(1);
             let (generation, true_for) = (reader.varint()?, reader.i64()?);
@@ -188,8 +199,22 @@ impl Head {
             };
             audiences.insert(id, Standing { count, generation, true_for, state, rule });
         }
-        Ok(Self { number, true_for, audiences })
+        let hour = match format {
+            FORMAT => Hour::decode(audiences.keys(), &mut reader)?,
+            _ => begun(true_for, &audiences),
+        };
+        reader.finish()?;
+        Ok(Self { number, true_for, audiences, hour })
     }
+}
+
+/// The hour of a time, of which no more is known than how many members there are.
+fn begun(time: Millis, audiences: &BTreeMap<String, Standing>) -> Hour {
+    let members =
+        |standing: &Standing| Some(Tally { members: standing.count?, ..Tally::default() });
+    let tallies =
+        audiences.iter().filter_map(|(id, standing)| Some((id.clone(), members(standing)?)));
+    Hour { number: Hour::of(time), tallies: tallies.collect() }
 }
 
 #[cfg(test)]
@@ -206,7 +231,9 @@ mod tests {
             ("b".to_owned(), Standing { count: None, ..standing(failing) }),
             ("c".to_owned(), standing(AudienceState::Backfilling { percent: 62 })),
         ]);
-        Head { number, true_for, audiences }
+        let tally = |members| Tally { members, adds: 5, removes: 1 };
+        let tallies = BTreeMap::from([("a".to_owned(), tally(3)), ("gone".to_owned(), tally(0))]);
+        Head { number, true_for, audiences, hour: Hour { number: -1, tallies } }
     }
 
     #[test]
@@ -232,7 +259,7 @@ mod tests {
         let bytes = head(5, -1).encode();
         for cut in 0..bytes.len() {
             let read = Head::decode(&bytes[..cut]);
-            assert!(read.is_err() || read.unwrap().audiences.len() < 3, "{cut}");
+            assert!(read.is_err(), "{cut}");
         }
         assert!(Head::decode(&[9]).is_err());
     }

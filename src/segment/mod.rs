@@ -15,6 +15,7 @@ mod folder;
 mod gather;
 mod generation;
 mod head;
+mod history;
 mod live;
 mod local;
 mod lookup;
@@ -60,6 +61,13 @@ pub use generation::Audience;
 pub use generation::AudienceState;
 pub use generation::Generation;
 pub use head::published_for;
+pub use history::Hour;
+pub use history::KEPT_DAYS;
+pub use history::Per;
+pub use history::Period;
+pub use history::Row;
+pub use history::Tally;
+pub use history::Told as History;
 pub use live::Live;
 pub use live::Problem;
 pub use live::Segment;
@@ -132,6 +140,8 @@ pub struct Parts {
     pub finder: Finder,
     /// Where it stands what was published last, for who publishes next.
     pub head: Arc<dyn Shelf>,
+    /// What the hours that have ended came to, for each audience.
+    pub history: Arc<dyn Shelf>,
     /// Sets aside so many numbers of generations, and tells the first.
     pub reserve: Reserve,
 }

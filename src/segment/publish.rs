@@ -47,7 +47,8 @@ impl Segments {
         let (cut, touched) =
             head.as_ref().map_or((0, Millis::MIN), |head| (head.number, head.true_for));
         let mut publishing = Publishing { desk, cut, touched, behind: false, members_due: false };
-        if let Some(head) = head.filter(|_| self.generation().number == 0) {
+        // One of before is what another has followed up meanwhile.
+        if let Some(head) = head.filter(|head| head.number > self.generation().number) {
             let compiled = Compiled::new(self.live());
             let mut audiences = BTreeMap::new();
             for (id, standing) in head.audiences {
@@ -72,8 +73,8 @@ impl Segments {
                 };
                 audiences.insert(id, Arc::new(audience));
             }
-            let (number, true_for) = (head.number, head.true_for);
-            self.published(Generation { number, true_for, version: 0, audiences });
+            let (number, true_for, hour) = (head.number, head.true_for, Arc::new(head.hour));
+            self.published(Generation { number, true_for, version: 0, audiences, hour });
             publishing.members_due = true;
         }
         *self.publishing.lock() = Some(publishing);
@@ -296,7 +297,8 @@ impl Segments {
             audiences.insert(id.clone(), Arc::new(audience));
         }
         let version = compiled.live.version;
-        let next = Generation { number, true_for: at, version, audiences };
+        let hour = Arc::new(self.tallied(&before, &audiences, at));
+        let next = Generation { number, true_for: at, version, audiences, hour };
         let may_be_seen = self.cut(&next, compiled);
         if may_be_seen {
             self.published(next);

@@ -13,6 +13,7 @@ use super::Caller;
 use super::Segments;
 use super::ask::AskError;
 use super::generation::AudienceState;
+use super::history::Hour;
 use super::live::Live;
 use super::shards::Of;
 use super::shards::Refreshed;
@@ -171,8 +172,10 @@ impl Segments {
                 return;
             }
         };
-        // Of the same version only what the shards found can have changed.
-        if self.generation().version == compiled.live.version
+        // Of the same version only what the shards found can have changed. Each hour begins with a generation.
+        let before = self.generation();
+        if before.version == compiled.live.version
+            && before.hour.number == Hour::of(at)
             && self.is_kept()
             && last.refreshed.as_ref().is_some_and(|before| Arc::ptr_eq(before, &refreshed))
         {

@@ -238,7 +238,8 @@ fn a_wrong_rule_is_explained_and_exits_with_one() {
 
 #[test]
 fn the_past_is_answered_as_far_as_it_is_kept() {
-    let server = Server::start_with(&[], "[events]\nretention = \"3d\"\n", &[]);
+    let segments = [("visitors", "rule = 'did visit in 2d'\n")];
+    let server = Server::start_with(&segments, "[events]\nretention = \"3d\"\n", &[]);
     let at = |hours: i64| {
         let now = throng::net::Clock::now(&throng::net::SystemClock::default());
         throng::model::time::format_rfc3339(now - hours * throng::model::time::HOUR)
@@ -255,6 +256,57 @@ fn the_past_is_answered_as_far_as_it_is_kept() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("earliest"));
     assert_eq!(String::from_utf8_lossy(&ask("-2d", "did visit").stdout).trim(), "1");
+
+    let members = |at: &str| {
+        server.throng(&["audience", "members", "visitors", "--as", "user_id", "--at", at])
+    };
+    assert_eq!(String::from_utf8_lossy(&members("-2h").stdout).trim(), "2");
+    assert_eq!(String::from_utf8_lossy(&members("-20h").stdout).lines().count(), 2);
+    let refused = members("-2d");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("earliest"));
+    let answer = server.api("/api/v1/audiences/visitors/members?as=user_id&at=noon");
+    assert!(answer.status == 400 && answer.body.contains("noon"), "{answer:?}");
+}
+
+#[test]
+fn the_history_of_an_audience_goes_on_where_a_server_was_killed() {
+    let mut server = shop();
+    let is_known = |server: &Server, id: &str, members: u64| {
+        server.until("the audience is counted", || {
+            server.api(&format!("/api/v1/audiences/{id}")).json()["members"] == members
+        });
+    };
+    let moved = |server: &Server, per: &str| -> (u64, u64) {
+        let told = server.ok(&["audience", "history", "buyers", "--per", per, "--json"]);
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let rows = told["rows"].as_array().unwrap();
+        let sum = |field: &str| rows.iter().map(|row| row[field].as_u64().unwrap()).sum();
+        let (adds, removes) = (sum("adds"), sum("removes"));
+        assert_eq!(rows.last().unwrap()["members"], adds - removes, "{told}");
+        (adds, removes)
+    };
+    is_known(&server, "buyers", 2);
+    assert_eq!((moved(&server, "hour"), moved(&server, "day")), ((2, 0), (2, 0)));
+    server.kill();
+    server.run();
+    assert_eq!(server.post_events(&event("5", "purchase", json!({}))).json()["accepted"], 1);
+    is_known(&server, "buyers", 3);
+    assert_eq!(moved(&server, "hour"), (3, 0));
+    server.write_segment("buyers", "rule = 'did purchase[sku = \"b\"]'\n");
+    is_known(&server, "buyers", 1);
+    assert_eq!((moved(&server, "hour"), moved(&server, "day")), ((3, 2), (3, 2)));
+    let drawn = server.ok(&["audience", "history", "buyers", "--from", "-2h"]);
+    assert!(drawn.contains("+3") && drawn.contains("██"), "{drawn}");
+
+    for (arguments, part) in [
+        (&["gone"][..], "there is no segment gone"),
+        (&["buyers", "--from", "once"], "expected a time"),
+    ] {
+        let output = server.throng(&[&["audience", "history"], arguments].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains(part), "{arguments:?}: {text}");
+    }
 }
 
 #[test]

@@ -192,6 +192,17 @@ fn who_publishes_next_begins_with_the_last_audiences_and_their_time() {
         seen > 5
     });
     assert!(are_listed(other, 60, 70));
+    // Who came in before is not counted twice, whoever is asked.
+    let came = |node: &Server| {
+        let told = node.api("/api/v1/audiences/buyers/history?per=hour").json();
+        let rows = told["rows"].as_array().cloned().unwrap_or_default();
+        let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_u64()).sum::<u64>();
+        (sum("adds"), sum("removes"))
+    };
+    assert_eq!((came(other), came(&collector)), ((60, 0), (60, 0)));
+    assert_eq!(collector.post_events(&events(60..75, "purchase")).status, 200);
+    collector.until("the audience goes on", || audience(&collector) == Some(75));
+    assert_eq!((came(other), came(&collector)), ((75, 0), (75, 0)));
 }
 
 #[test]

@@ -70,7 +70,6 @@ use crate::store::nodes::Heard;
 use crate::store::redis::Claims as RedisClaims;
 use crate::store::redis::Keys;
 use crate::store::redis::Ledger as RedisLedger;
-use crate::store::redis::Shelf as RedisShelf;
 use crate::store::redis::Store;
 use crate::store::redis::Times;
 use crate::store::state::ManifestRow;
@@ -330,7 +329,7 @@ impl RunningStore {
             ids,
             lanes,
             ledger: Arc::new(RedisLedger::new(store.clone())),
-            small: Small::of_shelf(&RedisShelf::new(store.clone()))?,
+            small: Small::of_store(store)?,
             next_generation: store.reserve_generations(0)?,
             held: Held::Pins(pins),
         })

@@ -16,11 +16,14 @@ use crate::segment::COPIES;
 use crate::segment::GOOD;
 use crate::segment::MADE;
 use crate::store::StoreError;
+use crate::store::embedded;
 use crate::store::embedded::write_small_file;
+use crate::store::redis::Shelf as RedisShelf;
+use crate::store::redis::Store;
 use crate::store::shelf::Shelf;
 
 /// The files and folders of a data directory that are small values.
-pub(super) const FILES: [&str; 3] = [Secret::FILE, TOKENS_FILE, COPIES];
+pub(super) const FILES: [&str; 4] = [Secret::FILE, TOKENS_FILE, COPIES, embedded::HISTORY];
 
 /// What a store keeps beside its tables. An operator's token is not among it: each node has its own.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -33,6 +36,8 @@ pub(super) struct Small {
     good: BTreeMap<String, Vec<u8>>,
     /// Segments that were written through the API, which a store in Redis has no file of.
     pub(super) made: BTreeMap<String, Vec<u8>>,
+    /// The history of the audiences.
+    history: BTreeMap<String, Vec<u8>>,
 }
 
 impl Small {
@@ -59,24 +64,21 @@ impl Small {
             tokens: read(&dir.join(TOKENS_FILE))?,
             good,
             made: BTreeMap::new(),
+            history: match dir.join(embedded::HISTORY).is_dir() {
+                true => below(&embedded::Shelf::history(dir)?, "")?,
+                false => BTreeMap::new(),
+            },
         })
     }
 
-    pub(super) fn of_shelf(shelf: &dyn Shelf) -> Result<Self, MoveError> {
-        let below = |prefix: &str| -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
-            let mut found = BTreeMap::new();
-            for name in shelf.names(prefix)? {
-                if let Some(text) = shelf.get(&name)? {
-                    found.insert(name[prefix.len()..].to_owned(), text);
-                }
-            }
-            Ok(found)
-        };
+    pub(super) fn of_store(store: &Store) -> Result<Self, MoveError> {
+        let shelf = RedisShelf::new(store.clone());
         Ok(Self {
             cookie: shelf.get(Secret::FILE)?,
             tokens: shelf.get(TOKENS_NAME)?,
-            good: below(GOOD)?,
-            made: below(MADE)?,
+            good: below(&shelf, GOOD)?,
+            made: below(&shelf, MADE)?,
+            history: below(&RedisShelf::history(store.clone()), "")?,
         })
     }
 
@@ -95,10 +97,18 @@ impl Small {
         for (id, text) in &self.good {
             write(folder.join(format!("{id}.toml")), text)?;
         }
+        self.write_history(&embedded::Shelf::history(dir)?)
+    }
+
+    fn write_history(&self, shelf: &dyn Shelf) -> Result<(), MoveError> {
+        for (name, day) in &self.history {
+            shelf.keep(name, day)?;
+        }
         Ok(())
     }
 
-    pub(super) fn write_shelf(&self, shelf: &dyn Shelf) -> Result<(), MoveError> {
+    pub(super) fn write_store(&self, store: &Store) -> Result<(), MoveError> {
+        let shelf = RedisShelf::new(store.clone());
         let one = [(Secret::FILE, &self.cookie), (TOKENS_NAME, &self.tokens)];
         for (name, value) in one {
             if let Some(value) = value {
@@ -110,13 +120,14 @@ impl Small {
                 shelf.keep(&format!("{prefix}{id}"), text)?;
             }
         }
-        Ok(())
+        self.write_history(&RedisShelf::history(store.clone()))
     }
 
     /// How many values there are.
     pub(super) fn count(&self) -> u64 {
         let single = u64::from(self.cookie.is_some()) + u64::from(self.tokens.is_some());
-        single + self.good.len() as u64 + self.made.len() as u64
+        let texts = self.good.len() + self.made.len() + self.history.len();
+        single + texts as u64
     }
 
     /// Writes files of the segments that have none, without which they would end; returns which.
@@ -140,6 +151,17 @@ impl Small {
         }
         Ok(written)
     }
+}
+
+/// The values whose names begin with a text, by what follows it.
+fn below(shelf: &dyn Shelf, prefix: &str) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+    let mut found = BTreeMap::new();
+    for name in shelf.names(prefix)? {
+        if let Some(text) = shelf.get(&name)? {
+            found.insert(name[prefix.len()..].to_owned(), text);
+        }
+    }
+    Ok(found)
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, MoveError> {

@@ -47,7 +47,6 @@ use crate::store::redis::Ledger as RedisLedger;
 use crate::store::redis::Link;
 use crate::store::redis::Mode;
 use crate::store::redis::Registry;
-use crate::store::redis::Shelf as RedisShelf;
 use crate::store::redis::Spools;
 use crate::store::redis::Store;
 use crate::store::redis::Streams;
@@ -188,7 +187,7 @@ impl Source {
             ids: MessageIds::claimed(&*claims, newest.unwrap_or(Millis::MIN), &|_| true)?,
             lanes,
             ledger: Arc::new(RedisLedger::new(store.clone())),
-            small: Small::of_shelf(&RedisShelf::new(store.clone()))?,
+            small: Small::of_store(&store)?,
             next_generation: store.reserve_generations(0)?,
             held: Held::Leases { _leases: leases },
         })

@@ -38,7 +38,6 @@ use crate::store::redis::Claims as RedisClaims;
 use crate::store::redis::Ledger as RedisLedger;
 use crate::store::redis::Link;
 use crate::store::redis::Mode;
-use crate::store::redis::Shelf as RedisShelf;
 use crate::store::redis::Store;
 use crate::store::state::ArchivePosition;
 use crate::store::state::Identity;
@@ -204,7 +203,7 @@ impl Target {
     pub(super) fn put_small(&self, small: &Small) -> Result<(), MoveError> {
         match &self.kind {
             Kind::Directory { dir, .. } => small.write_directory(dir),
-            Kind::Redis { store, .. } => small.write_shelf(&RedisShelf::new(store.clone())),
+            Kind::Redis { store, .. } => small.write_store(store),
         }
     }
 
@@ -212,7 +211,7 @@ impl Target {
     pub(super) fn small(&self) -> Result<Small, MoveError> {
         match &self.kind {
             Kind::Directory { dir, .. } => Small::of_directory(dir),
-            Kind::Redis { store, .. } => Small::of_shelf(&RedisShelf::new(store.clone())),
+            Kind::Redis { store, .. } => Small::of_store(store),
         }
     }
 

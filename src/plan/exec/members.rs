@@ -47,6 +47,22 @@ impl Members {
         self.shards.iter().all(|members| members.is_empty())
     }
 
+    /// How many entered and how many left since.
+    pub fn moved(&self, before: &Self) -> (u64, u64) {
+        let none: Arc<RoaringBitmap> = Arc::default();
+        let count = self.shards.len().max(before.shards.len());
+        let moved = (0..count).map(|shard| {
+            let now = self.shards.get(shard).unwrap_or(&none);
+            let then = before.shards.get(shard).unwrap_or(&none);
+            if Arc::ptr_eq(now, then) {
+                return (0, 0);
+            }
+            let both = now.intersection_len(then);
+            (now.len() - both, then.len() - both)
+        });
+        moved.fold((0, 0), |(adds, removes), (entered, left)| (adds + entered, removes + left))
+    }
+
     /// Who entered and who left since, by shard; shards in which nobody did are left out, and those that the two share
     /// are not looked at.
     pub fn since(&self, before: &Self) -> Vec<(usize, Delta)> {

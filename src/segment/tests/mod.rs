@@ -3,9 +3,11 @@
 mod again;
 mod fill;
 mod gather;
+mod history;
 mod kept;
 mod lookup;
 mod overlap;
+mod past;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -46,6 +48,7 @@ use crate::store::embedded;
 use crate::store::embedded::journal::EmbeddedJournal;
 use crate::store::journal::Batch;
 use crate::store::journal::Journal;
+use crate::store::shelf::Shelf;
 use crate::store::state::State;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -58,12 +61,16 @@ impl Clock for TestClock {
     }
 }
 
+type Making = dyn Fn(Option<Arc<dyn Shelf>>, Arc<dyn Shelf>) -> Parts;
+
 struct Rig {
     dir: Arc<tempfile::TempDir>,
     clock: Arc<TestClock>,
     journal: Arc<dyn Journal>,
     engine: Arc<Engine>,
     local: Arc<Local>,
+    /// What segments are made of, given the shelf of a store that others share, and that of the history.
+    parts: Box<Making>,
     segments: Segments,
 }
 
@@ -87,6 +94,15 @@ impl Rig {
         now: Millis,
         watermark: Option<Arc<dyn crate::segment::Watermark>>,
     ) -> Self {
+        Self::retaining(90 * DAY, dir, now, watermark)
+    }
+
+    fn retaining(
+        retention: Millis,
+        dir: Arc<tempfile::TempDir>,
+        now: Millis,
+        watermark: Option<Arc<dyn crate::segment::Watermark>>,
+    ) -> Self {
         let folder = dir.path().join("segments");
         let clock = Arc::new(TestClock(AtomicI64::new(now)));
         let state: Arc<dyn State> = Arc::new(embedded::State::open(dir.path(), 4).unwrap());
@@ -100,7 +116,7 @@ impl Rig {
             journal.clone(),
             clock.clone(),
             Arc::new(metrics.clone()),
-            ingest::Options::new(90 * DAY, 1 << 20),
+            ingest::Options::new(retention, 1 << 20),
         )
         .unwrap();
         let loaded = state.load().unwrap();
@@ -110,7 +126,6 @@ impl Rig {
                 .unwrap();
         let audiences = Arc::new(embedded::Audiences::open(dir.path()).unwrap());
         let asked = engine.clone();
-        let whose = Box::new(move |identifier: &Identifier| asked.whose(identifier));
         let lanes = Arc::new(Lanes::new(4));
         lanes.insert(Arc::new(Lane {
             number: 0,
@@ -124,20 +139,41 @@ impl Rig {
         let workers = Workers::new(metrics.clone());
         let local =
             Arc::new(Local::new(lanes, &config, metrics.clone(), workers, Some(dir.path())));
-        let parts = Parts {
-            config,
-            clock: clock.clone(),
-            metrics,
-            shards: local.clone(),
-            count: 4,
-            watermark: watermark.unwrap_or_else(|| Arc::new(crate::segment::Alone(clock.clone()))),
-            shelf: None,
-            finder: Finder { lookups: audiences, whose },
-            head: Arc::new(embedded::Shelf::open(dir.path()).unwrap()),
-            reserve: Box::new(move |count| numbers.reserve_generations(count)),
-        };
-        let segments = Segments::open(parts, &folder, &dir.path().join("data")).unwrap();
-        Self { dir, clock, journal, engine, local, segments }
+        let watermark = watermark.unwrap_or_else(|| Arc::new(crate::segment::Alone(clock.clone())));
+        let head: Arc<dyn Shelf> = Arc::new(embedded::Shelf::open(dir.path()).unwrap());
+        let (time, shards) = (clock.clone(), local.clone());
+        let parts = Box::new(move |shelf, history: Arc<dyn Shelf>| {
+            let (numbers, asked) = (numbers.clone(), asked.clone());
+            let whose = Box::new(move |identifier: &Identifier| asked.whose(identifier));
+            Parts {
+                config: config.clone(),
+                clock: time.clone(),
+                metrics: metrics.clone(),
+                shards: shards.clone(),
+                count: 4,
+                watermark: watermark.clone(),
+                shelf,
+                finder: Finder { lookups: audiences.clone(), whose },
+                head: head.clone(),
+                history,
+                reserve: Box::new(move |count| numbers.reserve_generations(count)),
+            }
+        });
+        let history = Arc::new(embedded::Shelf::history(dir.path()).unwrap());
+        let segments =
+            Segments::open(parts(None, history), &folder, &dir.path().join("data")).unwrap();
+        Self { dir, clock, journal, engine, local, parts, segments }
+    }
+
+    /// Those of a node that shares the store with others, with this shelf for the history.
+    fn node(&self, history: Arc<dyn Shelf>) -> Segments {
+        let folder = self.dir.path().join("segments");
+        let shelf = Arc::new(embedded::Shelf::open(self.dir.path()).unwrap());
+        Segments::open((self.parts)(Some(shelf), history), &folder, self.dir.path()).unwrap()
+    }
+
+    fn history(&self) -> embedded::Shelf {
+        embedded::Shelf::history(self.dir.path()).unwrap()
     }
 
     /// Ends, and starts again with a clock that is so much later.

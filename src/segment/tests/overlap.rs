@@ -70,7 +70,7 @@ fn generation(sets: &[Set], shards: usize) -> Generation {
         let id = format!("s{number}");
         (id.clone(), audience(&id, "person", Some(set), shards))
     });
-    Generation { number: 7, true_for: 5, version: 1, audiences: audiences.collect() }
+    Generation { audiences: audiences.collect(), ..Generation::default() }
 }
 
 fn ids(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {

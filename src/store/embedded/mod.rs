@@ -40,6 +40,8 @@ pub const AUDIENCES: &str = "audiences.redb";
 pub const LEDGER: &str = "ledger.redb";
 /// The folder of the shelf in a data directory.
 pub const SHELF: &str = "shelf";
+/// The folder of the history of audiences in a data directory.
+pub const HISTORY: &str = "history";
 /// The state's file in a data directory.
 pub const STATE: &str = "state.redb";
 /// There while a store is being moved into the data directory, or where that was cut short.

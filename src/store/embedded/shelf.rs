@@ -41,7 +41,16 @@ pub struct Shelf {
 impl Shelf {
     /// The shelf below a data directory, made where there is none.
     pub fn open(data: &Path) -> Result<Self, StoreError> {
-        let folder = data.join(super::SHELF);
+        Self::at(data, super::SHELF)
+    }
+
+    /// Another one, for the history of audiences: its values are many, and who lists names looks at each.
+    pub fn history(data: &Path) -> Result<Self, StoreError> {
+        Self::at(data, super::HISTORY)
+    }
+
+    fn at(data: &Path, folder: &str) -> Result<Self, StoreError> {
+        let folder = data.join(folder);
         let shelf = Self { folder, turn: Mutex::default() };
         match fs::DirBuilder::new().mode(0o700).create(&shelf.folder) {
             Ok(()) => sync_dir(data).map_err(|error| shelf.unavailable(error))?,

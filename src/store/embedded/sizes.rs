@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::AUDIENCES;
 use super::Audiences;
+use super::HISTORY;
 use super::LEDGER;
 use super::SHELF;
 use super::STATE;
@@ -37,8 +38,13 @@ impl Sizes {
 
 impl Port for Sizes {
     fn measure(&self) -> Result<Vec<Size>, StoreError> {
-        let files =
-            [("state", STATE), ("audiences", AUDIENCES), ("ledger", LEDGER), ("shelf", SHELF)];
+        let files = [
+            ("state", STATE),
+            ("audiences", AUDIENCES),
+            ("ledger", LEDGER),
+            ("shelf", SHELF),
+            ("history", HISTORY),
+        ];
         let files = files.map(|(kind, name)| Size { kind, bytes: self.bytes(name), entries: None });
         let (bytes, entries) = self.audiences.lists_size();
         let lists = Size { kind: "lists", bytes, entries: Some(entries) };

@@ -1,4 +1,4 @@
-//! The shelf: `throng:{store}:shelf`, a hash of values by name.
+//! The shelf: `throng:{store}:shelf`, a hash of values by name, and that of the history: `throng:{store}:history`.
 
 use redis::Value;
 
@@ -21,6 +21,12 @@ impl Shelf {
     /// The shelf of a store.
     pub fn new(store: Store) -> Self {
         let key = store.keys.store("shelf");
+        Self { store, key }
+    }
+
+    /// Another one, for the history of audiences, whose values are many.
+    pub fn history(store: Store) -> Self {
+        let key = store.keys.store("history");
         Self { store, key }
     }
 

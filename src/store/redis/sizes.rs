@@ -72,6 +72,7 @@ fn kind_of(tag: &str, name: &str) -> Option<&'static str> {
     Some(match first {
         _ if tag.starts_with("to.") => "ledger",
         "shelf" if tag == "store" => "shelf",
+        "history" if tag == "store" => "history",
         "ev" | "log" => "streams",
         "m" | "i" => "message_ids",
         "look" => "lists",

@@ -324,6 +324,7 @@ impl Running {
             shelf: None,
             finder,
             head: Arc::new(embedded::Shelf::open(folder.path()).unwrap()),
+            history: Arc::new(embedded::Shelf::history(folder.path()).unwrap()),
             reserve: Box::new(|_| Ok(1)),
         };
         let segments = Segments::open(parts, folder.path(), folder.path()).unwrap();
