@@ -19,8 +19,8 @@ use crate::model::Measure;
 use crate::model::Millis;
 use crate::model::Record;
 use crate::model::ShardId;
+use crate::model::time::DAY;
 use crate::model::time::Day;
-use crate::model::time::MINUTE;
 use crate::model::time::day_of;
 use crate::plan::TraitSet;
 use crate::store::journal::EventNo;
@@ -181,10 +181,11 @@ impl Scan<'_> {
         self.still_wanted()
     }
 
-    /// The oldest event that any window can reach, and a minute more, since windows begin at minutes.
+    /// The oldest event that any window can reach, and a day more: the fold keeps whole days, and a clock that is set
+    /// back asks for what it has.
     pub(super) fn oldest(&self) -> Millis {
         let snapshot = &self.pin.snapshot;
-        snapshot.true_for.saturating_sub(snapshot.retention).saturating_sub(MINUTE)
+        snapshot.true_for.saturating_sub(snapshot.retention).saturating_sub(DAY)
     }
 
     fn still_wanted(&self) -> Result<(), ScanError> {
