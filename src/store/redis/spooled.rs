@@ -1,8 +1,9 @@
 //! The journal of a process that takes events without a disk: what it has acknowledged and not yet shipped lies in
 //! memory, and in its spool in case it dies.
 //!
-//! One exchange with the spool is under way at a time, by a thread of its own; what comes meanwhile, from all who
-//! collect, goes together with the next.
+//! Two exchanges with the spool are under way at a time, each by a thread of its own with a stream of its own; what
+//! comes meanwhile, from all who collect, goes together with the next. They are acknowledged in the order of their
+//! positions: who reads up to the end has all that was acknowledged.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +19,7 @@ use redis::RedisError;
 use super::functions;
 use super::mode::Mode;
 use super::reply;
+use super::spools::STREAMS;
 use super::spools::Spools;
 use super::store::Store;
 use crate::net::Workers;
@@ -53,12 +55,14 @@ struct Shared {
     spool: Spool,
     /// When it was registered or that was renewed, before the call.
     renewed: Mutex<Option<Instant>>,
-    stream: String,
+    streams: [String; STREAMS],
     queue: Mutex<Queue>,
     /// Something waits, or nothing more will.
     waiting: Condvar,
     held: Mutex<Held>,
     grown: Condvar,
+    /// An exchange has ended whose turn it was, or none ends any more.
+    turned: Condvar,
     refused: Mutex<Option<String>>,
 }
 
@@ -71,11 +75,17 @@ struct Queue {
     /// The end of the last frame that was sent, acknowledged or not.
     end: u64,
     next_record: u64,
+    /// How many exchanges were begun.
+    begun: u64,
 }
 
 /// What is acknowledged.
 #[derive(Default)]
 struct Held {
+    /// How many exchanges have ended, and so whose turn it is to be acknowledged.
+    ended: u64,
+    /// One has ended oddly, and those after it are not acknowledged.
+    is_broken: bool,
     frames: VecDeque<Arc<Frame>>,
     begin: u64,
     end: u64,
@@ -99,7 +109,7 @@ impl SpooledJournal {
         // The dot tells that nobody of this name comes back after a restart.
         let sender = format!(".{}", crate::model::hex(&name));
         let shared = Arc::new(Shared {
-            stream: spools.stream(&sender),
+            streams: spools.streams(&sender),
             spools,
             mode,
             spool: Spool { sender, node: node.to_owned() },
@@ -108,15 +118,19 @@ impl SpooledJournal {
             waiting: Condvar::new(),
             held: Mutex::default(),
             grown: Condvar::new(),
+            turned: Condvar::new(),
             refused: Mutex::default(),
         });
-        let exchanges = shared.clone();
-        let started = workers.spawn("spool", move || exchanges.run());
-        started.map_err(|error| StoreError::Unavailable {
-            what: "a thread".to_owned(),
-            source: Box::new(error),
-        })?;
-        Ok(Self { shared })
+        let this = Self { shared };
+        for (which, name) in ["spool", "spool-2"].into_iter().enumerate() {
+            let exchanges = this.shared.clone();
+            let started = workers.spawn(name, move || exchanges.run(which));
+            started.map_err(|error| StoreError::Unavailable {
+                what: "a thread".to_owned(),
+                source: Box::new(error),
+            })?;
+        }
+        Ok(this)
     }
 
     /// Its spool.
@@ -137,17 +151,22 @@ struct Over<'s>(&'s Shared);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.held.lock().is_broken = true;
+            self.0.turned.notify_all();
+        }
         let mut queue = self.0.queue.lock();
         queue.is_over = true;
         let left = std::mem::take(&mut queue.waiting);
         drop(queue);
+        self.0.waiting.notify_all();
         left.into_iter().for_each(|(_, done)| done(Err(JournalError::Stopped)));
     }
 }
 
 impl Shared {
-    /// Exchanges until nobody is left.
-    fn run(&self) {
+    /// Exchanges with one of the streams until nobody is left.
+    fn run(&self, which: usize) {
         let _over = Over(self);
         loop {
             let mut queue = self.queue.lock();
@@ -158,32 +177,49 @@ impl Shared {
                 self.waiting.wait(&mut queue);
             }
             let (dones, frames) = queue.group();
-            let next_record = queue.next_record;
+            let (turn, next_record) = (queue.begun, queue.next_record);
+            queue.begun += 1;
             drop(queue);
             let end = Position(frames.last().map_or(0, |frame| frame.end.0));
-            let sent = self.send(&frames);
-            match &sent {
-                Ok(()) => self.hold(frames, next_record),
-                Err(error) => *self.refused.lock() = Some(chain(error)),
+            let sent = self.send(&self.streams[which], &frames);
+            if let Err(error) = &sent {
+                *self.refused.lock() = Some(chain(error));
             }
+            let is_acknowledged = self.hold(turn, sent.is_ok().then_some((frames, next_record)));
             for done in dones {
-                let result = sent.as_ref().map(|()| Appended { end });
-                done(result.map_err(|error| error.again().into()));
+                let result = match &sent {
+                    Ok(()) if is_acknowledged => Ok(Appended { end }),
+                    Ok(()) => Err(JournalError::Stopped),
+                    Err(error) => Err(error.again().into()),
+                };
+                done(result);
             }
         }
     }
 
-    fn hold(&self, frames: Vec<Arc<Frame>>, next_record: u64) {
+    /// Notes how an exchange ended, once those before it have; tells whether it may be acknowledged.
+    fn hold(&self, turn: u64, sent: Option<(Vec<Arc<Frame>>, u64)>) -> bool {
         let mut held = self.held.lock();
-        if held.frames.is_empty() {
-            // What was sent before and never acknowledged is nobody's.
-            held.begin = frames.first().map_or(held.end, |frame| frame.start.0);
+        while held.ended != turn && !held.is_broken {
+            self.turned.wait(&mut held);
         }
-        held.end = frames.last().map_or(held.end, |frame| frame.end.0);
-        held.next_record = next_record;
-        held.frames.extend(frames);
+        if held.is_broken {
+            return false;
+        }
+        held.ended += 1;
+        if let Some((frames, next_record)) = sent {
+            if held.frames.is_empty() {
+                // What was sent before and never acknowledged is nobody's.
+                held.begin = frames.first().map_or(held.end, |frame| frame.start.0);
+            }
+            held.end = frames.last().map_or(held.end, |frame| frame.end.0);
+            held.next_record = next_record;
+            held.frames.extend(frames);
+        }
         drop(held);
+        self.turned.notify_all();
         self.grown.notify_all();
+        true
     }
 
     /// Registers the spool where that is due. Asked before an append, so that who would ship it knows of it, and once
@@ -198,11 +234,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends frames to the spool and waits for what the mode promises.
-    fn send(&self, frames: &[Arc<Frame>]) -> Result<(), StoreError> {
+    /// Sends frames to a stream of the spool and waits for what the mode promises.
+    fn send(&self, stream: &str, frames: &[Arc<Frame>]) -> Result<(), StoreError> {
         self.renew()?;
         if let ([frame], None) = (frames, self.mode.replicas()) {
-            self.add(frame)?;
+            self.add(stream, frame)?;
             return self.renew();
         }
         let numbers: Vec<(String, String)> =
@@ -211,10 +247,10 @@ impl Shared {
         for (frame, (end, count)) in frames.iter().zip(&numbers) {
             args.extend([end.as_bytes(), count.as_bytes(), frame.payload()]);
         }
-        let call = functions::call("spool", &[&self.stream], &args);
+        let call = functions::call("spool", &[stream], &args);
         let link = &self.spools.store.link;
         let answers =
-            link.spread(vec![(&self.stream, call)], self.mode.replicas(), link.times().patience)?;
+            link.spread(vec![(stream, call)], self.mode.replicas(), link.times().patience)?;
         match answers.first().and_then(reply::text) {
             Some("OK") => self.renew(),
             _ => Err(link.odd("an append to a spool")),
@@ -224,11 +260,11 @@ impl Shared {
 
 impl Shared {
     /// Adds one frame with a plain command, which is a tenth of the work of a function.
-    fn add(&self, frame: &Frame) -> Result<(), StoreError> {
+    fn add(&self, stream: &str, frame: &Frame) -> Result<(), StoreError> {
         let mut cmd = redis::cmd("XADD");
-        cmd.arg(&self.stream).arg(format!("{}-0", frame.end.0));
+        cmd.arg(stream).arg(format!("{}-0", frame.end.0));
         cmd.arg("c").arg(frame.count).arg("p").arg(frame.payload());
-        match self.spools.store.link.one(&self.stream, cmd) {
+        match self.spools.store.link.one(stream, cmd) {
             // Nobody else adds to it: an earlier try has, whose answer was lost.
             Err(StoreError::Unavailable { source, .. })
                 if source.downcast_ref().is_some_and(is_beyond) =>
@@ -335,9 +371,10 @@ impl Journal for SpooledJournal {
         let mut refused = self.shared.refused.lock();
         let why = refused.clone()?;
         // A call that could write and does not.
-        let call = functions::call("spool", &[&self.shared.stream], &[]);
+        let stream = &self.shared.streams[0];
+        let call = functions::call("spool", &[stream], &[]);
         let link = &self.shared.spools.store.link;
-        if link.one_within(&self.shared.stream, call, Duration::ZERO).is_err() {
+        if link.one_within(stream, call, Duration::ZERO).is_err() {
             return Some(why);
         }
         *refused = None;
@@ -393,6 +430,6 @@ impl JournalReader for Reader {
 
 impl fmt::Debug for SpooledJournal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {}", self.shared.stream, self.shared.spools.store.link)
+        write!(f, "{} in {}", self.shared.streams[0], self.shared.spools.store.link)
     }
 }

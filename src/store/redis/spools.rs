@@ -1,9 +1,13 @@
-//! Spools: a stream for each process that takes events without a journal of its own, and a register of them.
+//! Spools: two streams for each process that takes events without a journal of its own, and a register of them.
 //!
 //! ```text
 //! throng:{store}:spools         hash: sender → when it was renewed, node
 //! throng:{to-ship.SENDER}:ev    stream: entry <end>-0 with c(ount) and p(ayload)
+//! throng:{to-ship.SENDER}:ev2   the other one
 //! ```
+//! Two appends are under way at a time, each to a stream of its own, so that the entries of a stream come in order
+//! whatever has to be repeated. Read together, they are the frames of the process.
+//!
 //! Positions count the bytes that the process has appended since its start, and are its own to give: a failover that
 //! loses the stream's end makes a gap in it, and no position stands for two frames.
 
@@ -19,8 +23,11 @@ use crate::store::spools::Registered;
 use crate::store::spools::Spool;
 use crate::store::spools::Spools as Port;
 
-/// Frames are read so many at once: each may be as large as a call is to be.
-const AT_ONCE: usize = 16;
+/// How many streams a spool has, and so how many appends are under way at a time.
+pub(super) const STREAMS: usize = 2;
+
+/// Frames of a stream are read so many at once: each may be as large as a call is to be.
+const AT_ONCE: usize = 8;
 
 /// The spools of a store.
 #[derive(Debug, Clone)]
@@ -36,8 +43,10 @@ impl Spools {
         Self { store, register }
     }
 
-    pub(super) fn stream(&self, sender: &str) -> String {
-        self.store.keys.lane(&format!("to-ship.{sender}"), "ev")
+    /// The streams of a spool, which lie on one node.
+    pub(super) fn streams(&self, sender: &str) -> [String; STREAMS] {
+        let tag = format!("to-ship.{sender}");
+        ["ev", "ev2"].map(|name| self.store.keys.lane(&tag, name))
     }
 }
 
@@ -67,26 +76,45 @@ impl Port for Spools {
     }
 
     fn read(&self, sender: &str, from: Position) -> Result<Vec<Frame>, StoreError> {
-        let (link, stream) = (&self.store.link, self.stream(sender));
-        let mut cmd = redis::cmd("XRANGE");
-        cmd.arg(&stream).arg(format!("{}-0", from.0 + 1)).arg("+").arg("COUNT").arg(AT_ONCE);
+        let (link, streams) = (&self.store.link, self.streams(sender));
+        let cmds = streams.each_ref().map(|stream| {
+            let mut cmd = redis::cmd("XRANGE");
+            cmd.arg(stream).arg(format!("{}-0", from.0 + 1)).arg("+").arg("COUNT").arg(AT_ONCE);
+            cmd
+        });
         let odd = || link.odd("an entry of a spool");
-        let Value::Array(entries) = link.one(&stream, cmd)? else { return Err(odd()) };
-        entries.into_iter().map(|entry| frame(entry).ok_or_else(odd)).collect()
+        let (mut frames, mut to) = (Vec::new(), Position(u64::MAX));
+        for entries in link.run_together(&streams[0], &cmds)? {
+            let Value::Array(entries) = entries else { return Err(odd()) };
+            let is_cut = entries.len() == AT_ONCE;
+            for entry in entries {
+                frames.push(frame(entry).ok_or_else(odd)?);
+            }
+            // What follows in the other stream comes after what was not read of this one.
+            if let Some(last) = frames.last().filter(|_| is_cut) {
+                to = to.min(last.end);
+            }
+        }
+        frames.retain(|frame| frame.end <= to);
+        frames.sort_unstable_by_key(|frame| frame.end);
+        Ok(frames)
     }
 
     fn release(&self, sender: &str, before: Position) -> Result<(), StoreError> {
-        let stream = self.stream(sender);
-        let mut cmd = redis::cmd("XTRIM");
-        cmd.arg(&stream).arg("MINID").arg(format!("{}-0", before.0 + 1));
-        self.store.link.one(&stream, cmd).map(drop)
+        let streams = self.streams(sender);
+        let cmds = streams.each_ref().map(|stream| {
+            let mut cmd = redis::cmd("XTRIM");
+            cmd.arg(stream).arg("MINID").arg(format!("{}-0", before.0 + 1));
+            cmd
+        });
+        self.store.link.run(&streams[0], &cmds).map(drop)
     }
 
     fn delete(&self, sender: &str) -> Result<(), StoreError> {
-        let (link, stream) = (&self.store.link, self.stream(sender));
+        let (link, streams) = (&self.store.link, self.streams(sender));
         let mut cmd = redis::cmd("UNLINK");
-        cmd.arg(&stream);
-        link.one(&stream, cmd)?;
+        cmd.arg(&streams);
+        link.one(&streams[0], cmd)?;
         let mut cmd = redis::cmd("HDEL");
         cmd.arg(&self.register).arg(sender);
         link.one(&self.register, cmd).map(drop)

@@ -16,6 +16,7 @@ pub(crate) mod server;
 mod shelf;
 mod shipped;
 mod sizes;
+mod spooled;
 mod state;
 mod streams;
 mod tls;
