@@ -69,6 +69,10 @@ impl Audiences for LiveAudiences {
 
     fn audience(&self, segment: &str) -> Result<WholeAudience, NoAudience> {
         let generation = self.segments.generation();
+        // One that this process took up may be older than what was pushed before a crash.
+        if generation.version == 0 {
+            return Err(NoAudience::NotWhole);
+        }
         let audience = generation.audiences.get(segment).ok_or(NoAudience::NotWhole)?;
         // While an edited rule is being filled, the members are those of the rule before it: nobody
         // comes or leaves by rule, and who opts out still leaves at once.

@@ -243,6 +243,8 @@ async fn serve(
     let refreshing = segments.clone();
     let refresher =
         workers.spawn("segments", move || refreshing.run()).context("cannot start the segments")?;
+    let keeping = segments.clone();
+    workers.spawn("keeper", move || keeping.run_keeper()).context("cannot start the keeper")?;
     let auditing = local.clone();
     let auditor =
         workers.spawn("audit", move || auditing.audit()).context("cannot start the auditor")?;

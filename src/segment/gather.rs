@@ -236,6 +236,11 @@ impl Shards for Gather {
         Ok(Self::shards(parts.iter().map(Vec::as_slice)))
     }
 
+    fn show(&self, of: Last, to_keep: bool) -> Result<Vec<ShardId>, AskError> {
+        let parts = self.all(|shards| shards.show(of, to_keep))?;
+        Ok(Self::shards(parts.iter().map(Vec::as_slice)))
+    }
+
     fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError> {
         let parts = self.all(|shards| shards.kept(generation))?;
         let count = usize::from(self.layout.shards());

@@ -16,6 +16,7 @@ mod gather;
 mod generation;
 mod head;
 mod history;
+mod keeper;
 mod live;
 mod local;
 mod lookup;
@@ -187,6 +188,7 @@ pub struct Segments {
     registry: Registry,
     generation: ArcSwap<Generation>,
     publishing: Mutex<Option<publish::Publishing>>,
+    keeper: keeper::Keeper,
     /// Whether what was published last is known.
     begun: AtomicBool,
     /// Numbers of generations that were set aside and not yet given.
@@ -243,6 +245,7 @@ impl Segments {
             parts,
             generation: ArcSwap::default(),
             publishing: Mutex::default(),
+            keeper: keeper::Keeper::default(),
             begun: AtomicBool::new(false),
             numbers: Mutex::new(0..0),
             turn: Mutex::default(),

@@ -1,9 +1,15 @@
 //! Publishing: a generation is kept in the store, shard by shard, before anybody sees it, and the next process that
 //! publishes begins with it.
+//!
+//! Where no other process has the store, generations are seen as soon as they are made, and kept now and then and at the
+//! end: all of their bitmaps would be written many times a second, and audiences follow from the state anyway. After a
+//! crash such a process begins with a generation of some seconds before, and has caught up with the first refresh.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
 
 use super::AskError;
 use super::Segments;
@@ -13,21 +19,18 @@ use super::generation::Generation;
 use super::head::Desk;
 use super::head::Head;
 use super::head::NotPublished;
+use super::keeper::Job;
 use super::refresh::Compiled;
 use super::shards::Of;
 use super::shards::Outcome;
 use super::shards::Refreshed;
 use crate::model::Millis;
-use crate::model::time::SECOND;
 use crate::store::StoreError;
 use crate::store::audiences::Last;
 
-/// A process that has the store for itself says so often that nothing has changed; others see to it at every tick.
-const TOUCH: Millis = 5 * SECOND;
-
 /// What this process has published, as far as it does.
 pub(super) struct Publishing {
-    desk: Desk,
+    desk: Arc<Mutex<Desk>>,
     /// The last generation that all shards have kept and that is on record; 0 before the first.
     cut: u64,
     /// The latest time that it is on record to be true for.
@@ -46,7 +49,9 @@ impl Segments {
         *self.numbers.lock() = 0..0;
         let (cut, touched) =
             head.as_ref().map_or((0, Millis::MIN), |head| (head.number, head.true_for));
+        let desk = Arc::new(Mutex::new(desk));
         let mut publishing = Publishing { desk, cut, touched, behind: false, members_due: false };
+        self.keeper.begin(Last { generation: cut, true_for: touched });
         // One of before is what another has followed up meanwhile.
         if let Some(head) = head.filter(|head| head.number > self.generation().number) {
             let compiled = Compiled::new(self.live());
@@ -156,20 +161,48 @@ impl Segments {
         self.parts.shelf.is_none()
     }
 
+    /// Does something with the desk, where there is one.
+    pub(super) fn with_desk(
+        &self,
+        body: impl FnOnce(&mut Desk) -> Result<(), NotPublished>,
+    ) -> Result<(), NotPublished> {
+        // A refresh does not wait for what is put on record.
+        let desk = self.publishing.lock().as_ref().map(|publishing| publishing.desk.clone());
+        desk.map_or(Ok(()), |desk| body(&mut desk.lock()))
+    }
+
+    /// Brings lists up to a generation that is seen at once, and has it kept where that is due.
+    fn show(&self, next: &Generation, compiled: &Compiled) {
+        let of = Last { generation: next.number, true_for: next.true_for };
+        let is_due = self.keeper.is_due(next.version);
+        match self.parts.shards.show(of, is_due) {
+            Ok(_) if is_due => {
+                let head = Box::new(Head::of(next, compiled));
+                self.keeper.submit(Job::Generation { head, version: next.version });
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the lists of profiles are behind"),
+        }
+    }
+
     /// Keeps a generation with the shards, and puts it on record; tells whether it may be seen.
     fn cut(&self, next: &Generation, compiled: &Compiled) -> bool {
+        if self.is_alone() {
+            self.show(next, compiled);
+            return true;
+        }
         let mut slot = self.publishing.lock();
-        let Some(publishing) = &mut *slot else { return self.is_alone() };
+        let Some(publishing) = &mut *slot else { return false };
         let Generation { number, true_for, .. } = *next;
         let kept = self.parts.shards.keep(Last { generation: number, true_for }, publishing.cut);
         let kept = kept.and_then(|shards| Of { shards, found: () }.is_whole(self.parts.count));
         let done = match kept {
-            Ok(()) => publishing.desk.put(&Head::of(next, compiled)),
+            Ok(()) => publishing.desk.lock().put(&Head::of(next, compiled)),
             Err(AskError::Store(error)) => Err(error.into()),
             Err(error) => {
                 tracing::debug!(%error, "a generation is not kept");
                 publishing.behind = true;
-                return self.is_alone();
+                return false;
             }
         };
         match done {
@@ -182,7 +215,7 @@ impl Segments {
         }
     }
 
-    /// Notes that nothing could be put on record; tells whether it may be seen all the same.
+    /// Notes that nothing could be put on record: it may not be seen.
     fn not_published(&self, slot: &mut Option<Publishing>, error: &NotPublished) -> bool {
         match error {
             NotPublished::Other => {
@@ -199,18 +232,18 @@ impl Segments {
         if let Some(publishing) = slot {
             publishing.behind = true;
         }
-        // Who has the store for itself goes on from memory: nobody else could publish meanwhile.
-        self.is_alone()
+        false
     }
 
     /// Puts on record that the audiences are true for a later time; tells whether it may be seen.
-    fn keep_touch(&self, at: Millis, at_least: Millis) -> bool {
+    fn keep_touch(&self, at: Millis) -> bool {
         let mut slot = self.publishing.lock();
-        let Some(publishing) = &mut *slot else { return self.is_alone() };
-        if publishing.behind || at < publishing.touched.saturating_add(at_least) {
+        let Some(publishing) = &mut *slot else { return false };
+        if publishing.behind || at <= publishing.touched {
             return true;
         }
-        match publishing.desk.touch(publishing.cut, at) {
+        let touched = publishing.desk.lock().touch(publishing.cut, at);
+        match touched {
             Ok(()) => {
                 publishing.touched = at;
                 true
@@ -219,19 +252,34 @@ impl Segments {
         }
     }
 
-    /// Puts on record up to when the audiences were true, before the process ends.
-    pub(super) fn leave(&self) {
-        let at = self.generation().true_for;
-        if self.leads() && at > Millis::MIN {
-            self.keep_touch(at, 1);
+    /// Keeps what is not kept yet and puts on record up to when the audiences were true, before the process ends.
+    pub(super) fn leave(&self, compiled: Option<&Compiled>) {
+        let newest = self.generation();
+        let Generation { number, true_for, version, .. } = *newest;
+        if !self.leads() || true_for == Millis::MIN {
+            return;
+        }
+        if !self.is_alone() {
+            self.keep_touch(true_for);
+            return;
+        }
+        let is_kept = self.keeper.record().generation == number;
+        match compiled.filter(|_| !is_kept && version > 0) {
+            Some(compiled) => {
+                if let Err(error) =
+                    self.parts.shards.show(Last { generation: number, true_for }, true)
+                {
+                    tracing::warn!(%error, "the last audiences are not kept");
+                }
+                let head = Box::new(Head::of(&newest, compiled));
+                self.keep_last(Job::Generation { head, version });
+            }
+            None => self.keep_last(Job::Touch(true_for)),
         }
     }
 
     /// Publishes the same audiences as true for a later time.
-    pub(super) fn touch(&self, at: Millis) {
-        if !self.keep_touch(at, if self.is_alone() { TOUCH } else { 1 }) {
-            return;
-        }
+    pub(super) fn touch(&self, compiled: &Compiled, at: Millis) {
         let before = self.generation();
         let mut next = Generation { true_for: at, ..(*before).clone() };
         for audience in next.audiences.values_mut() {
@@ -245,6 +293,19 @@ impl Segments {
                     state: AudienceState::Live,
                 });
             }
+        }
+        if !self.is_alone() {
+            if self.keep_touch(at) {
+                self.published(next);
+            }
+            return;
+        }
+        if self.keeper.record().generation != next.number {
+            if self.keeper.is_due(next.version) {
+                self.show(&next, compiled);
+            }
+        } else if self.keeper.is_touch_due(next.number, at) {
+            self.keeper.submit(Job::Touch(at));
         }
         self.published(next);
     }

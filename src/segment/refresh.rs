@@ -26,6 +26,8 @@ use crate::rules::Level;
 use crate::rules::Rule;
 use crate::store::audiences::RulePrint;
 
+/// How often the folder of segments is looked at.
+const SCAN: Duration = Duration::from_secs(1);
 /// How long a tick waits for the fold before it goes on with what there is.
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -34,24 +36,30 @@ impl Segments {
     pub fn run(&self) {
         let mut last = Last::default();
         let mut led = self.leads();
+        let every = self.parts.config.evaluated_every().to_duration();
+        let (mut pause, mut scanned) = (every, None);
         loop {
-            let asked = {
+            let (asked, is_asked) = {
                 let mut turn = self.turn.lock();
                 if turn.asked == turn.done {
-                    let every = self.parts.config.segments.every.to_duration();
-                    self.turned.wait_for(&mut turn, every);
+                    self.turned.wait_for(&mut turn, pause);
                 }
-                turn.asked
+                (turn.asked, turn.asked != turn.done)
             };
+            let started = Instant::now();
             if self.stop.load(Ordering::Acquire) {
-                self.leave();
+                self.leave(last.compiled.as_deref());
                 self.turned.notify_all();
                 return;
             }
             if self.leads() {
                 let begun = led || self.begin(&mut last);
                 if begun {
-                    self.scan_folder();
+                    let is_due = |at: Instant| at.elapsed() >= SCAN;
+                    if is_asked || !led || scanned.is_none_or(is_due) {
+                        scanned = Some(Instant::now());
+                        self.scan_folder();
+                    }
                     self.refresh(&mut last);
                 }
                 led = begun;
@@ -61,6 +69,8 @@ impl Segments {
                 self.registry.close();
                 led = false;
             }
+            // Half of a core at most, however long it takes.
+            pause = every.max(started.elapsed());
             let mut turn = self.turn.lock();
             turn.done = turn.done.max(asked);
             self.turned.notify_all();
@@ -179,7 +189,7 @@ impl Segments {
             && self.is_kept()
             && last.refreshed.as_ref().is_some_and(|before| Arc::ptr_eq(before, &refreshed))
         {
-            self.touch(at);
+            self.touch(compiled, at);
         } else if self.publish(compiled, &refreshed.found, at) {
             last.refreshed = Some(refreshed);
         }

@@ -178,6 +178,10 @@ impl Shards for Remote {
         self.head("keep", &Message::of(&(of.generation, of.true_for, published)), patience)
     }
 
+    fn show(&self, of: Last, to_keep: bool) -> Result<Vec<ShardId>, AskError> {
+        self.head("show", &Message::of(&(of.generation, of.true_for, to_keep)), REFRESH)
+    }
+
     fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError> {
         let answer = self.ask("kept", &Message::of(&generation), REFRESH)?;
         let (shards, ids): (_, Vec<String>) = answer.read()?;

@@ -171,6 +171,10 @@ impl Serve {
                 let (generation, true_for, published) = message.read()?;
                 Message::of(&local.keep(Last { generation, true_for }, published)?)
             }
+            "show" => {
+                let (generation, true_for, to_keep) = message.read()?;
+                Message::of(&local.show(Last { generation, true_for }, to_keep)?)
+            }
             "kept" => {
                 let Of { shards, found } = local.kept(message.read()?)?;
                 let ids: Vec<&String> = found.keys().collect();

@@ -107,10 +107,14 @@ pub trait Shards: Send + Sync {
     fn refresh(&self, compiled: &Arc<Compiled>, at: Millis)
     -> Result<Arc<Of<Refreshed>>, AskError>;
 
-    /// Keeps the audiences of the last refresh, which was for the generation's T, in the store, once all that they
+    /// Keeps the audiences of the last refresh or of one that is held, which was for the generation's T, in the store, once all that they
     /// follow from is committed; tells the shards of which they are kept. `published` is the last generation that
     /// was published: until a later one is, it can be had.
     fn keep(&self, of: Last, published: u64) -> Result<Vec<ShardId>, AskError>;
+
+    /// Brings the lists of profiles up to the last refresh, which was for the generation's T; tells the shards of which
+    /// they are. With `to_keep` what the refresh came to is held, so that it may be kept while others follow.
+    fn show(&self, of: Last, to_keep: bool) -> Result<Vec<ShardId>, AskError>;
 
     /// The audiences of a generation that was published, of the shards that have it.
     fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError>;

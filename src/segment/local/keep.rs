@@ -8,20 +8,23 @@ use std::time::Instant;
 use super::Holding;
 use super::Local;
 use super::book::Book;
+use super::shown::Shown;
 use crate::ingest::Health;
+use crate::ingest::Lane;
 use crate::model::ShardId;
 use crate::plan::Members;
 use crate::segment::AskError;
 use crate::segment::Of;
 use crate::store::StoreError;
 use crate::store::audiences::Last;
+use crate::store::audiences::RulePrint;
 
 /// How long a cut waits for the commit of what it follows from.
 pub(in crate::segment) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Holding {
     /// Does something with what is kept of the lane, which is read at first.
-    fn with_book<R>(
+    pub(super) fn with_book<R>(
         &self,
         body: impl FnOnce(&mut Book) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
@@ -31,12 +34,22 @@ impl Holding {
         }
         body(book.as_mut().expect("it was just read"))
     }
+
+    /// Writes the lists that are others in what a generation shows.
+    fn write_lists(&self, of: Last, shown: &Arc<Shown>) -> Result<(), StoreError> {
+        let Lane { audiences, engine, shards, .. } = &*self.lane;
+        self.listing.lock().write(&**audiences, engine, (of, shown), shards)
+    }
 }
 
 impl Local {
     /// See [`Shards::keep`](crate::segment::Shards::keep).
     pub(super) fn keep_cut(&self, of: Last, published: u64) -> Result<Vec<ShardId>, AskError> {
-        let Some(made) = self.made_at(of.true_for) else { return Ok(Vec::new()) };
+        let held = self.to_keep.lock().take_if(|(held, _)| *held == of).map(|(_, made)| made);
+        let is_held = held.is_some();
+        let Some(made) = held.or_else(|| self.made_at(of.true_for).map(Arc::new)) else {
+            return Ok(Vec::new());
+        };
         let holdings = self.holdings();
         let holding_of = |lane: u16| holdings.iter().find(|holding| holding.lane.number == lane);
         // Where commits fail already there is no use in waiting for one.
@@ -56,26 +69,43 @@ impl Local {
                 continue;
             }
             let shards = &holding.lane.shards;
-            let found = &made.refreshed.found;
             let is_kept = holding.with_book(|book| {
                 book.note_published(published);
                 if book.last().generation < of.generation {
-                    let cut = book.cut(of, shards, &made.compiled, found);
+                    let cut = book.cut(of, shards, &made.shown);
                     holding.lane.audiences.keep(&cut)?;
                     book.take(cut);
                 }
-                if book.last().generation != of.generation {
-                    return Ok(false);
-                }
-                book.write_lists(&*holding.lane.audiences, &holding.lane.engine)?;
-                Ok(true)
+                Ok(book.last().generation == of.generation)
             })?;
             if is_kept {
+                // Of what is held they were written when it was.
+                if !is_held {
+                    holding.write_lists(of, &made.shown)?;
+                }
                 kept.extend(shards);
             }
         }
         kept.sort_unstable();
         Ok(kept)
+    }
+
+    /// See [`Shards::show`](crate::segment::Shards::show).
+    pub(super) fn shown_of(&self, of: Last, to_keep: bool) -> Result<Vec<ShardId>, AskError> {
+        let Some(made) = self.made_at(of.true_for) else { return Ok(Vec::new()) };
+        let made = Arc::new(made);
+        if to_keep {
+            *self.to_keep.lock() = Some((of, made.clone()));
+        }
+        let mut listed = Vec::new();
+        for holding in self.holdings() {
+            if made.lanes.iter().any(|(lane, _)| *lane == holding.lane.number) {
+                holding.write_lists(of, &made.shown)?;
+                listed.extend(&holding.lane.shards);
+            }
+        }
+        listed.sort_unstable();
+        Ok(listed)
     }
 
     /// See [`Shards::kept`](crate::segment::Shards::kept).
@@ -87,21 +117,30 @@ impl Local {
         let mut shards = Vec::new();
         let mut all = BTreeMap::new();
         for holding in self.holdings() {
-            holding.with_book(|book| {
+            let last = holding.with_book(|book| {
                 // A lane that a failover took back does not have that cut any longer.
                 if book.last().generation >= generation {
                     shards.extend(&holding.lane.shards);
                     book.members_of(generation, count, &mut all);
                 }
-                // Lists that lie in memory are made with the first one who asks.
-                if book.last().generation == generation {
-                    book.write_lists(&*holding.lane.audiences, &holding.lane.engine)?;
-                }
-                Ok(())
+                Ok(book.last())
             })?;
+            // Lists that lie in memory are made with the first one who asks.
+            if last.generation == generation {
+                let mut of_lane = BTreeMap::new();
+                holding.with_book(|book| {
+                    book.members_of(generation, count, &mut of_lane);
+                    Ok(())
+                })?;
+                holding.write_lists(last, &Arc::new(shared(of_lane)))?;
+            }
         }
         shards.sort_unstable();
         let found = all.into_iter().map(|(id, (_, members))| (id, Arc::new(members))).collect();
         Ok(Of { shards, found })
     }
+}
+
+fn shared(all: BTreeMap<String, (RulePrint, Members)>) -> Shown {
+    all.into_iter().map(|(id, (rule, members))| (id, (rule, Arc::new(members)))).collect()
 }

@@ -1,101 +1,174 @@
-//! The lists that follow from what is kept of a lane's audiences: for each profile, the segments that it is in.
+//! The lists that follow from a lane's audiences: for each profile, the segments that it is in.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::book::Book;
-use super::book::Written;
+use super::shown::Shown;
 use crate::ingest::Engine;
 use crate::model::Ordinal;
 use crate::model::ShardId;
+use crate::plan::Members;
 use crate::store::StoreError;
 use crate::store::audiences::Audiences;
+use crate::store::audiences::Last;
 use crate::store::audiences::Lists;
 use crate::store::audiences::Names;
+use crate::store::audiences::RulePrint;
 use crate::store::audiences::SegmentNo;
 use crate::store::audiences::Whose;
 
-impl Book {
-    /// Writes the lists that are others in the last generation, or all of them where it is not known which these are.
-    pub(super) fn write_lists(
+/// Profiles by shard.
+type Profiles = BTreeMap<ShardId, RoaringBitmap>;
+
+/// The lists of a lane, as far as they were written.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    written: Option<Written>,
+}
+
+/// What was written last.
+#[derive(Debug)]
+struct Written {
+    names: Names,
+    shown: Arc<Shown>,
+    /// Who has a list.
+    listed: Profiles,
+}
+
+impl Listing {
+    /// Writes the lists that are others in a generation, or all of them where it is not known which these are. `shown`
+    /// is what the generation shows in the lane's `shards`. After an error nothing is known.
+    pub(super) fn write(
         &mut self,
         audiences: &dyn Audiences,
         engine: &Engine,
+        (of, shown): (Last, &Arc<Shown>),
+        shards: &[ShardId],
     ) -> Result<(), StoreError> {
-        let listed = self.listed();
-        let total = listed.values().map(RoaringBitmap::len).sum();
-        let kept = audiences.listed(total)?;
-        let written = match (kept, self.take_written()) {
-            (Some(kept), Some(written)) if kept.of.generation <= self.last().generation => {
-                Some(written)
+        let changed = match self.written.take() {
+            Some(written) => Some((changed(&written.shown, shown, shards), written)),
+            None => None,
+        };
+        let mut lists = Lists { of, ..Lists::default() };
+        let written = match changed {
+            Some((changed, Written { names, mut listed, .. })) => {
+                lists.names = next_names(&names, shown);
+                let all_known = add(shown, &changed, engine, &mut lists);
+                note(&lists.changed, &mut listed);
+                lists.total = listed.values().map(RoaringBitmap::len).sum();
+                let kept = audiences.listed(lists.total)?;
+                kept.filter(|kept| all_known && kept.of.generation <= of.generation).map(|_| listed)
             }
             // What the owner before has written is as good as one's own.
-            (Some(kept), None) if kept.of == self.last() => {
-                let changed = BTreeMap::new();
-                Some(Written { names: kept.names, changed })
-            }
-            _ => None,
-        };
-        let mut lists = Lists { of: self.last(), total, ..Lists::default() };
-        let is_whole = match &written {
-            None => true,
-            Some(Written { names, changed }) => {
-                lists.names = self.names(names);
-                !self.add_lists(changed, engine, &mut lists)
+            None => {
+                let listed = everybody(shown, shards);
+                lists.total = listed.values().map(RoaringBitmap::len).sum();
+                let kept = audiences.listed(lists.total)?.filter(|kept| kept.of == of);
+                kept.map(|kept| {
+                    lists.names = next_names(&kept.names, shown);
+                    listed
+                })
             }
         };
-        if is_whole {
-            lists.names = self.names(&Names::new());
+        let listed = written.unwrap_or_else(|| {
+            let listed = everybody(shown, shards);
+            lists.total = listed.values().map(RoaringBitmap::len).sum();
+            lists.names = next_names(&Names::new(), shown);
             (lists.is_whole, lists.changed) = (true, Vec::new());
-            self.add_lists(&listed, engine, &mut lists);
-        }
+            add(shown, &listed, engine, &mut lists);
+            listed
+        });
         audiences.list(&lists)?;
-        self.set_written(Written { names: lists.names, changed: BTreeMap::new() });
+        self.written = Some(Written { names: lists.names, shown: shown.clone(), listed });
         Ok(())
     }
+}
 
-    /// The numbers of all segments that are in lists now or were before the change, of which these had one.
-    fn names(&self, before: &Names) -> Names {
-        let now: BTreeSet<&str> = self.contents().map(|(segment, ..)| segment).collect();
-        let mut names = before.clone();
-        let first = before.keys().next_back().map_or(1, |last| last + 1);
-        let known: BTreeSet<Box<str>> = names.values().cloned().collect();
-        let new = now.into_iter().filter(|name| !known.contains(*name)).map(Box::from);
-        names.extend((first..).zip(new));
-        names
+/// The profiles that entered an audience or left one.
+fn changed(before: &Arc<Shown>, now: &Arc<Shown>, shards: &[ShardId]) -> Profiles {
+    let mut changed = Profiles::new();
+    if Arc::ptr_eq(before, now) {
+        return changed;
     }
-
-    /// Adds the lists of some profiles; tells whether the owner of each is known.
-    fn add_lists(
-        &self,
-        profiles: &BTreeMap<ShardId, RoaringBitmap>,
-        engine: &Engine,
-        lists: &mut Lists,
-    ) -> bool {
-        let numbers: BTreeMap<&str, SegmentNo> =
-            lists.names.iter().map(|(number, name)| (&**name, *number)).collect();
-        let mut all_known = true;
-        for (shard, profiles) in profiles {
-            let mut of: BTreeMap<Ordinal, Vec<SegmentNo>> = BTreeMap::new();
-            for (segment, _, content) in self.contents().filter(|(_, of, _)| of == shard) {
-                let Some(number) = numbers.get(segment) else { continue };
-                for ordinal in &(&*content.members & profiles) {
-                    of.entry(ordinal).or_default().push(*number);
-                }
+    let none: Arc<RoaringBitmap> = Arc::default();
+    let ids: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    for id in ids {
+        let of = |shown: &Shown, shard: ShardId| {
+            let members = shown.get(id).and_then(|(_, m)| m.shards.get(usize::from(shard)));
+            members.unwrap_or(&none).clone()
+        };
+        for shard in shards {
+            let (then, now) = (of(before, *shard), of(now, *shard));
+            if !Arc::ptr_eq(&then, &now) {
+                *changed.entry(*shard).or_default() |= &*then ^ &*now;
             }
-            engine.list_hashes(*shard, profiles, &mut |ordinal, hash| {
-                let Some(hash) = hash else {
-                    all_known = false;
-                    return;
-                };
-                let whose = Whose { shard: *shard, ordinal: Some(ordinal), hash };
-                let mut numbers = of.remove(&ordinal).unwrap_or_default();
-                numbers.sort_unstable();
-                lists.changed.push((whose, numbers));
-            });
         }
-        all_known
+    }
+    changed
+}
+
+/// The profiles that are in an audience.
+fn everybody(shown: &Shown, shards: &[ShardId]) -> Profiles {
+    let mut listed = Profiles::new();
+    for (_, members) in shown.values() {
+        for shard in shards {
+            if let Some(members) = members.shards.get(usize::from(*shard)) {
+                *listed.entry(*shard).or_default() |= &**members;
+            }
+        }
+    }
+    listed
+}
+
+/// The numbers of all segments that are in lists now or were before the change, of which these had one.
+fn next_names(before: &Names, shown: &Shown) -> Names {
+    let mut names = before.clone();
+    let first = before.keys().next_back().map_or(1, |last| last + 1);
+    let known: BTreeSet<&str> = before.values().map(|name| &**name).collect();
+    let new = shown.keys().filter(|name| !known.contains(name.as_str()));
+    names.extend((first..).zip(new.map(|name| Box::from(name.as_str()))));
+    names
+}
+
+/// Adds the lists of some profiles; tells whether the owner of each is known.
+fn add(shown: &Shown, profiles: &Profiles, engine: &Engine, lists: &mut Lists) -> bool {
+    let numbered: Vec<(SegmentNo, &(RulePrint, Arc<Members>))> = lists
+        .names
+        .iter()
+        .filter_map(|(number, name)| Some((*number, shown.get(&**name)?)))
+        .collect();
+    let mut all_known = true;
+    for (shard, profiles) in profiles.iter().filter(|(_, profiles)| !profiles.is_empty()) {
+        let mut of: BTreeMap<Ordinal, Vec<SegmentNo>> = BTreeMap::new();
+        for (number, (_, members)) in &numbered {
+            let Some(members) = members.shards.get(usize::from(*shard)) else { continue };
+            for ordinal in &(&**members & profiles) {
+                of.entry(ordinal).or_default().push(*number);
+            }
+        }
+        engine.list_hashes(*shard, profiles, &mut |ordinal, hash| {
+            let Some(hash) = hash else {
+                all_known = false;
+                return;
+            };
+            let whose = Whose { shard: *shard, ordinal: Some(ordinal), hash };
+            lists.changed.push((whose, of.remove(&ordinal).unwrap_or_default()));
+        });
+    }
+    all_known
+}
+
+/// Notes who has a list after a change.
+fn note(changed: &[(Whose, Vec<SegmentNo>)], listed: &mut Profiles) {
+    for (Whose { shard, ordinal, .. }, numbers) in changed {
+        let Some(ordinal) = ordinal else { continue };
+        let listed = listed.entry(*shard).or_default();
+        _ = match numbers.is_empty() {
+            true => listed.remove(*ordinal),
+            false => listed.insert(*ordinal),
+        };
     }
 }

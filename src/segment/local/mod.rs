@@ -16,6 +16,7 @@ mod reads;
 mod refresh;
 mod saved;
 mod scan;
+mod shown;
 mod watched;
 mod why;
 
@@ -38,6 +39,7 @@ use crate::model::ShardId;
 use crate::net::Workers;
 use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
+use crate::store::audiences::Last;
 
 pub(super) use keep::PATIENCE as KEEP_PATIENCE;
 pub use scan::ScanError;
@@ -58,6 +60,8 @@ pub struct Local {
     grace: Millis,
     /// The last refresh, and what is known since.
     standing: Mutex<refresh::Standing>,
+    /// What a refresh came to, until it is kept.
+    to_keep: Mutex<Option<(Last, Arc<refresh::Made>)>>,
     /// Times that are not reached yet.
     targets: Mutex<evaluate::Targets>,
     audits: audit::Audits,
@@ -71,6 +75,8 @@ struct Holding {
     cache: adhoc::Cache,
     /// What is kept of its audiences, once it was read.
     book: Mutex<Option<book::Book>>,
+    /// What was written of its lists.
+    listing: Mutex<lists::Listing>,
 }
 
 /// What a rule is evaluated over: the columns of some lanes whose traits have the same numbers.
@@ -105,6 +111,7 @@ impl Local {
             fills: fill::Fills::new(data.map(|data| data.join(FILLS))),
             grace: config.traits.grace.0,
             standing: Mutex::default(),
+            to_keep: Mutex::default(),
             targets: Mutex::default(),
             audits: audit::Audits::default(),
             audit_every: config.segments.audit.to_duration(),
@@ -130,6 +137,7 @@ impl Local {
                     lane: lane.clone(),
                     cache: adhoc::Cache::default(),
                     book: Mutex::default(),
+                    listing: Mutex::default(),
                 })
             });
         }

@@ -78,6 +78,10 @@ impl Shards for Local {
         self.keep_cut(of, published)
     }
 
+    fn show(&self, of: Last, to_keep: bool) -> Result<Vec<ShardId>, AskError> {
+        self.shown_of(of, to_keep)
+    }
+
     fn kept(&self, generation: u64) -> Result<Of<BTreeMap<String, Arc<Members>>>, AskError> {
         self.kept_of(generation)
     }

@@ -12,6 +12,8 @@ use super::Holding;
 use super::Local;
 use super::evaluate::Answerable;
 use super::evaluate::compile;
+use super::shown;
+use super::shown::Shown;
 use super::watched::Watched;
 use crate::ingest::Pin;
 use crate::ingest::Traits;
@@ -41,14 +43,14 @@ pub(super) struct Kept {
     pub(super) now: Millis,
     pub(super) compiled: Arc<Compiled>,
     pub(super) refreshed: Arc<Of<Refreshed>>,
+    shown: Arc<Shown>,
     /// Of each lane, what was folded.
     lanes: Vec<(u16, Position)>,
 }
 
-/// What the last refresh found, at the time it was for.
+/// What the last refresh came to, at the time it was for.
 pub(super) struct Made {
-    pub(super) compiled: Arc<Compiled>,
-    pub(super) refreshed: Arc<Of<Refreshed>>,
+    pub(super) shown: Arc<Shown>,
     /// Of each lane, what was folded.
     pub(super) lanes: Vec<(u16, Position)>,
 }
@@ -212,6 +214,18 @@ impl Local {
                 segments.insert((*id).to_owned(), Outcome::Members(members));
             }
         }
+        let before = standing.last.as_ref();
+        let shown = shown::next(
+            before.map(|last| (&*last.shown, &*last.refreshed.shards)),
+            compiled,
+            &segments,
+            &holdings,
+            self.lanes.shards(),
+        )?;
+        let shown = match before.filter(|last| shown::are_same(&last.shown, &shown)) {
+            Some(last) => last.shown.clone(),
+            None => Arc::new(shown),
+        };
         for (holding, pin) in holdings.iter().zip(&pins) {
             if let Some(watched) = standing.watched.get_mut(&holding.lane.number) {
                 watched.done(pin);
@@ -233,6 +247,7 @@ impl Local {
             now: at,
             compiled: compiled.clone(),
             refreshed: refreshed.clone(),
+            shown,
             lanes: lanes.collect(),
         });
         Ok(refreshed)
@@ -241,13 +256,8 @@ impl Local {
     /// The last refresh, where that was for this time.
     pub(super) fn made_at(&self, at: Millis) -> Option<Made> {
         let standing = self.standing.lock();
-        let Kept { compiled, refreshed, lanes, .. } =
-            standing.last.as_ref().filter(|last| last.now == at)?;
-        Some(Made {
-            compiled: compiled.clone(),
-            refreshed: refreshed.clone(),
-            lanes: lanes.clone(),
-        })
+        let Kept { shown, lanes, .. } = standing.last.as_ref().filter(|last| last.now == at)?;
+        Some(Made { shown: shown.clone(), lanes: lanes.clone() })
     }
 }
 

@@ -65,7 +65,38 @@ fn a_new_start_begins_with_the_last_generation_and_its_time_does_not_go_back() {
         rig.segments.refresh(&mut last);
     }
     assert!(rig.segments.generation().number > before.number);
+    rig.leave();
     let kept = rig.local.kept(rig.segments.generation().number).unwrap();
     assert_eq!(kept.found.keys().collect::<Vec<_>>(), ["buyers", "edited", "through"]);
+    rig.engine.stop();
+}
+
+#[test]
+fn after_a_crash_the_first_refresh_catches_up_with_what_was_not_kept() {
+    let rig = Rig::new(&FILES);
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
+    let mut last = Last::default();
+    let buyers = |rig: &Rig, last: &mut Last, expected: u64| {
+        rig.clock.0.fetch_add(1_000, Ordering::Relaxed);
+        rig.engine.settle(LONG).unwrap();
+        while count(rig, "buyers") != Some(expected) {
+            rig.segments.refresh(last);
+        }
+        rig.segments.generation()
+    };
+    rig.event("1", "purchase", 0);
+    let kept = buyers(&rig, &mut last, 1);
+    rig.leave();
+    rig.event("2", "purchase", 0);
+    let seen = buyers(&rig, &mut last, 2);
+    let rig = rig.crash(1_000);
+    let taken = rig.segments.generation();
+    assert_eq!((taken.number, taken.true_for), (kept.number, kept.true_for));
+    assert_eq!(count(&rig, "buyers"), Some(1));
+    rig.engine.start(&Workers::new(Metrics::new())).unwrap();
+    let now = buyers(&rig, &mut Last::default(), 2);
+    assert!(now.number > seen.number && now.true_for > seen.true_for);
+    let hour = &now.hour.tallies["buyers"];
+    assert_eq!((hour.members, hour.adds, hour.removes), (2, 2, 0));
     rig.engine.stop();
 }

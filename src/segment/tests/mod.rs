@@ -177,7 +177,19 @@ impl Rig {
     }
 
     /// Ends, and starts again with a clock that is so much later.
+    /// Ends and starts again.
     fn reopen(self, later: Millis) -> Self {
+        self.leave();
+        self.crash(later)
+    }
+
+    /// Puts on record what was published last, as a process does that ends.
+    fn leave(&self) {
+        self.segments.leave(Some(&Compiled::new(self.segments.live())));
+    }
+
+    /// Starts again without that.
+    fn crash(self, later: Millis) -> Self {
         self.engine.stop();
         let (dir, now) = (self.dir.clone(), self.clock.now() + later);
         drop(self);
