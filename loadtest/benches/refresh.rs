@@ -32,8 +32,8 @@ fn changed(before: &Snapshot, profiles: u64) -> (Snapshot, Vec<Dirty>) {
         let id = TraitId(5 + u32::try_from(random.below(u64::from(TRAITS) - 5)).expect("few"));
         block.add_fact(TraitId::ANY, low, NOW, None);
         block.add_fact(id, low, NOW, None);
-        if let Dirty::Some(profiles) = &mut dirty[shard] {
-            profiles.insert(ordinal);
+        if let Dirty::Some(touched) = &mut dirty[shard] {
+            touched.add(vec![(ordinal, TraitId::ANY, NOW), (ordinal, id, NOW)]);
         }
     }
     (after, dirty)

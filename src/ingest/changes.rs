@@ -13,32 +13,35 @@ const MOST: usize = 1 << 18;
 /// What changed in a shard.
 #[derive(Debug, Clone)]
 pub struct Changes {
-    /// Those of whom anything may be other than before: new facts, attributes, identifiers and marks, new profiles
-    /// and forgotten ones.
+    /// Those of whom anything may be other than before: new attributes, identifiers and marks, new profiles and
+    /// forgotten ones.
     pub profiles: RoaringBitmap,
-    /// The facts that came; `None` where they were too many to be remembered.
+    /// The facts that came; `None` where they were too many to be remembered, and whose they are is in `profiles`.
     pub facts: Option<Vec<(Ordinal, TraitId, Millis)>>,
 }
 
-impl Default for Changes {
-    fn default() -> Self {
+impl Changes {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
         Self { profiles: RoaringBitmap::new(), facts: Some(Vec::new()) }
     }
-}
 
-impl Changes {
     pub(super) fn facts(
         &mut self,
         ordinal: Ordinal,
         time: Millis,
         facts: &[(TraitId, Option<Measure>)],
     ) {
-        self.profiles.insert(ordinal);
-        if self.facts.as_ref().is_some_and(|known| known.len() + facts.len() > MOST) {
-            self.facts = None;
-        }
-        if let Some(known) = &mut self.facts {
-            known.extend(facts.iter().map(|(id, _)| (ordinal, *id, time)));
+        match &mut self.facts {
+            Some(known) if known.len() + facts.len() <= MOST => {
+                known.extend(facts.iter().map(|(id, _)| (ordinal, *id, time)));
+            }
+            known => {
+                self.profiles.insert(ordinal);
+                if let Some(known) = known.take() {
+                    self.profiles.extend(known.into_iter().map(|(ordinal, ..)| ordinal));
+                }
+            }
         }
     }
 }

@@ -239,7 +239,7 @@ impl Shard {
 
     /// Takes what changed since it was last taken; `None` the first time, from where on it is noted.
     pub(crate) fn take_changes(&mut self) -> Option<Changes> {
-        self.changes.replace(Changes::default())
+        self.changes.replace(Changes::new())
     }
 
     /// How many bytes wait for a commit.

@@ -33,6 +33,7 @@ pub use exec::Dirty;
 pub use exec::Members;
 pub use exec::Repeated;
 pub use exec::ShardRows;
+pub use exec::Touched;
 pub use explain::ExplainedPart;
 pub use explain::ExplainedRule;
 pub use explain::Explanation;

@@ -4,17 +4,16 @@ use crate::common::TRAITS;
 use crate::facts::{END, SHARDS, place};
 use crate::timed;
 use loadtest::random::Random;
-use roaring::RoaringBitmap;
 use std::sync::Arc;
 use throng::bitmap::{Snapshot, TraitId};
-use throng::plan::{Answers, Dirty, Members, Program, Repeated, ShardRows};
+use throng::plan::{Answers, Dirty, Members, Program, Repeated, ShardRows, Touched};
 
 /// Milliseconds it takes; what it finds is compared with all asked anew.
 pub(crate) fn measure(program: Program, before: &Snapshot, visitors: u32) -> f64 {
     let members = program.run(before, END, 1).expect("within retention");
     let mut random = Random::new(9);
     let mut after = before.clone();
-    let mut dirty = vec![RoaringBitmap::new(); before.shards.len()];
+    let mut dirty = vec![Touched::default(); before.shards.len()];
     for _ in 0..visitors.div_ceil(100) {
         let visitor = u32::try_from(random.below(u64::from(visitors))).expect("32 bits");
         let (shard, ordinal) = place(visitor);
@@ -23,7 +22,7 @@ pub(crate) fn measure(program: Program, before: &Snapshot, visitors: u32) -> f64
         let id = TraitId(1 + u32::try_from(random.below(u64::from(TRAITS))).expect("few"));
         block.add_fact(TraitId::ANY, low, END, None);
         block.add_fact(id, low, END, None);
-        dirty[shard].insert(ordinal);
+        dirty[shard].add(vec![(ordinal, TraitId::ANY, END), (ordinal, id, END)]);
     }
     let dirty: Vec<Dirty> = dirty.into_iter().map(Dirty::Some).collect();
     let anew = program.run(&after, END, 1).expect("within retention");

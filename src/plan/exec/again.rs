@@ -4,6 +4,7 @@
 //! edge of a window meanwhile. Where they are few in a block they are asked one by one, from rows; where they are
 //! many the block is evaluated, and what comes out of it for others is left aside.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -11,6 +12,10 @@ use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use super::crossed::Crossed;
+use super::dirty::Candidates;
+use super::dirty::Dirty;
+use super::dirty::Fact;
+use super::dirty::low;
 use super::groups::Groups;
 use super::lone::Lone;
 use super::lone::Tables;
@@ -21,7 +26,6 @@ use crate::bitmap::BlockSet;
 use crate::bitmap::Interval;
 use crate::bitmap::Rows;
 use crate::bitmap::Snapshot;
-use crate::bitmap::TraitId;
 use crate::model::BLOCK;
 use crate::model::Ordinal;
 use crate::model::time::Millis;
@@ -41,22 +45,15 @@ pub struct Repeated {
     few: u32,
 }
 
-/// The profiles of a shard that were changed.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Dirty {
-    /// These.
-    Some(RoaringBitmap),
-    /// All may be: nothing is known of before.
-    All,
-}
-
 /// What came of asking again in one shard.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers {
-    /// Who was asked.
-    pub asked: Dirty,
-    /// For each rule, who of them is a member.
-    pub members: Vec<RoaringBitmap>,
+    /// Who was asked everything; `None` where everybody was.
+    whole: Option<RoaringBitmap>,
+    /// For each rule, who else was asked it.
+    asked: Vec<RoaringBitmap>,
+    /// For each rule, who of all who were asked it is a member.
+    members: Vec<RoaringBitmap>,
 }
 
 /// The rows of a shard's blocks, as far as they were made.
@@ -67,6 +64,8 @@ pub struct ShardRows(Vec<Option<Rows>>);
 pub struct Again<'a> {
     of: &'a Repeated,
     snapshot: &'a Snapshot,
+    /// What counted before.
+    retained: Interval,
     now: Moment,
     crossed: Crossed,
     intervals: Vec<Interval>,
@@ -106,6 +105,7 @@ impl Repeated {
         Again {
             of: self,
             snapshot,
+            retained: moment(before).retained(),
             now: moment(now),
             crossed: Crossed::new(program, moment(before), moment(now)),
             intervals: intervals.collect(),
@@ -121,7 +121,7 @@ impl ShardRows {
     }
 
     /// Adds facts that the columns have got, each of a profile.
-    pub fn add(&mut self, facts: &[(Ordinal, TraitId, Millis)]) {
+    pub fn add(&mut self, facts: &[Fact]) {
         for (ordinal, id, time) in facts {
             let Some(slot) = self.0.get_mut((ordinal / BLOCK) as usize) else { continue };
             let low = low(*ordinal);
@@ -148,14 +148,11 @@ impl ShardRows {
     }
 }
 
-fn low(ordinal: Ordinal) -> u16 {
-    // The rest of a division by BLOCK fits.
-    u16::try_from(ordinal % BLOCK).unwrap_or(0)
-}
-
 /// What is gathered of one shard.
 struct Gathered {
-    asked: RoaringBitmap,
+    whole: RoaringBitmap,
+    /// By rule, those who were asked it and not everything.
+    asked: Vec<Vec<Ordinal>>,
     /// Those asked alone who are known, and the devices among them.
     known: [RoaringBitmap; 2],
     /// By rule, those whose answer is not that for a profile that has nothing.
@@ -197,19 +194,26 @@ impl Again<'_> {
     fn shard(&self, blocks: &[Arc<Block>], dirty: &Dirty, rows: &mut ShardRows) -> Answers {
         let outputs = &self.of.program.outputs;
         let mut gathered = Gathered {
-            asked: RoaringBitmap::new(),
+            whole: RoaringBitmap::new(),
+            asked: vec![Vec::new(); outputs.len()],
             known: Default::default(),
             differing: vec![Vec::new(); outputs.len()],
             members: vec![RoaringBitmap::new(); outputs.len()],
         };
-        let (mut mask, mut list, mut bytes) = (BlockSet::new(), Vec::new(), Vec::new());
+        let mut facts = match dirty {
+            Dirty::Some(touched) => touched.facts.clone(),
+            Dirty::All => Vec::new(),
+        };
+        facts.sort_unstable();
+        let mut candidates = Candidates::default();
+        let (mut mask, mut bytes) = (BlockSet::new(), Vec::new());
         let (mut worker, mut lone) = (None, None);
         for (number, block) in (0u32..).zip(blocks) {
-            self.candidates(number, block, dirty, &mut mask, &mut list);
+            candidates.find((number, block), dirty, &facts, &self.crossed);
+            let list = &candidates.list;
             if list.is_empty() {
                 continue;
             }
-            gathered.asked.extend(list.iter().map(|low| number * BLOCK + u32::from(*low)));
             let is_few =
                 list.len() as u64 * u64::from(self.of.few) <= u64::from(block.population());
             let rows = if is_few { rows.of(number as usize, block) } else { None };
@@ -217,9 +221,10 @@ impl Again<'_> {
                 let lone = lone.get_or_insert_with(|| {
                     Lone::new(&self.of.program, &self.of.tables, self.now, &self.intervals)
                 });
-                self.alone((number, block), &list, rows, lone, &mut gathered);
+                self.alone((number, block), &candidates, rows, lone, &mut gathered);
                 continue;
             }
+            gathered.whole.extend(list.iter().map(|low| number * BLOCK + u32::from(*low)));
             let worker: &mut Worker<'_> = worker.get_or_insert_with(|| {
                 let groups = || Groups::new(&self.of.program, self.now, self.snapshot);
                 Worker::new(&self.of.program, self.groups.get_or_init(groups), self.now)
@@ -235,89 +240,92 @@ impl Again<'_> {
                 }
             });
         }
-        let asked = match dirty {
-            Dirty::All => Dirty::All,
-            Dirty::Some(_) => Dirty::Some(std::mem::take(&mut gathered.asked)),
-        };
-        let members = gathered.members(&self.of.program, &self.of.tables);
-        Answers { asked, members }
-    }
-
-    /// Makes `list` the profiles of a block that are asked, in order; `mask` is scratch.
-    fn candidates(
-        &self,
-        number: u32,
-        block: &Block,
-        dirty: &Dirty,
-        mask: &mut BlockSet,
-        list: &mut Vec<u16>,
-    ) {
-        list.clear();
-        let population = block.population();
-        let Dirty::Some(changed) = dirty else {
-            list.extend((0..population).map(low));
-            return;
-        };
-        let first = number * BLOCK;
-        let end = u64::from(first) + u64::from(population);
-        let changed = changed.range(first..);
-        list.extend(changed.take_while(|ordinal| u64::from(*ordinal) < end).map(low));
-        if self.crossed.mark(block, mask) {
-            list.iter().for_each(|low| mask.insert(*low));
-            list.clear();
-            list.extend(mask.iter());
-        }
+        gathered.answers(&self.of.program, &self.of.tables, dirty)
     }
 
     fn alone(
         &self,
         (number, block): (u32, &Block),
-        list: &[u16],
+        candidates: &Candidates,
         rows: &Rows,
         lone: &mut Lone<'_>,
         gathered: &mut Gathered,
     ) {
         let outputs = &self.of.program.outputs;
         let mut facts = Vec::new();
-        for within in list.iter().copied() {
+        for within in candidates.list.iter().copied() {
             let ordinal = number * BLOCK + u32::from(within);
             let is_device = block.devices().contains(within);
             rows.facts(within, &mut facts);
+            let is_known = lone.is_known(&facts);
+            // One who is not known any longer is in nothing, whatever it is that changed.
+            let why =
+                candidates.why(within, &facts, self.retained, &self.crossed).filter(|_| is_known);
+            match why {
+                Some(traits) => {
+                    for output in lone.reached(traits.iter().map(|(_, id)| *id)) {
+                        gathered.asked[*output].push(ordinal);
+                    }
+                }
+                None => _ = gathered.whole.insert(ordinal),
+            }
+            if !is_known {
+                continue;
+            }
             let differing = &mut gathered.differing;
-            let is_known = lone.ask(block, within, &facts, |output| {
+            lone.ask(block, within, &facts, why.is_none(), |output| {
                 if is_device || outputs[output].level != Level::Device {
                     differing[output].push(ordinal);
                 }
             });
-            if is_known {
-                gathered.known[0].insert(ordinal);
-                if is_device {
-                    gathered.known[1].insert(ordinal);
-                }
+            gathered.known[0].insert(ordinal);
+            if is_device {
+                gathered.known[1].insert(ordinal);
             }
         }
     }
 }
 
 impl Gathered {
-    fn members(self, program: &Program, tables: &Tables) -> Vec<RoaringBitmap> {
-        let all = self.differing.into_iter().zip(self.members).zip(&program.outputs);
-        let members = all.map(|((differing, mut members), output)| {
+    fn answers(self, program: &Program, tables: &Tables, dirty: &Dirty) -> Answers {
+        let Self { whole, asked, known, differing, members } = self;
+        let asked: Vec<RoaringBitmap> =
+            asked.into_iter().map(|asked| asked.into_iter().collect()).collect();
+        let all = differing.into_iter().zip(members).zip(&asked).zip(&program.outputs);
+        let members = all.map(|(((differing, mut members), asked), output)| {
             let mut alone: RoaringBitmap = differing.into_iter().collect();
             if tables.none(output.root) {
-                alone ^= &self.known[usize::from(output.level == Level::Device)];
+                let known = &known[usize::from(output.level == Level::Device)];
+                alone ^= (known & &whole) | (known & asked);
             }
             members |= alone;
             members
         });
-        members.collect()
+        let members = members.collect();
+        Answers { whole: (*dirty != Dirty::All).then_some(whole), asked, members }
     }
 }
 
 impl Answers {
     /// Whether nobody was asked.
     pub fn is_empty(&self) -> bool {
-        matches!(&self.asked, Dirty::Some(asked) if asked.is_empty())
+        self.whole.as_ref().is_some_and(RoaringBitmap::is_empty)
+            && self.asked.iter().all(RoaringBitmap::is_empty)
+    }
+
+    /// Who was asked a rule; `None` where everybody was.
+    pub fn asked(&self, output: usize) -> Option<Cow<'_, RoaringBitmap>> {
+        let (whole, asked) = (self.whole.as_ref()?, &self.asked[output]);
+        Some(match (whole.is_empty(), asked.is_empty()) {
+            (true, _) => Cow::Borrowed(asked),
+            (_, true) => Cow::Borrowed(whole),
+            (false, false) => Cow::Owned(whole | asked),
+        })
+    }
+
+    /// Who of those who were asked a rule is a member.
+    pub fn members(&self, output: usize) -> &RoaringBitmap {
+        &self.members[output]
     }
 
     /// The members of a rule, from those of before: those who were not asked are as they were. `None` where nothing
@@ -328,7 +336,7 @@ impl Answers {
         before: &Arc<RoaringBitmap>,
     ) -> Option<(Arc<RoaringBitmap>, Delta)> {
         let found = &self.members[output];
-        let Dirty::Some(asked) = &self.asked else {
+        let Some(asked) = self.asked(output) else {
             if **before == *found {
                 return None;
             }
@@ -337,10 +345,12 @@ impl Answers {
             return Some((now, delta));
         };
         // Of most rules nothing changed: that is told without a bitmap of those who were members.
-        if before.intersection_len(asked) == found.len() && found.is_subset(before) {
+        if asked.is_empty()
+            || before.intersection_len(&asked) == found.len() && found.is_subset(before)
+        {
             return None;
         }
-        let were = &**before & asked;
+        let were = &**before & &*asked;
         let delta = Delta { entered: found - &were, left: &were - found };
         let mut now = RoaringBitmap::clone(before);
         delta.left.iter().for_each(|ordinal| _ = now.remove(ordinal));

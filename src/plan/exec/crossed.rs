@@ -17,9 +17,14 @@ use crate::plan::graph::Node;
 use crate::plan::window::Moment;
 use crate::plan::window::Window;
 
-/// The stretches of time that cross an edge of a window between two instants, each with the traits that feel it.
+/// The stretches of time that cross an edge of a window between two instants.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crossed(BTreeMap<Interval, Vec<TraitId>>);
+pub(super) struct Crossed {
+    /// Those that every rule feels: what comes of age, and what leaves the retention.
+    pub(super) of_all: Vec<Interval>,
+    /// The others, each with the traits that feel it.
+    of: BTreeMap<Interval, Vec<TraitId>>,
+}
 
 impl Crossed {
     /// Those that a program's rules feel.
@@ -35,30 +40,41 @@ impl Crossed {
                 crossed.entry(stretch).or_default().push(id);
             }
         }
-        of_any.into_iter().for_each(|stretch| _ = crossed.insert(stretch, vec![TraitId::ANY]));
         crossed.retain(|stretch, _| !stretch.is_empty());
-        Self(crossed)
+        let of_all = of_any.into_iter().filter(|stretch| !stretch.is_empty()).collect();
+        Self { of_all, of: crossed }
     }
 
-    /// Adds the profiles of a block with a fact that crossed; tells whether there is one.
-    pub(super) fn mark(&self, block: &Block, out: &mut BlockSet) -> bool {
-        let mut any = false;
-        let Some(of_any) = block.columns(TraitId::ANY) else { return false };
+    /// Makes `out` the profiles of a block with an event that every rule feels.
+    pub(super) fn mark_all(&self, block: &Block, out: &mut BlockSet) {
+        out.reset(block.population());
+        let Some(of_any) = block.columns(TraitId::ANY) else { return };
+        self.of_all.iter().for_each(|stretch| of_any.did(*stretch, out));
+    }
+
+    /// Gives the profiles of a block with a fact that crossed, trait by trait; `out` is scratch.
+    pub(super) fn each(
+        &self,
+        block: &Block,
+        out: &mut BlockSet,
+        mut found: impl FnMut(TraitId, &BlockSet),
+    ) {
+        let Some(of_any) = block.columns(TraitId::ANY) else { return };
         let has = |columns: &TraitColumns, stretch: &Interval| {
             columns.has_between(stretch.lo.saturating_sub(1), stretch.hi)
         };
         // In most blocks nobody did anything then, whatever the trait.
-        for (stretch, traits) in self.0.iter().filter(|(stretch, _)| has(of_any, stretch)) {
-            let columns = traits.iter().filter_map(|id| block.columns(*id));
-            for columns in columns.filter(|columns| has(columns, stretch)) {
-                if !any {
-                    out.reset(block.population());
-                    any = true;
-                }
+        for (stretch, traits) in self.of.iter().filter(|(stretch, _)| has(of_any, stretch)) {
+            for id in traits {
+                let Some(columns) = block.columns(*id).filter(|columns| has(columns, stretch))
+                else {
+                    continue;
+                };
+                out.reset(block.population());
                 columns.did(*stretch, out);
+                found(*id, out);
             }
         }
-        any
     }
 }
 

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use super::groups::Comparison;
 use crate::bitmap::Block;
@@ -34,6 +35,17 @@ pub(super) struct Tables {
     comparisons: Vec<Option<Comparison>>,
     /// The outputs that each node is the root of.
     outputs: Vec<Vec<usize>>,
+    /// What facts of each trait reach, once that was asked.
+    reached: HashMap<TraitId, OnceLock<Reached>>,
+}
+
+/// What facts of a trait can change.
+#[derive(Debug, Default)]
+struct Reached {
+    /// The outputs, ascending.
+    outputs: Vec<usize>,
+    /// All nodes that these are made of, a bit for each.
+    nodes: Vec<u64>,
 }
 
 impl Tables {
@@ -47,6 +59,7 @@ impl Tables {
             parents: vec![Vec::new(); nodes.len()],
             comparisons: vec![None; nodes.len()],
             outputs: vec![Vec::new(); nodes.len()],
+            reached: HashMap::new(),
         };
         for (id, node) in nodes.iter().enumerate() {
             let mut of_trait = |of: &TraitId| this.of_trait.entry(*of).or_default().push(id);
@@ -82,7 +95,43 @@ impl Tables {
         for (place, output) in program.outputs.iter().enumerate() {
             this.outputs[output.root].push(place);
         }
+        this.reached = this.of_trait.keys().map(|id| (*id, OnceLock::new())).collect();
         this
+    }
+
+    /// What facts of a trait can change; `None` where no rule reads it.
+    fn reached(&self, program: &Program, id: TraitId) -> Option<&Reached> {
+        let leaves = self.of_trait.get(&id)?;
+        Some(self.reached.get(&id)?.get_or_init(|| {
+            let nodes = &program.graph.nodes;
+            let (mut above, mut waiting) = (vec![false; nodes.len()], leaves.clone());
+            while let Some(node) = waiting.pop() {
+                if !std::mem::replace(&mut above[node], true) {
+                    waiting.extend(&self.parents[node]);
+                }
+            }
+            let mut reached =
+                Reached { outputs: Vec::new(), nodes: vec![0; nodes.len().div_ceil(64)] };
+            for (place, output) in program.outputs.iter().enumerate() {
+                if above[output.root] {
+                    reached.outputs.push(place);
+                    waiting.push(output.root);
+                }
+            }
+            while let Some(node) = waiting.pop() {
+                let (word, bit) = (&mut reached.nodes[node / 64], 1 << (node % 64));
+                if *word & bit != 0 {
+                    continue;
+                }
+                *word |= bit;
+                match &nodes[node] {
+                    Node::And(parts) | Node::Or(parts) => waiting.extend(parts),
+                    Node::Not(part) => waiting.push(*part),
+                    _ => {}
+                }
+            }
+            reached
+        }))
     }
 
     /// The answer of a rule for a profile that has nothing.
@@ -112,6 +161,10 @@ pub(super) struct Lone<'a> {
     changed: Vec<NodeId>,
     waiting: BinaryHeap<Reverse<NodeId>>,
     leaves: Vec<NodeId>,
+    /// What is asked of a profile that is not asked everything: the nodes, a bit for each, and the outputs.
+    nodes: Vec<u64>,
+    outputs: Vec<usize>,
+    is_output: Vec<bool>,
 }
 
 impl<'a> Lone<'a> {
@@ -130,26 +183,53 @@ impl<'a> Lone<'a> {
             changed: Vec::new(),
             waiting: BinaryHeap::new(),
             leaves: Vec::new(),
+            nodes: Vec::new(),
+            outputs: Vec::new(),
+            is_output: vec![false; program.outputs.len()],
         }
     }
 
-    /// Asks one profile, whose facts these are in order of trait and time. Gives the outputs whose answer is not that
-    /// for a profile that has nothing; tells whether the profile is known.
+    /// Whether a profile with these facts, in order of trait and time, is known.
+    pub(super) fn is_known(&self, facts: &[(TraitId, Millis)]) -> bool {
+        let retained = self.moment.retained();
+        of(facts, TraitId::ANY).iter().any(|(_, time)| retained.holds(*time))
+    }
+
+    /// The outputs that facts of some traits can change.
+    pub(super) fn reached(&mut self, traits: impl Iterator<Item = TraitId>) -> &[usize] {
+        self.outputs.clear();
+        self.nodes.clear();
+        self.nodes.resize(self.answers.len().div_ceil(64), 0);
+        for id in traits {
+            let Some(reached) = self.tables.reached(self.program, id) else { continue };
+            for output in &reached.outputs {
+                if !std::mem::replace(&mut self.is_output[*output], true) {
+                    self.outputs.push(*output);
+                }
+            }
+            self.nodes.iter_mut().zip(&reached.nodes).for_each(|(word, more)| *word |= more);
+        }
+        self.outputs.iter().for_each(|output| self.is_output[*output] = false);
+        &self.outputs
+    }
+
+    /// Asks one profile that is known, whose facts these are in order of trait and time: everything, or the outputs
+    /// that were said to be reached last. Gives those of them whose answer is not that for a profile that has nothing.
     pub(super) fn ask(
         &mut self,
         block: &Block,
         ordinal: u16,
         facts: &[(TraitId, Millis)],
+        is_whole: bool,
         mut differs: impl FnMut(usize),
-    ) -> bool {
-        let retained = self.moment.retained();
-        if !of(facts, TraitId::ANY).iter().any(|(_, time)| retained.holds(*time)) {
-            return false;
-        }
+    ) {
+        let nodes = std::mem::take(&mut self.nodes);
+        let is_wanted = |node: NodeId| is_whole || nodes[node / 64] >> (node % 64) & 1 == 1;
         let mut leaves = std::mem::take(&mut self.leaves);
         leaves.clear();
         for group in facts.chunk_by(|a, b| a.0 == b.0) {
-            leaves.extend(self.tables.of_trait.get(&group[0].0).into_iter().flatten());
+            let of_trait = self.tables.of_trait.get(&group[0].0).into_iter().flatten();
+            leaves.extend(of_trait.filter(|leaf| is_wanted(**leaf)));
         }
         for leaf in leaves.drain(..) {
             let answer = self.leaf(block, ordinal, facts, leaf);
@@ -157,10 +237,16 @@ impl<'a> Lone<'a> {
         }
         self.leaves = leaves;
         for (namespace, leaf) in &self.tables.of_namespace {
+            if !is_wanted(*leaf) {
+                continue;
+            }
             let holds = block.holders(namespace).is_some_and(|set| set.contains(ordinal));
             self.set(*leaf, holds);
         }
         for (name, tests) in &self.tables.of_attribute {
+            if !tests.iter().any(|leaf| is_wanted(*leaf)) {
+                continue;
+            }
             let column = block.attribute(name);
             let value = column.and_then(|column| column.value_at(ordinal, self.moment.now));
             let Some((_, value)) = value else { continue };
@@ -169,19 +255,21 @@ impl<'a> Lone<'a> {
                 self.set(*leaf, test.is_some_and(|test| test.passes_value(value)));
             }
         }
-        let nodes = &self.program.graph.nodes;
         while let Some(Reverse(node)) = self.waiting.pop() {
             while self.waiting.peek() == Some(&Reverse(node)) {
                 self.waiting.pop();
             }
-            let answer = combine(&nodes[node], &self.answers);
-            self.set(node, answer);
+            // What is above one that is not wanted is not wanted either.
+            if is_wanted(node) {
+                let answer = combine(&self.program.graph.nodes[node], &self.answers);
+                self.set(node, answer);
+            }
         }
         for node in self.changed.drain(..) {
             self.answers[node] = self.tables.none[node];
             self.tables.outputs[node].iter().for_each(|output| differs(*output));
         }
-        true
+        self.nodes = nodes;
     }
 
     /// Notes a node's answer. Each is noted once for a profile, the parts of a node before it.
@@ -225,7 +313,7 @@ impl<'a> Lone<'a> {
 }
 
 /// The facts of one trait.
-fn of(facts: &[(TraitId, Millis)], id: TraitId) -> &[(TraitId, Millis)] {
+pub(super) fn of(facts: &[(TraitId, Millis)], id: TraitId) -> &[(TraitId, Millis)] {
     let from = facts.partition_point(|(other, _)| *other < id);
     let to = facts.partition_point(|(other, _)| *other <= id);
     &facts[from..to]

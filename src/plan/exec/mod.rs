@@ -7,6 +7,7 @@
 mod again;
 mod compare;
 mod crossed;
+mod dirty;
 mod groups;
 mod lone;
 mod members;
@@ -21,9 +22,10 @@ use roaring::RoaringBitmap;
 
 pub use self::again::Again;
 pub use self::again::Answers;
-pub use self::again::Dirty;
 pub use self::again::Repeated;
 pub use self::again::ShardRows;
+pub use self::dirty::Dirty;
+pub use self::dirty::Touched;
 use self::groups::Groups;
 pub use self::members::Delta;
 pub use self::members::Members;

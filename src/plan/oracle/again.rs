@@ -31,6 +31,7 @@ use crate::plan::Program;
 use crate::plan::Question;
 use crate::plan::Repeated;
 use crate::plan::ShardRows;
+use crate::plan::Touched;
 use crate::plan::TraitSet;
 use crate::rules;
 use crate::rules::Body;
@@ -41,13 +42,15 @@ struct Store {
     traits: TraitSet,
     blocks: [Vec<Block>; 2],
     profiles: Vec<(Identifier, (ShardId, Ordinal))>,
-    dirty: [RoaringBitmap; 2],
+    dirty: [Touched; 2],
     added: [Vec<(Ordinal, TraitId, i64)>; 2],
 }
 
 impl Store {
     fn fold(&mut self, event: &Event) {
+        let before = self.profiles.len();
         let known = place(&mut self.profiles, event.owner());
+        let is_new = self.profiles.len() > before;
         let (shard, at) = self.profiles[known].1;
         let shard = usize::from(shard);
         let block = &mut self.blocks[shard][(at / BLOCK) as usize];
@@ -57,17 +60,23 @@ impl Store {
         for (id, value) in facts {
             block.add_fact(id, ordinal, event.time, value);
             self.added[shard].push((at, id, event.time));
+            self.dirty[shard].add(vec![(at, id, event.time)]);
         }
         for (name, value) in &event.attrs {
             block.add_attribute(name, ordinal, event.time, value.clone());
         }
+        let mut is_other = is_new || !event.attrs.is_empty();
         for id in &event.ids {
+            let holders = block.holders(id.namespace.as_str());
+            is_other |= !holders.is_some_and(|holders| holders.contains(ordinal));
             block.add_namespace(&id.namespace, ordinal);
         }
         if event.owner().namespace.is_device() {
             block.set_owner_is_device(ordinal);
         }
-        self.dirty[shard].insert(at);
+        if is_other {
+            self.dirty[shard].profiles.insert(at);
+        }
     }
 
     fn snapshot(&self, true_for: i64, retention: i64) -> Snapshot {
@@ -209,9 +218,9 @@ fn facts_of_one_millisecond_are_measured_each() {
     let snapshot = Snapshot { shards, true_for: at, retention: 90 * 86_400_000 };
     for few in [0, u32::MAX] {
         repeated.set_few(few);
-        let dirty = [Dirty::Some(RoaringBitmap::from_iter([3]))];
+        let dirty = [Dirty::Some(Touched::wholly(RoaringBitmap::from_iter([3])))];
         let answers = repeated.again(&snapshot, at, at).ask(&dirty, &mut [ShardRows::default()], 1);
-        assert_eq!(answers[0].members[0].iter().collect::<Vec<_>>(), [3], "few: {few}");
+        assert_eq!(answers[0].members(0).iter().collect::<Vec<_>>(), [3], "few: {few}");
     }
 }
 
@@ -235,13 +244,10 @@ fn a_profile_that_nothing_happened_to_is_not_asked() {
     let shards = vec![vec![Arc::new(block)]];
     let snapshot = Snapshot { shards, true_for: 0, retention: 90 * day };
     let asked = |before: i64, now: i64| {
-        let dirty = [Dirty::Some(RoaringBitmap::from_iter([7]))];
+        let dirty = [Dirty::Some(Touched::wholly(RoaringBitmap::from_iter([7])))];
         let mut rows = [ShardRows::default()];
         let answers = repeated.again(&snapshot, before, now).ask(&dirty, &mut rows, 1);
-        match &answers[0].asked {
-            Dirty::Some(asked) => asked.iter().collect::<Vec<_>>(),
-            Dirty::All => panic!("one was named"),
-        }
+        answers[0].asked(0).expect("one was named").iter().collect::<Vec<_>>()
     };
     // Two days later the minute from 600 s on leaves the window, and nobody else is looked at.
     let at = day_start(102) + 600_000;

@@ -44,6 +44,11 @@ impl Watched {
             // A trait may have been filled, of which the fold says nothing.
             self.traits = pin.traits.clone();
             self.rows.iter_mut().for_each(ShardRows::clear);
+            for dirty in &mut self.dirty {
+                if let Dirty::Some(touched) = dirty {
+                    touched.forget_facts();
+                }
+            }
         }
         for ((dirty, rows), changes) in self.dirty.iter_mut().zip(&mut self.rows).zip(changes) {
             let Some(changes) = changes else {
@@ -51,12 +56,13 @@ impl Watched {
                 rows.clear();
                 continue;
             };
-            if let Dirty::Some(profiles) = dirty {
-                *profiles |= changes.profiles;
-            }
-            match changes.facts {
-                Some(facts) => rows.add(&facts),
+            match &changes.facts {
+                Some(facts) => rows.add(facts),
                 None => rows.clear(),
+            }
+            if let Dirty::Some(touched) = dirty {
+                touched.profiles |= changes.profiles;
+                touched.add(changes.facts.unwrap_or_default());
             }
         }
     }

@@ -1,0 +1,160 @@
+//! Whom a refresh asks again, and what of them: a profile that got a fact is asked only the rules that read its trait.
+
+use roaring::RoaringBitmap;
+
+use super::crossed::Crossed;
+use super::lone;
+use crate::bitmap::Block;
+use crate::bitmap::BlockSet;
+use crate::bitmap::Interval;
+use crate::bitmap::TraitId;
+use crate::model::BLOCK;
+use crate::model::Ordinal;
+use crate::model::time::Millis;
+
+/// A fact of a profile, without its value.
+pub(super) type Fact = (Ordinal, TraitId, Millis);
+
+/// The profiles of a shard that were changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dirty {
+    /// These.
+    Some(Touched),
+    /// All may be: nothing is known of before.
+    All,
+}
+
+/// Profiles of whom something is other than before.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Touched {
+    /// Of whom anything may be.
+    pub profiles: RoaringBitmap,
+    /// Facts that were added; of whom nothing else is known to be other.
+    pub facts: Vec<Fact>,
+}
+
+/// So many facts are remembered; of more, only whose they are.
+const MOST: usize = 1 << 18;
+
+impl Touched {
+    /// Profiles of whom anything may be other.
+    pub fn wholly(profiles: RoaringBitmap) -> Self {
+        Self { profiles, facts: Vec::new() }
+    }
+
+    /// Adds facts, of profiles of whom nothing else is other.
+    pub fn add(&mut self, facts: Vec<Fact>) {
+        match self.facts.is_empty() {
+            true => self.facts = facts,
+            false => self.facts.extend(facts),
+        }
+        if self.facts.len() > MOST {
+            self.forget_facts();
+        }
+    }
+
+    /// Remembers only whose the facts are.
+    pub fn forget_facts(&mut self) {
+        self.profiles.extend(self.facts.drain(..).map(|(ordinal, ..)| ordinal));
+    }
+}
+
+/// The profiles of a block that are asked, those of one block each time. All its memory is used again.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// All of them, in order.
+    pub(super) list: Vec<u16>,
+    /// Those of whom anything may be other.
+    whole: BlockSet,
+    /// Those with an event that every rule feels, which may be one that came.
+    of_all: BlockSet,
+    /// For the others, the traits of which they have a fact that came, or that crossed an edge of a window.
+    traits: Vec<(u16, TraitId)>,
+    /// When events came.
+    came: Vec<(u16, Millis)>,
+    mask: BlockSet,
+}
+
+impl Candidates {
+    /// Finds those of a block. `facts` are those of the shard, in order.
+    pub(super) fn find(
+        &mut self,
+        (number, block): (u32, &Block),
+        dirty: &Dirty,
+        facts: &[Fact],
+        crossed: &Crossed,
+    ) {
+        self.list.clear();
+        self.traits.clear();
+        self.came.clear();
+        let population = block.population();
+        let Dirty::Some(Touched { profiles, .. }) = dirty else {
+            self.whole.fill(population);
+            self.list.extend((0..population).map(low));
+            return;
+        };
+        self.whole.reset(population);
+        let first = number * BLOCK;
+        let end = u64::from(first) + u64::from(population);
+        let changed = profiles.range(first..).take_while(|ordinal| u64::from(*ordinal) < end);
+        changed.for_each(|ordinal| self.whole.insert(low(ordinal)));
+        let from = facts.partition_point(|(ordinal, ..)| *ordinal < first);
+        let to = facts.partition_point(|(ordinal, ..)| u64::from(*ordinal) < end);
+        for (ordinal, id, time) in &facts[from..to] {
+            self.traits.push((low(*ordinal), *id));
+            if *id == TraitId::ANY {
+                self.came.push((low(*ordinal), *time));
+            }
+        }
+        let traits = &mut self.traits;
+        crossed.each(block, &mut self.mask, |id, found| {
+            traits.extend(found.iter().map(|low| (low, id)));
+        });
+        traits.sort_unstable();
+        traits.dedup();
+        crossed.mark_all(block, &mut self.of_all);
+        let mask = &mut self.mask;
+        mask.copy_from(&self.whole);
+        mask.union_with(&self.of_all);
+        self.traits.iter().for_each(|(low, _)| mask.insert(*low));
+        self.list.extend(mask.iter());
+    }
+
+    /// The traits for which one of them is asked, in order; `None` where it is asked everything. `facts` are those it
+    /// has, by trait and time, and `retained` is what counted before.
+    pub(super) fn why(
+        &self,
+        ordinal: u16,
+        facts: &[(TraitId, Millis)],
+        retained: Interval,
+        crossed: &Crossed,
+    ) -> Option<&[(u16, TraitId)]> {
+        if self.whole.contains(ordinal) {
+            return None;
+        }
+        let (events, came) = (lone::of(facts, TraitId::ANY), of(&self.came, ordinal));
+        // How many it had before of those within some times.
+        let had = |is_within: &dyn Fn(Millis) -> bool| {
+            let all = events.iter().filter(|(_, time)| is_within(*time)).count();
+            all.saturating_sub(came.iter().filter(|(_, time)| is_within(*time)).count())
+        };
+        // What is true of nobody unknown may be true of one who had nothing that counted.
+        let was_known = had(&|time| retained.holds(time)) > 0;
+        let crossed = &crossed.of_all;
+        let is_of_all = self.of_all.contains(ordinal)
+            && had(&|time| crossed.iter().any(|stretch| stretch.holds(time))) > 0;
+        (was_known && !is_of_all).then(|| of(&self.traits, ordinal))
+    }
+}
+
+/// What is of one ordinal.
+fn of<T>(all: &[(u16, T)], ordinal: u16) -> &[(u16, T)] {
+    let from = all.partition_point(|(other, _)| *other < ordinal);
+    let to = all.partition_point(|(other, _)| *other <= ordinal);
+    &all[from..to]
+}
+
+pub(super) fn low(ordinal: Ordinal) -> u16 {
+    // The rest of a division by BLOCK fits.
+    u16::try_from(ordinal % BLOCK).unwrap_or(0)
+}
