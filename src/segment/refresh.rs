@@ -37,16 +37,15 @@ impl Segments {
         let mut last = Last::default();
         let mut led = self.leads();
         let every = self.parts.config.evaluated_every().to_duration();
-        let (mut pause, mut scanned) = (every, None);
+        let mut scanned = None;
         loop {
             let (asked, is_asked) = {
                 let mut turn = self.turn.lock();
                 if turn.asked == turn.done {
-                    self.turned.wait_for(&mut turn, pause);
+                    self.turned.wait_for(&mut turn, every);
                 }
                 (turn.asked, turn.asked != turn.done)
             };
-            let started = Instant::now();
             if self.stop.load(Ordering::Acquire) {
                 self.leave(last.compiled.as_deref());
                 self.turned.notify_all();
@@ -69,8 +68,6 @@ impl Segments {
                 self.registry.close();
                 led = false;
             }
-            // Half of a core at most, however long it takes.
-            pause = every.max(started.elapsed());
             let mut turn = self.turn.lock();
             turn.done = turn.done.max(asked);
             self.turned.notify_all();

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::Holding;
 use super::Local;
 use super::book::Book;
+use super::lists::ToList;
 use super::shown::Shown;
 use crate::ingest::Health;
 use crate::ingest::Lane;
@@ -36,7 +37,7 @@ impl Holding {
     }
 
     /// Writes the lists that are others in what a generation shows.
-    fn write_lists(&self, of: Last, shown: &Arc<Shown>) -> Result<(), StoreError> {
+    fn write_lists(&self, of: Last, shown: &ToList) -> Result<(), StoreError> {
         let Lane { audiences, engine, shards, .. } = &*self.lane;
         self.listing.lock().write(&**audiences, engine, (of, shown), shards)
     }
@@ -72,7 +73,7 @@ impl Local {
             let is_kept = holding.with_book(|book| {
                 book.note_published(published);
                 if book.last().generation < of.generation {
-                    let cut = book.cut(of, shards, &made.shown);
+                    let cut = book.cut(of, shards, &made.to_list.shown);
                     holding.lane.audiences.keep(&cut)?;
                     book.take(cut);
                 }
@@ -81,7 +82,7 @@ impl Local {
             if is_kept {
                 // Of what is held they were written when it was.
                 if !is_held {
-                    holding.write_lists(of, &made.shown)?;
+                    holding.write_lists(of, &made.to_list)?;
                 }
                 kept.extend(shards);
             }
@@ -100,7 +101,7 @@ impl Local {
         let mut listed = Vec::new();
         for holding in self.holdings() {
             if made.lanes.iter().any(|(lane, _)| *lane == holding.lane.number) {
-                holding.write_lists(of, &made.shown)?;
+                holding.write_lists(of, &made.to_list)?;
                 listed.extend(&holding.lane.shards);
             }
         }
@@ -132,7 +133,8 @@ impl Local {
                     book.members_of(generation, count, &mut of_lane);
                     Ok(())
                 })?;
-                holding.write_lists(last, &Arc::new(shared(of_lane)))?;
+                let shown = Arc::new(shared(of_lane));
+                holding.write_lists(last, &ToList { shown, moved: None })?;
             }
         }
         shards.sort_unstable();

@@ -20,8 +20,18 @@ use crate::store::audiences::RulePrint;
 use crate::store::audiences::SegmentNo;
 use crate::store::audiences::Whose;
 
+/// Room for so many segments of a profile is made at once.
+const LIST: usize = 32;
+
 /// Profiles by shard.
-type Profiles = BTreeMap<ShardId, RoaringBitmap>;
+pub(super) type Profiles = BTreeMap<ShardId, RoaringBitmap>;
+
+/// What is shown, and where it is known who entered an audience or left one since something else was, that and who.
+#[derive(Debug, Clone)]
+pub(super) struct ToList {
+    pub(super) shown: Arc<Shown>,
+    pub(super) moved: Option<(Arc<Shown>, Arc<Profiles>)>,
+}
 
 /// The lists of a lane, as far as they were written.
 #[derive(Debug, Default)]
@@ -45,13 +55,18 @@ impl Listing {
         &mut self,
         audiences: &dyn Audiences,
         engine: &Engine,
-        (of, shown): (Last, &Arc<Shown>),
+        (of, ToList { shown, moved }): (Last, &ToList),
         shards: &[ShardId],
     ) -> Result<(), StoreError> {
-        let changed = match self.written.take() {
-            Some(written) => Some((changed(&written.shown, shown, shards), written)),
-            None => None,
+        let moved_since = |before: &Arc<Shown>| {
+            let (_, moved) = moved.as_ref().filter(|(since, _)| Arc::ptr_eq(since, before))?;
+            let of_lane = shards.iter().filter_map(|shard| moved.get_key_value(shard));
+            Some(of_lane.map(|(shard, moved)| (*shard, moved.clone())).collect())
         };
+        let changed = self.written.take().map(|written| {
+            let moved = moved_since(&written.shown);
+            (moved.unwrap_or_else(|| changed(&written.shown, shown, shards)), written)
+        });
         let mut lists = Lists { of, ..Lists::default() };
         let written = match changed {
             Some((changed, Written { names, mut listed, .. })) => {
@@ -142,20 +157,27 @@ fn add(shown: &Shown, profiles: &Profiles, engine: &Engine, lists: &mut Lists) -
         .collect();
     let mut all_known = true;
     for (shard, profiles) in profiles.iter().filter(|(_, profiles)| !profiles.is_empty()) {
-        let mut of: BTreeMap<Ordinal, Vec<SegmentNo>> = BTreeMap::new();
+        let mut of: Vec<(Ordinal, Vec<SegmentNo>)> =
+            profiles.iter().map(|ordinal| (ordinal, Vec::with_capacity(LIST))).collect();
         for (number, (_, members)) in &numbered {
             let Some(members) = members.shards.get(usize::from(*shard)) else { continue };
+            // Both are in order.
+            let mut rest = of.iter_mut();
             for ordinal in &(&**members & profiles) {
-                of.entry(ordinal).or_default().push(*number);
+                if let Some((_, list)) = rest.find(|(other, _)| *other == ordinal) {
+                    list.push(*number);
+                }
             }
         }
+        let mut rest = of.into_iter();
         engine.list_hashes(*shard, profiles, &mut |ordinal, hash| {
+            let list = rest.find(|(other, _)| *other == ordinal);
             let Some(hash) = hash else {
                 all_known = false;
                 return;
             };
             let whose = Whose { shard: *shard, ordinal: Some(ordinal), hash };
-            lists.changed.push((whose, of.remove(&ordinal).unwrap_or_default()));
+            lists.changed.push((whose, list.map(|(_, list)| list).unwrap_or_default()));
         });
     }
     all_known

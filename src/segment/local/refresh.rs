@@ -12,8 +12,9 @@ use super::Holding;
 use super::Local;
 use super::evaluate::Answerable;
 use super::evaluate::compile;
+use super::lists::Profiles;
+use super::lists::ToList;
 use super::shown;
-use super::shown::Shown;
 use super::watched::Watched;
 use crate::ingest::Pin;
 use crate::ingest::Traits;
@@ -43,14 +44,14 @@ pub(super) struct Kept {
     pub(super) now: Millis,
     pub(super) compiled: Arc<Compiled>,
     pub(super) refreshed: Arc<Of<Refreshed>>,
-    shown: Arc<Shown>,
+    to_list: ToList,
     /// Of each lane, what was folded.
     lanes: Vec<(u16, Position)>,
 }
 
 /// What the last refresh came to, at the time it was for.
 pub(super) struct Made {
-    pub(super) shown: Arc<Shown>,
+    pub(super) to_list: ToList,
     /// Of each lane, what was folded.
     pub(super) lanes: Vec<(u16, Position)>,
 }
@@ -150,8 +151,9 @@ impl Standing {
         holdings: &[Arc<Holding>],
         (at, threads): (Millis, usize),
         compiled: &Compiled,
-    ) -> Vec<Arc<Members>> {
-        let Some(last) = &self.last else { return Vec::new() };
+    ) -> (Vec<Arc<Members>>, Profiles) {
+        let mut moved = Profiles::new();
+        let Some(last) = &self.last else { return (Vec::new(), moved) };
         let before = known.iter().filter_map(|(id, _)| last.members(id, compiled));
         let mut all: Vec<Arc<Members>> = before.cloned().collect();
         let held = shards_of(holdings);
@@ -167,14 +169,21 @@ impl Standing {
                 let Some(answers) = answers.get(shard).filter(|answers| !answers.is_empty()) else {
                     continue;
                 };
+                let mut of_shard = Vec::new();
                 for (place, members) in all.iter_mut().enumerate() {
-                    if let Some((now, _)) = answers.patched(place, &members.shards[shard]) {
+                    if let Some((now, delta)) = answers.patched(place, &members.shards[shard]) {
                         Arc::make_mut(members).shards[shard] = now;
+                        of_shard.extend(delta.entered.iter().chain(&delta.left));
                     }
                 }
+                of_shard.sort_unstable();
+                of_shard.dedup();
+                // There are no more shards than a u16 counts.
+                let shard = ShardId::try_from(shard).unwrap_or(ShardId::MAX);
+                moved.insert(shard, of_shard.into_iter().collect());
             }
         }
-        all
+        (all, moved)
     }
 }
 
@@ -207,23 +216,32 @@ impl Local {
                 segments.insert((*id).to_owned(), Outcome::Members(Arc::new(members)));
             }
         }
+        let mut moved = None;
         if !known.is_empty() {
             let of = (&pins[..], &programs[..]);
-            let all = standing.ask_again(&known, of, &holdings, (at, self.threads), compiled);
+            let (all, who) =
+                standing.ask_again(&known, of, &holdings, (at, self.threads), compiled);
+            let last = standing.last.as_ref().filter(|last| {
+                let held = shards_of(&holdings);
+                new.is_empty()
+                    && Arc::ptr_eq(&last.compiled, compiled)
+                    && held == last.refreshed.shards
+            });
+            moved = last.map(|last| (last.to_list.shown.clone(), Arc::new(who)));
             for ((id, _), members) in known.iter().zip(all) {
                 segments.insert((*id).to_owned(), Outcome::Members(members));
             }
         }
         let before = standing.last.as_ref();
         let shown = shown::next(
-            before.map(|last| (&*last.shown, &*last.refreshed.shards)),
+            before.map(|last| (&*last.to_list.shown, &*last.refreshed.shards)),
             compiled,
             &segments,
             &holdings,
             self.lanes.shards(),
         )?;
-        let shown = match before.filter(|last| shown::are_same(&last.shown, &shown)) {
-            Some(last) => last.shown.clone(),
+        let shown = match before.filter(|last| shown::are_same(&last.to_list.shown, &shown)) {
+            Some(last) => last.to_list.shown.clone(),
             None => Arc::new(shown),
         };
         for (holding, pin) in holdings.iter().zip(&pins) {
@@ -247,7 +265,7 @@ impl Local {
             now: at,
             compiled: compiled.clone(),
             refreshed: refreshed.clone(),
-            shown,
+            to_list: ToList { shown, moved },
             lanes: lanes.collect(),
         });
         Ok(refreshed)
@@ -256,8 +274,8 @@ impl Local {
     /// The last refresh, where that was for this time.
     pub(super) fn made_at(&self, at: Millis) -> Option<Made> {
         let standing = self.standing.lock();
-        let Kept { shown, lanes, .. } = standing.last.as_ref().filter(|last| last.now == at)?;
-        Some(Made { shown: shown.clone(), lanes: lanes.clone() })
+        let Kept { to_list, lanes, .. } = standing.last.as_ref().filter(|last| last.now == at)?;
+        Some(Made { to_list: to_list.clone(), lanes: lanes.clone() })
     }
 }
 

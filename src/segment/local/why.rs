@@ -23,6 +23,7 @@ use crate::plan::Membership;
 use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
+use crate::store::chain;
 
 impl Local {
     /// See [`Shards::why`](crate::segment::Shards::why).
@@ -114,9 +115,18 @@ impl Holding {
             let scanned = archive::scan(&held.home, [file], &scan, &mut |_, event| {
                 last = give(&event);
                 last
-            })
-            .map_err(scan::ScanError::from)?;
-            scan::count(lane.engine.metrics(), &scanned);
+            });
+            match scanned {
+                Ok(scanned) => scan::count(lane.engine.metrics(), &scanned),
+                // The rest of the answer follows from the columns, and it is said that it is not complete.
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(
+                        error,
+                        "why: the events of a day cannot be read and are left out"
+                    );
+                }
+            }
         }
         caller.still_wanted()
     }
