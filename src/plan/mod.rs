@@ -9,6 +9,7 @@ mod exec;
 mod explain;
 mod graph;
 mod library;
+pub mod lookalike;
 mod number;
 #[cfg(test)]
 pub(crate) mod oracle;

@@ -60,6 +60,11 @@ impl TraitSpec {
         self.measure.is_some()
     }
 
+    /// The trait of the same events without a value.
+    pub fn unmeasured(&self) -> Self {
+        Self { selector: self.selector.clone(), measure: None }
+    }
+
     /// Reads a text that `Display` wrote; `None` where it is none.
     pub fn parse(text: &str) -> Option<Self> {
         let measured = text.starts_with("sum ");
