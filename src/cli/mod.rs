@@ -16,6 +16,7 @@ mod files;
 mod fmt;
 mod history;
 mod import;
+mod lookalike;
 mod node;
 mod output;
 mod overlap;
@@ -91,6 +92,8 @@ enum Command {
     /// List audiences, show one, export its members, count what several share, or show how one grew
     #[command(subcommand)]
     Audience(audience::Audience),
+    /// Show what a look-alike has learnt of its seed, or train it now
+    Lookalike(lookalike::Lookalike),
     /// Show how a rule is answered: shared parts, order, sizes, time
     Explain(eval::Explain),
     /// Say clause by clause why a profile is in a segment, or not
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Eval(command) => eval::run(&global, &command),
         Command::Estimate(command) => estimate::run(&global, &command),
         Command::Audience(command) => audience::run(&global, &command),
+        Command::Lookalike(command) => lookalike::run(&global, &command),
         Command::Explain(command) => eval::explain(&global, &command),
         Command::Why(command) => eval::why(&global, &command),
         Command::Destination(command) => destination::run(&global, &command),

@@ -240,7 +240,7 @@ pub(super) fn summary(audience: &Audience) -> Value {
         "state": audience.state.to_string(),
         "backfill": match audience.state {
             AudienceState::Backfilling { percent } => Some(percent),
-            AudienceState::Live | AudienceState::Failing { .. } => None,
+            AudienceState::Live | AudienceState::Training | AudienceState::Failing { .. } => None,
         },
         "generation": audience.generation,
         "true_for": audience.members.as_ref().map(|_| format_rfc3339(audience.true_for)),

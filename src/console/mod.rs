@@ -13,6 +13,7 @@ mod health;
 mod history;
 mod import;
 mod letters;
+mod lookalike;
 mod nodes;
 mod overlap;
 mod peers;
@@ -181,6 +182,8 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/audiences/{id}", web::get().to(audiences::show))
                 .route("/audiences/{id}/members", web::get().to(audiences::members))
                 .route("/audiences/{id}/history", web::get().to(history::history))
+                .route("/audiences/{id}/lookalike", web::get().to(lookalike::show))
+                .route("/audiences/{id}/lookalike", web::post().to(lookalike::train))
                 .route("/overlap", web::post().to(overlap::overlap))
                 .route("/plan", web::post().to(segments::plan))
                 .route("/apply", web::post().to(segments::apply))

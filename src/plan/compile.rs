@@ -38,7 +38,7 @@ pub enum CompileError {
     #[error("segments go in a circle: {0}")]
     Cycle(String),
     /// It names a look-alike segment.
-    #[error("`{0}` is a look-alike segment, which cannot be evaluated yet")]
+    #[error("`{0}` is a look-alike segment, which no rule can ask yet")]
     Lookalike(Box<str>),
     /// A test of it is none.
     #[error(transparent)]

@@ -99,7 +99,7 @@ pub enum AskError {
     /// There is no such segment or profile.
     #[error("{0}")]
     Unknown(String),
-    /// Look-alikes are not evaluated yet.
+    /// It cannot be asked, or not so.
     #[error("{0}")]
     NotYet(String),
     /// The fold has not come so far.
@@ -205,6 +205,11 @@ impl Segments {
         caller: &Caller,
     ) -> Result<Value, AskError> {
         let live = self.live();
+        if let (Some(found), None) = (live.segments.get(segment).filter(|s| !s.hidden), at)
+            && let Body::Lookalike(lookalike) = &found.file.body
+        {
+            return self.why_lookalike(segment, lookalike, identifier, caller);
+        }
         let (rule, level) = ruled(&live, segment)?;
         let library = live.library();
         let true_for = self.appended(caller)?;
@@ -356,7 +361,9 @@ fn ruled<'a>(live: &'a Live, segment: &str) -> Result<(&'a Rule, Level), AskErro
     }
     match &found.file.body {
         Body::Rule(rule) => Ok((rule, found.file.level)),
-        _ => Err(AskError::NotYet("look-alike segments are not evaluated yet".into())),
+        Body::Lookalike(_) => Err(AskError::NotYet(format!(
+            "{segment} is a look-alike: its members are those of its last training, and of no other instant"
+        ))),
     }
 }
 

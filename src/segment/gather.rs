@@ -13,6 +13,8 @@ use super::AskError;
 use super::Caller;
 use super::Compiled;
 use super::Counted;
+use super::Found;
+use super::Step;
 use super::shards::Asked;
 use super::shards::Of;
 use super::shards::Outcome;
@@ -184,6 +186,9 @@ impl Gather {
         if let Some(least) = filling.min() {
             return Outcome::Filling(least);
         }
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Training)) {
+            return Outcome::Training;
+        }
         if outcomes.len() < parts.len() {
             // Someone does not know the segment yet.
             return Outcome::Filling(0);
@@ -277,6 +282,20 @@ impl Shards for Gather {
         let parts = self.all(|shards| shards.counts(asked, caller, each))?;
         let shards = Self::shards(parts.iter().map(|part| part.shards.as_slice()));
         Ok(Of { shards, found: () })
+    }
+
+    fn learn(&self, step: &Step, caller: &Caller) -> Result<Of<Found>, AskError> {
+        let parts = self.all(|shards| shards.learn(step, caller))?;
+        let told: usize = parts.iter().map(|part| part.shards.len()).sum();
+        let shards = Self::shards(parts.iter().map(|part| part.shards.as_slice()));
+        // What two have counted while a shard changes hands is not of one cut.
+        if shards.len() != told {
+            return Err(AskError::Moving);
+        }
+        let mut parts = parts.into_iter().map(|part| part.found);
+        let mut found = parts.next().unwrap_or(Found::Left);
+        parts.for_each(|part| found.add(part));
+        Ok(Of { shards, found })
     }
 
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError> {

@@ -51,6 +51,8 @@ pub enum AudienceState {
         /// How much of the archive has been read, in percent.
         percent: u8,
     },
+    /// A look-alike that is being trained, or waits for it.
+    Training,
     /// It cannot be evaluated.
     Failing {
         /// Why.
@@ -63,6 +65,7 @@ impl fmt::Display for AudienceState {
         match self {
             Self::Live => f.write_str("live"),
             Self::Backfilling { percent } => write!(f, "backfilling {percent} %"),
+            Self::Training => f.write_str("training"),
             Self::Failing { reason } => write!(f, "failing: {reason}"),
         }
     }

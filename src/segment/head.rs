@@ -170,6 +170,7 @@ impl Head {
                     put_u8(&mut out, 2);
                     put_str(&mut out, reason);
                 }
+                AudienceState::Training => put_u8(&mut out, 3),
             }
         }
         self.hour.encode(self.audiences.keys(), &mut out);
@@ -195,6 +196,7 @@ impl Head {
                 0 => AudienceState::Live,
                 1 => AudienceState::Backfilling { percent: reader.u8()? },
                 2 => AudienceState::Failing { reason: reader.str()?.to_owned() },
+                3 => AudienceState::Training,
                 _ => return Err(Malformed("the state of an audience")),
             };
             audiences.insert(id, Standing { count, generation, true_for, state, rule });
@@ -230,6 +232,7 @@ mod tests {
             ("a".to_owned(), standing(AudienceState::Live)),
             ("b".to_owned(), Standing { count: None, ..standing(failing) }),
             ("c".to_owned(), standing(AudienceState::Backfilling { percent: 62 })),
+            ("d".to_owned(), standing(AudienceState::Training)),
         ]);
         let tally = |members| Tally { members, adds: 5, removes: 1 };
         let tallies = BTreeMap::from([("a".to_owned(), tally(3)), ("gone".to_owned(), tally(0))]);

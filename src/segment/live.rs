@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::plan::Library;
+use crate::rules::Body;
 use crate::rules::SegmentFile;
 
 /// The live segments at one time.
@@ -47,6 +48,13 @@ pub struct Segment {
     /// It cannot be evaluated, though it is as it was when it was good: the settings or what it asks are
     /// others now. Its audience stays as it is, and so do its activations.
     pub frozen: bool,
+}
+
+impl Segment {
+    /// Whether its members follow every event; those of a look-alike are of its last training.
+    pub fn follows(&self) -> bool {
+        matches!(self.file.body, Body::Rule(_))
+    }
 }
 
 /// A file that is not live as it stands.

@@ -19,6 +19,7 @@ mod history;
 mod keeper;
 mod live;
 mod local;
+mod lookalike;
 mod lookup;
 mod members;
 mod overlap;
@@ -74,6 +75,9 @@ pub use live::Problem;
 pub use live::Segment;
 pub use local::Local;
 pub use local::ScanError;
+pub use lookalike::Found;
+pub use lookalike::Holds;
+pub use lookalike::Step;
 pub use lookup::Finder;
 pub use lookup::InAudiences;
 pub use overlap::MOST_APART;
@@ -189,6 +193,8 @@ pub struct Segments {
     generation: ArcSwap<Generation>,
     publishing: Mutex<Option<publish::Publishing>>,
     keeper: keeper::Keeper,
+    /// The trainings of look-alikes.
+    lookalikes: lookalike::Keeper,
     /// Whether what was published last is known.
     begun: AtomicBool,
     /// Numbers of generations that were set aside and not yet given.
@@ -246,6 +252,7 @@ impl Segments {
             generation: ArcSwap::default(),
             publishing: Mutex::default(),
             keeper: keeper::Keeper::default(),
+            lookalikes: lookalike::Keeper::default(),
             begun: AtomicBool::new(false),
             numbers: Mutex::new(0..0),
             turn: Mutex::default(),

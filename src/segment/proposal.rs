@@ -322,7 +322,7 @@ impl Segments {
         caller: &Caller,
     ) -> Result<Result<Members, String>, AskError> {
         let Body::Rule(rule) = &segment.file.body else {
-            return Ok(Err("look-alike segments are not evaluated yet".to_owned()));
+            return Ok(Err("the members of a look-alike are known once it is trained".to_owned()));
         };
         if segment.frozen {
             return Ok(Err("it stands still, and cannot be evaluated".to_owned()));

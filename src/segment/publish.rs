@@ -45,6 +45,7 @@ impl Segments {
     /// Begins with what was published last.
     pub(super) fn take_up(&self) -> Result<(), StoreError> {
         let (desk, head) = Desk::open(self.parts.head.clone())?;
+        self.lookalikes.load(&*self.parts.head)?;
         // Numbers that were set aside before another published would be smaller than its.
         *self.numbers.lock() = 0..0;
         let (cut, touched) =
@@ -54,7 +55,7 @@ impl Segments {
         self.keeper.begin(Last { generation: cut, true_for: touched });
         // One of before is what another has followed up meanwhile.
         if let Some(head) = head.filter(|head| head.number > self.generation().number) {
-            let compiled = Compiled::new(self.live());
+            let compiled = self.compile(self.live());
             let mut audiences = BTreeMap::new();
             for (id, standing) in head.audiences {
                 let Some(segment) = compiled.live.segments.get(&id).filter(|s| !s.hidden) else {
@@ -73,7 +74,11 @@ impl Segments {
                     members: None,
                     count: standing.count,
                     generation: standing.generation,
-                    true_for: if is_live { head.true_for } else { standing.true_for },
+                    true_for: if is_live && segment.follows() {
+                        head.true_for
+                    } else {
+                        standing.true_for
+                    },
                     state,
                 };
                 audiences.insert(id, Arc::new(audience));
@@ -283,7 +288,7 @@ impl Segments {
         let before = self.generation();
         let mut next = Generation { true_for: at, ..(*before).clone() };
         for audience in next.audiences.values_mut() {
-            if audience.state == AudienceState::Live {
+            if audience.state == AudienceState::Live && audience.segment.follows() {
                 *audience = Arc::new(Audience {
                     segment: audience.segment.clone(),
                     members: audience.members.clone(),
@@ -324,27 +329,27 @@ impl Segments {
         for (id, segment) in compiled.live.segments.iter().filter(|(_, s)| !s.hidden) {
             let state = match found.segments.get(id) {
                 Some(Outcome::Members(members)) => {
+                    let (true_for, state) = match segment.follows() {
+                        true => (at, AudienceState::Live),
+                        false => self.lookalikes.standing(id, at),
+                    };
                     let audience = Audience {
                         segment: segment.clone(),
                         members: Some(members.clone()),
                         count: Some(members.len()),
                         generation: number,
-                        true_for: at,
-                        state: AudienceState::Live,
+                        true_for,
+                        state,
                     };
                     audiences.insert(id.clone(), Arc::new(audience));
                     continue;
                 }
                 Some(Outcome::Filling(percent)) => AudienceState::Backfilling { percent: *percent },
                 Some(Outcome::Failing(reason)) => AudienceState::Failing { reason: reason.clone() },
-                None => {
-                    let reason = if segment.frozen {
-                        "its rule is wrong; its members are those of before"
-                    } else {
-                        "look-alike segments are not evaluated yet"
-                    };
-                    AudienceState::Failing { reason: reason.to_owned() }
+                Some(Outcome::Training) => {
+                    self.lookalikes.reason(id).map_or(AudienceState::Training, failing)
                 }
+                None => failing("its rule is wrong; its members are those of before".to_owned()),
             };
             let old = before.audiences.get(id);
             let audience = Audience {
@@ -372,4 +377,8 @@ impl Segments {
         self.parts.metrics.segment_last_refresh.set(generation.true_for as f64 / 1000.0);
         self.generation.store(Arc::new(generation));
     }
+}
+
+fn failing(reason: String) -> AudienceState {
+    AudienceState::Failing { reason }
 }

@@ -15,6 +15,7 @@ use super::ask::AskError;
 use super::generation::AudienceState;
 use super::history::Hour;
 use super::live::Live;
+use super::lookalike;
 use super::shards::Of;
 use super::shards::Refreshed;
 use super::wire;
@@ -34,6 +35,13 @@ const WAIT: Duration = Duration::from_millis(500);
 impl Segments {
     /// Runs until [`Segments::stop`]; blocks.
     pub fn run(&self) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.train_all());
+            self.refresh_all();
+        });
+    }
+
+    fn refresh_all(&self) {
         let mut last = Last::default();
         let mut led = self.leads();
         let every = self.parts.config.evaluated_every().to_duration();
@@ -93,8 +101,25 @@ impl Segments {
     /// Ends [`Segments::run`].
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.lookalikes.wake();
         self.turn.lock().asked += 1;
         self.turned.notify_all();
+    }
+
+    /// Whether [`Segments::stop`] was called.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Has the next refresh come at once.
+    pub(super) fn wake(&self) {
+        self.turn.lock().asked += 1;
+        self.turned.notify_all();
+    }
+
+    /// The live segments with what look-alikes have learnt.
+    pub(super) fn compile(&self, live: Arc<Live>) -> Compiled {
+        Compiled::with(live, self.lookalikes.prints())
     }
 
     /// Waits for a generation that is true for now, and evaluates the files as they are now.
@@ -118,10 +143,10 @@ impl Segments {
             }
             drop(turn);
             let generation = self.generation();
-            let is_whole = generation
-                .audiences
-                .values()
-                .all(|audience| !matches!(audience.state, AudienceState::Backfilling { .. }));
+            let is_whole = generation.audiences.values().all(|audience| {
+                let state = &audience.state;
+                !matches!(state, AudienceState::Backfilling { .. } | AudienceState::Training)
+            });
             if generation.true_for >= asked && is_whole {
                 return Ok(());
             }
@@ -143,13 +168,16 @@ impl Segments {
     /// Brings the audiences up to T, the time that everything acknowledged before is appended.
     pub(super) fn refresh(&self, last: &mut Last) {
         let live = self.live();
-        if last.compiled.as_ref().is_none_or(|compiled| compiled.live.version != live.version) {
-            last.compiled = Some(Arc::new(Compiled::new(live)));
-        }
-        let Some(compiled) = &last.compiled else { return };
         if !self.may_publish() {
             return;
         }
+        let trainings = self.lookalikes.version();
+        let is_as_before = last.trainings == trainings
+            && last.compiled.as_ref().is_some_and(|last| last.live.version == live.version);
+        if !is_as_before {
+            last.compiled = Some(Arc::new(self.compile(live)));
+        }
+        let Some(compiled) = &last.compiled else { return };
         let shards = &self.parts.shards;
         // Not known before every node was heard once.
         let Some(t) = self.parts.watermark.t() else { return };
@@ -182,6 +210,7 @@ impl Segments {
         // Of the same version only what the shards found can have changed. Each hour begins with a generation.
         let before = self.generation();
         if before.version == compiled.live.version
+            && last.trainings == trainings
             && before.hour.number == Hour::of(at)
             && self.is_kept()
             && last.refreshed.as_ref().is_some_and(|before| Arc::ptr_eq(before, &refreshed))
@@ -189,6 +218,8 @@ impl Segments {
             self.touch(compiled, at);
         } else if self.publish(compiled, &refreshed.found, at) {
             last.refreshed = Some(refreshed);
+            last.trainings = trainings;
+            self.lookalikes.refreshed(trainings);
         }
     }
 
@@ -214,6 +245,8 @@ pub(super) struct Last {
     pub(super) compiled: Option<Arc<Compiled>>,
     /// What the audiences of the newest generation are.
     pub(super) refreshed: Option<Arc<Of<Refreshed>>>,
+    /// The version of the trainings that they follow from.
+    pub(super) trainings: u64,
 }
 
 /// The live segments, ready to be compiled with the traits of the moment.
@@ -223,30 +256,53 @@ pub struct Compiled {
     pub live: Arc<Live>,
     /// What their rules may name.
     pub library: Library,
-    /// The traits of each segment, or why it cannot be evaluated; none of a look-alike.
+    /// The traits of each segment, those of its seed and of who may be chosen of a look-alike, or why it cannot be evaluated.
     pub traits: BTreeMap<String, Result<Vec<plan::TraitSpec>, String>>,
-    /// Tells each rule, with all that it names, from others.
+    /// Tells each rule, with all that it names, from others; and each training.
     pub prints: BTreeMap<String, RulePrint>,
+    /// What the members of look-alikes are known by, where they are trained.
+    pub trained: BTreeMap<String, RulePrint>,
 }
 
 impl Compiled {
-    /// Finds out which traits the rules ask.
+    /// Finds out which traits the rules ask, where no look-alike is trained.
     pub fn new(live: Arc<Live>) -> Self {
+        Self::with(live, BTreeMap::new())
+    }
+
+    /// Finds out which traits the rules ask.
+    pub fn with(live: Arc<Live>, trained: BTreeMap<String, RulePrint>) -> Self {
         let library = live.library();
         let (mut traits, mut prints) = (BTreeMap::new(), BTreeMap::new());
         for (id, segment) in &live.segments {
-            if let Body::Rule(rule) = &segment.file.body {
-                prints.insert(id.clone(), print(segment.file.level, rule, &library));
-                let specs = plan::traits_of([rule], &library).map_err(|error| error.to_string());
-                traits.insert(id.clone(), specs);
-            }
+            let specs = match &segment.file.body {
+                Body::Rule(rule) => {
+                    prints.insert(id.clone(), print(segment.file.level, rule, &library));
+                    plan::traits_of([rule], &library)
+                }
+                Body::Lookalike(lookalike) => {
+                    prints.extend(trained.get(id).map(|print| (id.clone(), *print)));
+                    plan::traits_of(&lookalike::rules(lookalike), &library)
+                }
+            };
+            traits.insert(id.clone(), specs.map_err(|error| error.to_string()));
         }
-        Self { live, library, traits, prints }
+        Self { live, library, traits, prints, trained }
+    }
+
+    /// Tells these trainings from others.
+    pub(super) fn trainings(&self) -> u64 {
+        let mut hasher = SipHasher13::new();
+        for (id, print) in &self.trained {
+            hasher.write(id.as_bytes());
+            hasher.write_u64(*print);
+        }
+        hasher.finish()
     }
 }
 
 /// The print of a rule with all that it names.
-fn print(level: Level, rule: &Rule, library: &Library) -> RulePrint {
+pub(super) fn print(level: Level, rule: &Rule, library: &Library) -> RulePrint {
     let named = wire::named(rule, library);
     let rule = crate::rules::print(rule);
     let named = named.iter().flat_map(|(id, text)| [id.as_str(), text]);

@@ -14,6 +14,8 @@ use super::AskError;
 use super::Caller;
 use super::Compiled;
 use super::Counted;
+use super::Found;
+use super::Step;
 use super::local::KEEP_PATIENCE;
 use super::serve;
 use super::shards::Asked;
@@ -130,7 +132,7 @@ impl Shards for Remote {
         let mut last = self.last.lock();
         let version = compiled.live.version;
         let asked = wire::RefreshAsked {
-            key: format!("{}:{version}", self.asker),
+            key: format!("{}:{version}:{:x}", self.asker, compiled.trainings()),
             version,
             at,
             seen: last.as_ref().map_or(0, |last| last.stamp),
@@ -138,7 +140,7 @@ impl Shards for Remote {
         let mut message = Message::of(&asked);
         let answer = match self.ask("refresh", &message, REFRESH) {
             Err(AskError::Unknown(why)) if why == serve::UNKNOWN_SEGMENTS => {
-                let definitions = wire::definitions(&compiled.live);
+                let definitions = wire::definitions(compiled);
                 message.blobs = vec![Message::of(&definitions).head];
                 self.ask("refresh", &message, REFRESH)?
             }
@@ -155,6 +157,7 @@ impl Shards for Remote {
         for (id, outcome) in head.segments {
             let outcome = match outcome {
                 OutcomeHead::Filling(percent) => Outcome::Filling(percent),
+                OutcomeHead::Training => Outcome::Training,
                 OutcomeHead::Failing(reason) => Outcome::Failing(reason),
                 OutcomeHead::Members(at) => {
                     Outcome::Members(Arc::new(wire::members(answer.blob(at)?, self.count)?))
@@ -216,6 +219,11 @@ impl Shards for Remote {
         }
         shards.sort_unstable();
         Ok(Of { shards, found: () })
+    }
+
+    fn learn(&self, step: &Step, _caller: &Caller) -> Result<Of<Found>, AskError> {
+        let (shards, found) = self.head("learn", &Message::of(step), LONG)?;
+        Ok(Of { shards, found })
     }
 
     fn explain(&self, asked: &Asked<'_>, _caller: &Caller) -> Result<Of<Explanation>, AskError> {

@@ -187,6 +187,10 @@ impl Serve {
                 let Of { shards, found } = of;
                 Ok(Message::of(&shards).with(of_shards(&shards, &found)))
             })?,
+            "learn" => {
+                let of = local.learn(&message.read()?, caller)?;
+                Message::of(&(of.shards, of.found))
+            }
             "explain" => self.with_rule(message, |asked| {
                 let of = local.explain(asked, caller)?;
                 Ok(Message::of(&(of.shards, of.found)))
@@ -377,13 +381,13 @@ impl Serve {
             match (&*kept, message.blobs.first()) {
                 (Some((known, compiled)), _) if *known == key => compiled.clone(),
                 (_, Some(definitions)) => {
-                    let definitions = serde_json::from_slice(definitions)
+                    let definitions: Vec<wire::Definition> = serde_json::from_slice(definitions)
                         .map_err(|_| Malformed("a segment is not what it should be"))?;
                     // Refreshes go by the version: those of two leaders must not be taken for each other.
                     let stamp = self.stamps.fetch_add(1, Ordering::Relaxed);
-                    let live =
-                        wire::live(stamp << 32 | (version & u64::from(u32::MAX)), definitions);
-                    let compiled = Arc::new(Compiled::new(Arc::new(live)));
+                    let version = stamp << 32 | (version & u64::from(u32::MAX));
+                    let (live, trained) = wire::live(version, definitions);
+                    let compiled = Arc::new(Compiled::with(Arc::new(live), trained));
                     *kept = Some((key.clone(), compiled.clone()));
                     compiled
                 }
@@ -410,6 +414,7 @@ impl Serve {
             for (id, outcome) in &refreshed.found.segments {
                 let outcome = match outcome {
                     Outcome::Filling(percent) => OutcomeHead::Filling(*percent),
+                    Outcome::Training => OutcomeHead::Training,
                     Outcome::Failing(reason) => OutcomeHead::Failing(reason.clone()),
                     Outcome::Members(found) => {
                         // What is shared with the last answer is as it was there.

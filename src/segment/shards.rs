@@ -13,6 +13,8 @@ use roaring::RoaringBitmap;
 use super::AskError;
 use super::Caller;
 use super::Counted;
+use super::Found;
+use super::Step;
 use super::refresh::Compiled;
 use crate::ingest::LetterNo;
 use crate::ingest::Schema;
@@ -70,6 +72,8 @@ pub enum Outcome {
     Members(Arc<Members>),
     /// Its traits are being filled; so many percent have been read.
     Filling(u8),
+    /// A look-alike whose members no training has found yet, or are nowhere any more.
+    Training,
     /// It cannot be evaluated, and why.
     Failing(String),
 }
@@ -130,6 +134,9 @@ pub trait Shards: Send + Sync {
         caller: &Caller,
         each: &(dyn Fn(Counted) + Sync),
     ) -> Result<Of<()>, AskError>;
+
+    /// A step of the training of a look-alike.
+    fn learn(&self, step: &Step, caller: &Caller) -> Result<Of<Found>, AskError>;
 
     /// How a rule is answered.
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError>;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::AskError;
 use super::live::Live;
 use super::live::Segment;
+use super::refresh::Compiled;
 use super::shards::Of;
 use crate::model::Malformed;
 use crate::model::Millis;
@@ -25,6 +26,7 @@ use crate::rules::Body;
 use crate::rules::Level;
 use crate::rules::Rule;
 use crate::rules::SegmentFile;
+use crate::store::audiences::RulePrint;
 
 /// A message: its head, and the blobs that the head speaks of.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -179,28 +181,37 @@ pub(super) struct Definition {
     text: String,
     hidden: bool,
     frozen: bool,
+    /// What the members of a look-alike are known by.
+    #[serde(default)]
+    trained: Option<RulePrint>,
 }
 
 /// The live segments, to be sent.
-pub(super) fn definitions(live: &Live) -> Vec<Definition> {
+pub(super) fn definitions(compiled: &Compiled) -> Vec<Definition> {
     let of = |(id, segment): (&String, &std::sync::Arc<Segment>)| Definition {
         id: id.clone(),
         text: segment.text.clone(),
         hidden: segment.hidden,
         frozen: segment.frozen,
+        trained: compiled.trained.get(id).copied(),
     };
-    live.segments.iter().map(of).collect()
+    compiled.live.segments.iter().map(of).collect()
 }
 
-/// The live segments as they were sent.
-pub(super) fn live(version: u64, definitions: Vec<Definition>) -> Live {
+/// The live segments as they were sent, and what the members of look-alikes are known by.
+pub(super) fn live(
+    version: u64,
+    definitions: Vec<Definition>,
+) -> (Live, BTreeMap<String, RulePrint>) {
     let mut live = Live { version, ..Live::default() };
-    for Definition { id, text, hidden, frozen } in definitions {
+    let mut prints = BTreeMap::new();
+    for Definition { id, text, hidden, frozen, trained } in definitions {
+        prints.extend(trained.map(|print| (id.clone(), print)));
         let (file, _) = SegmentFile::parse(&id, &text);
         let segment = Segment { file, text, hidden, frozen };
         live.segments.insert(id, std::sync::Arc::new(segment));
     }
-    live
+    (live, prints)
 }
 
 /// How much of an answer there is, and what is told of each segment.
@@ -224,6 +235,8 @@ pub(super) enum OutcomeHead {
     Same,
     /// Its traits are being filled.
     Filling(u8),
+    /// No training has found its members yet.
+    Training,
     /// It cannot be evaluated.
     Failing(String),
 }

@@ -18,6 +18,7 @@ mod doctor;
 mod estimate;
 mod harness;
 mod import;
+mod lookalike;
 mod lost;
 mod nodes;
 #[path = "../archive/tests/object_store.rs"]

@@ -71,12 +71,10 @@ pub fn check(files: &[&SegmentFile], context: &Context<'_>) -> Vec<(String, Vec<
         match &file.body {
             Body::Rule(rule) => checker.rule(rule, &mut diagnostics),
             Body::Lookalike(lookalike) => {
-                checker.segment(&lookalike.seed, false, &mut diagnostics);
+                checker.segment(&lookalike.seed, &mut diagnostics);
                 if let Some(within) = &lookalike.within {
                     checker.rule(within, &mut diagnostics);
                 }
-                let message = "look-alike segments are not evaluated yet";
-                diagnostics.push(Diagnostic::note("look-alike", lookalike.span, message));
             }
         }
         let names = references_of(&file.body);

@@ -40,7 +40,7 @@ impl Checker<'_> {
 
     fn part(&self, rule: &Rule, out: &mut Vec<Diagnostic>) {
         match &rule.kind {
-            RuleKind::Segment(name) => self.segment(name, true, out),
+            RuleKind::Segment(name) => self.segment(name, out),
             RuleKind::Has(name) => self.namespace(name, out),
             RuleKind::Attribute { name, test } => {
                 self.attribute(name, out);
@@ -79,18 +79,23 @@ impl Checker<'_> {
         }
     }
 
-    /// A reference to a segment; one that is asked must be a rule.
-    pub(super) fn segment(&self, name: &Name, is_asked: bool, out: &mut Vec<Diagnostic>) {
+    /// A reference to a segment, which must be a rule.
+    pub(super) fn segment(&self, name: &Name, out: &mut Vec<Diagnostic>) {
         match self.library.body(&name.text) {
             None => {
                 let message = format!("there is no segment `{}`", name.text);
                 let told = Diagnostic::error("unknown-segment", name.span, message);
                 out.push(told.with_nearest(&name.text, self.library.ids()));
             }
-            Some(Body::Lookalike(_)) if is_asked => {
-                let message =
-                    format!("`{}` is a look-alike segment, which is not evaluated yet", name.text);
-                out.push(Diagnostic::error("look-alike", name.span, message));
+            Some(Body::Lookalike(_)) => {
+                let message = format!(
+                    "`{}` is a look-alike segment, which no rule or seed can ask yet",
+                    name.text
+                );
+                let told = Diagnostic::error("look-alike", name.span, message);
+                out.push(
+                    told.with_hint("a look-alike is an audience: push it, or export its members"),
+                );
             }
             Some(_) => {}
         }

@@ -167,6 +167,11 @@ impl Book {
         })
     }
 
+    /// What is kept of a segment in a shard now.
+    pub(super) fn content(&self, segment: &str, shard: ShardId) -> Option<&Content> {
+        newest(self.versions.get(segment)?.get(&shard)?)
+    }
+
     /// Adds the members of every segment in a generation to those of other lanes, with the rules that found them; `count` is
     /// how many shards the store has.
     pub(super) fn members_of(

@@ -34,6 +34,8 @@ use crate::store::journal::Position;
 pub(super) struct Answerable<'a> {
     pub(super) outcomes: BTreeMap<String, Outcome>,
     pub(super) asked: Vec<(&'a str, Question<'a>)>,
+    /// Look-alikes, whose members are of their training.
+    pub(super) listed: Vec<&'a str>,
 }
 
 /// Times that are not reached yet.
@@ -111,7 +113,8 @@ impl Local {
         compiled: &'a Compiled,
         lanes: impl Iterator<Item = &'t Traits> + Clone,
     ) -> Answerable<'a> {
-        let mut answerable = Answerable { outcomes: BTreeMap::new(), asked: Vec::new() };
+        let (outcomes, asked, listed) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut answerable = Answerable { outcomes, asked, listed };
         for (id, specs) in &compiled.traits {
             let Some(segment) = compiled.live.segments.get(id).filter(|s| !s.hidden && !s.frozen)
             else {
@@ -130,6 +133,8 @@ impl Local {
                 answerable.outcomes.insert(id.clone(), Outcome::Filling(percent));
             } else if let Body::Rule(rule) = &segment.file.body {
                 answerable.asked.push((id, Question { rule, level: segment.file.level }));
+            } else {
+                answerable.listed.push(id);
             }
         }
         answerable

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use roaring::RoaringBitmap;
+
 use super::Holding;
 use super::Local;
 use super::book::Book;
@@ -40,6 +42,19 @@ impl Holding {
     fn write_lists(&self, of: Last, shown: &ToList) -> Result<(), StoreError> {
         let Lane { audiences, engine, shards, .. } = &*self.lane;
         self.listing.lock().write(&**audiences, engine, (of, shown), shards)
+    }
+
+    /// The members of a segment in a shard that are kept now, where they are known by this print.
+    pub(super) fn kept_now(
+        &self,
+        segment: &str,
+        shard: ShardId,
+        print: RulePrint,
+    ) -> Result<Option<Arc<RoaringBitmap>>, StoreError> {
+        self.with_book(|book| {
+            let now = book.content(segment, shard).filter(|content| content.rule == print);
+            Ok(now.map(|content| content.members.clone()))
+        })
     }
 }
 

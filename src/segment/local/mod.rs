@@ -12,6 +12,7 @@ mod evaluate;
 mod fill;
 mod keep;
 mod lists;
+mod lookalike;
 mod reads;
 mod refresh;
 mod saved;
@@ -65,6 +66,8 @@ pub struct Local {
     /// Times that are not reached yet.
     targets: Mutex<evaluate::Targets>,
     audits: audit::Audits,
+    /// The trainings of look-alikes.
+    trainings: lookalike::Trainings,
     /// In which time all shards are audited.
     audit_every: Duration,
 }
@@ -114,6 +117,7 @@ impl Local {
             to_keep: Mutex::default(),
             targets: Mutex::default(),
             audits: audit::Audits::default(),
+            trainings: lookalike::Trainings::default(),
             audit_every: config.segments.audit.to_duration(),
         }
     }

@@ -26,10 +26,12 @@ use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
 use crate::segment::Counted;
+use crate::segment::Found;
 use crate::segment::Of;
 use crate::segment::Profile;
 use crate::segment::Refreshed;
 use crate::segment::Shards;
+use crate::segment::Step;
 use crate::segment::Which;
 use crate::segment::refresh::Compiled;
 use crate::store::audiences::Last;
@@ -97,6 +99,10 @@ impl Shards for Local {
         each: &(dyn Fn(Counted) + Sync),
     ) -> Result<Of<()>, AskError> {
         self.counted(asked, caller, each)
+    }
+
+    fn learn(&self, step: &Step, caller: &Caller) -> Result<Of<Found>, AskError> {
+        self.learnt(step, caller)
     }
 
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError> {

@@ -199,12 +199,21 @@ impl Local {
         let holdings = self.holdings();
         self.keep_traits(&holdings, compiled, at);
         let pins = standing.pin(&holdings, self.lanes.shards());
-        let Answerable { outcomes: mut segments, asked } =
+        let Answerable { outcomes: mut segments, asked, listed } =
             self.answerable(compiled, pins.iter().map(|pin| &*pin.traits));
         let (known, new): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(id, _)| {
             standing.last.as_ref().is_some_and(|last| last.members(id, compiled).is_some())
         });
         // What may fail comes first: until all is answered, what changed is remembered.
+        for id in listed {
+            let members = match compiled.prints.get(id) {
+                Some(print) => self.listed(id, *print, &holdings)?,
+                None => None,
+            };
+            let outcome = members.map_or(Outcome::Training, Outcome::Members);
+            segments.insert(id.to_owned(), outcome);
+        }
+        self.tidy_trainings(&|id| compiled.live.segments.contains_key(id));
         let programs = standing.programs.of(compiled, &known, &pins)?;
         if !new.is_empty() {
             let pinned: Vec<_> =

@@ -26,6 +26,7 @@ use crate::model::Namespace;
 use crate::model::Record;
 use crate::model::ShardId;
 use crate::model::Source;
+use crate::model::Value;
 use crate::model::time::DAY;
 use crate::net::SystemClock;
 use crate::net::Workers;
@@ -56,8 +57,8 @@ use crate::store::journal::Journal;
 use crate::store::lanes::Layout;
 use crate::store::state::State;
 
-const SHARDS: u16 = 6;
-const NOW: Millis = 1_700_000_000_000;
+pub(super) const SHARDS: u16 = 6;
+pub(super) const NOW: Millis = 1_700_000_000_000;
 
 /// A lane on a directory of its own, of the store that `key` is a copy of.
 fn lane(dir: &Path, key: &Path, number: u16, shards: Vec<ShardId>) -> Arc<Lane> {
@@ -87,7 +88,7 @@ fn lane(dir: &Path, key: &Path, number: u16, shards: Vec<ShardId>) -> Arc<Lane> 
     Arc::new(Lane { number, shards, journal, engine, catalog: Arc::new(catalog), audiences })
 }
 
-fn local(lanes: &[Arc<Lane>]) -> Arc<Local> {
+pub(super) fn local(lanes: &[Arc<Lane>]) -> Arc<Local> {
     let held = Arc::new(Lanes::new(SHARDS));
     lanes.iter().for_each(|lane| held.insert(lane.clone()));
     let workers = Workers::new(Metrics::new());
@@ -113,7 +114,7 @@ impl Peer for Direct {
     }
 }
 
-fn id(namespace: &str, value: &str) -> Identifier {
+pub(super) fn id(namespace: &str, value: &str) -> Identifier {
     Identifier::new(Namespace::new(namespace).unwrap(), value).unwrap()
 }
 
@@ -127,7 +128,7 @@ fn event(user: u32, name: &str, time: Millis) -> Event {
         message_id: None,
         ids: vec![id("user_id", &format!("u{user}")), id("crm_id", &format!("c{}", user / 3))],
         props: Vec::new(),
-        attrs: Vec::new(),
+        attrs: vec![("kind".into(), Value::string(["a", "b", "c"][user as usize % 7 % 3]))],
         page: crate::model::Page::default(),
         device: crate::model::Device::default(),
         country: None,
@@ -138,15 +139,15 @@ fn event(user: u32, name: &str, time: Millis) -> Event {
 }
 
 /// One engine for all shards, and the same events in three lanes, of which another node has two.
-struct World {
+pub(super) struct World {
     _dir: tempfile::TempDir,
-    lanes: Vec<Arc<Lane>>,
-    one: Arc<Local>,
-    all: Gather,
+    pub(super) lanes: Vec<Arc<Lane>>,
+    pub(super) one: Arc<Local>,
+    pub(super) all: Gather,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         std::fs::create_dir_all(&key).unwrap();
@@ -199,7 +200,7 @@ impl Drop for World {
 const MOMENT: Duration = Duration::from_secs(20);
 
 /// The identifiers of members: ordinals may differ where lanes have not folded in the same order.
-fn names(shards: &dyn Shards, members: &[Arc<roaring::RoaringBitmap>]) -> Vec<String> {
+pub(super) fn names(shards: &dyn Shards, members: &[Arc<roaring::RoaringBitmap>]) -> Vec<String> {
     let mut found = Vec::new();
     let namespace = Namespace::new("user_id").unwrap();
     shards

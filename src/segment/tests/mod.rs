@@ -5,6 +5,7 @@ mod fill;
 mod gather;
 mod history;
 mod kept;
+mod learn;
 mod lookup;
 mod overlap;
 mod past;
@@ -256,7 +257,8 @@ fn a_refresh_that_gave_up_is_tried_again() {
     // A trait is missing: it stands for whatever makes an evaluation give up.
     let mut wrong = Compiled::new(rig.segments.live());
     wrong.traits.insert("buyers".into(), Ok(Vec::new()));
-    let mut last = Last { compiled: Some(Arc::new(wrong)), refreshed: None };
+    let trainings = rig.segments.lookalikes.version();
+    let mut last = Last { compiled: Some(Arc::new(wrong)), refreshed: None, trainings };
     rig.segments.refresh(&mut last);
     assert_eq!(rig.segments.generation().number, 0);
     last.compiled = None;
