@@ -158,6 +158,53 @@ fn every_node_counts_what_audiences_share_over_the_shards_of_all() {
 }
 
 #[test]
+fn a_look_alike_is_trained_over_all_nodes_and_outlives_the_one_that_trained_it() {
+    let like = ("like", "[lookalike]\nseed = 'buyers'\nreach = 0.25\n");
+    let segments = [BUYERS[0], like, ("viewers", "rule = 'did view'")];
+    let nodes = Nodes::new();
+    let start = |role| nodes.start_with(&segments, role, "");
+    let (collector, mut workers) = (start("collect"), [start("work"), start("work")]);
+    let lanes = |node: &Server| node.metric("throng_lanes_held");
+    collector.until("the lanes are shared", || workers.iter().all(|node| lanes(node) == 2.0));
+    // Every buyer has viewed something, and of the 200 others a quarter.
+    for (users, name) in [(0..60, "purchase"), (0..110, "view"), (60..260, "visit")] {
+        assert_eq!(collector.post_events(&events(users, name)).status, 200);
+    }
+    assert_eq!(collector.count("everyone"), 260);
+    let publishes = |node: &Server| node.api("/api/v1/audiences").status == 200;
+    collector.until("a node publishes", || publishes(&collector));
+    let told = collector.ok(&["lookalike", "like", "--train", "--json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["trained"]["candidates"], &told["members"]), (&json!(200), &json!(50)));
+    let members = |node: &Server| -> Vec<u32> {
+        let told = node.ok(&["audience", "members", "like", "--as", "user_id"]);
+        let mut users: Vec<u32> = told.lines().map(|user| user[1..].parse().unwrap()).collect();
+        users.sort_unstable();
+        users
+    };
+    let expected: Vec<u32> = (60..110).collect();
+    for node in [&collector, &workers[0], &workers[1]] {
+        assert_eq!(members(node), expected);
+        let why = node.ok(&["why", "like", "user_id", "u77"]);
+        assert!(why.contains("is in like") && why.contains("did view"), "{why}");
+    }
+    let leads = |node: &Server| node.metric("throng_cluster_leader") == 1.0;
+    let at = workers.iter().position(leads).unwrap();
+    workers[at].kill();
+    let other = &workers[1 - at];
+    other.until("the lanes of the dead are taken", || lanes(other) == 4.0);
+    other.until("the look-alike goes on", || {
+        let answer = other.api("/api/v1/audiences/like");
+        // One that has just begun to lead knows the state before the members.
+        let members = other.api("/api/v1/audiences/like/members?as=user_id");
+        answer.status == 200 && answer.json()["state"] == "live" && members.status == 200
+    });
+    assert_eq!(members(other), expected);
+    let now: Value = serde_json::from_str(&other.ok(&["lookalike", "like", "--json"])).unwrap();
+    assert_eq!(now["trained"], told["trained"]);
+}
+
+#[test]
 fn who_publishes_next_begins_with_the_last_audiences_and_their_time() {
     let nodes = Nodes::new();
     let collector = nodes.start("collect", "");

@@ -41,7 +41,7 @@ const EVERY: Millis = DAY;
 const PAUSE: Duration = Duration::from_millis(500);
 /// When a training that failed is tried again: soon where a shard was changing hands, later where there was nothing to learn.
 const SOON: Duration = Duration::from_secs(5);
-const LATER: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_secs(15);
 /// From fewer profiles, on either side, nothing is learnt.
 const LEAST: u64 = 50;
 /// So many traits may be features.
