@@ -59,9 +59,14 @@ struct Layout {
 impl Requests {
     /// Requests of `visitors` to the site `site`. Two sources with different seeds share no message.
     pub fn new(site: &str, visitors: Visitors, seed: u64) -> Self {
+        Self::of_kinds(site, &KINDS, visitors, seed)
+    }
+
+    /// The same of other hits: each the name of an event with what follows it in the query, as often as it is there.
+    pub fn of_kinds(site: &str, kinds: &[&str], visitors: Visitors, seed: u64) -> Self {
         let mut layouts = Vec::new();
         for agent in AGENTS {
-            for kind in KINDS {
+            for kind in kinds {
                 layouts.push(Layout::new(site, kind, agent, &visitors));
             }
         }

@@ -148,7 +148,7 @@ impl Segments {
     /// Answers a rule.
     pub fn eval(&self, question: &Question, caller: &Caller) -> Result<Answer, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
-        let library = self.live().library();
+        let library = self.library(&self.live());
         let at = question.at.as_deref();
         let answer = self.answer(&rule, question.level, &library, at, caller)?;
         Ok(Answer { told, ..answer })
@@ -183,7 +183,7 @@ impl Segments {
     /// Says how a rule is answered.
     pub fn explain(&self, question: &Question, caller: &Caller) -> Result<Explained, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
-        let library = self.live().library();
+        let library = self.library(&self.live());
         let true_for = self.appended(caller)?;
         let now = instant(question.at.as_deref(), true_for)?;
         let level = question.level;
@@ -211,7 +211,7 @@ impl Segments {
             return self.why_lookalike(segment, lookalike, identifier, caller);
         }
         let (rule, level) = ruled(&live, segment)?;
-        let library = live.library();
+        let library = self.library(&live);
         let true_for = self.appended(caller)?;
         let now = instant(at, true_for)?;
         let asked = Asked { rule, level, library: &library, true_for, now };
@@ -230,7 +230,7 @@ impl Segments {
     pub fn members_at(&self, segment: &str, at: &str, caller: &Caller) -> Result<Answer, AskError> {
         let live = self.live();
         let (rule, level) = ruled(&live, segment)?;
-        self.answer(rule, level, &live.library(), Some(at), caller)
+        self.answer(rule, level, &self.library(&live), Some(at), caller)
     }
 
     /// What is held of a profile: its identifiers, and the audiences it is in.
@@ -314,7 +314,7 @@ impl Segments {
         let (rule, mut diagnostics) = rules::parse(text);
         if !has_errors(&diagnostics) {
             let live = self.live();
-            let library = live.library();
+            let library = self.library(&live);
             let seen = self.parts.shards.namespaces();
             let order = self.parts.config.namespace_order();
             let schema = self.parts.shards.schema();

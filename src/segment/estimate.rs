@@ -116,7 +116,7 @@ impl Segments {
     ) -> Result<Estimating, AskError> {
         let (rule, told) = self.rule(&question.rule)?;
         let started = Instant::now();
-        let library = self.live().library();
+        let library = self.library(&self.live());
         let true_for = self.appended(caller)?;
         let now = instant(question.at.as_deref(), true_for)?;
         let level = question.level;

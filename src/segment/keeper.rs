@@ -128,6 +128,8 @@ impl Drop for Busy<'_> {
 impl Segments {
     /// Keeps what it is given until [`Segments::run`] ends; blocks.
     pub fn run_keeper(&self) {
+        // Each thread of Linux has a priority of its own; where it cannot be lowered all goes on as before.
+        let _ = rustix::process::setpriority_process(None, 10);
         while let Some(job) = self.keeper.next() {
             let _busy = Busy(&self.keeper);
             self.keep(job);

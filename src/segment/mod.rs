@@ -114,6 +114,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::net::Clock;
+use crate::plan::Library;
 use crate::rules::Diagnostic;
 use crate::store::StoreError;
 use crate::store::shelf::Shelf;
@@ -193,6 +194,8 @@ pub struct Segments {
     generation: ArcSwap<Generation>,
     publishing: Mutex<Option<publish::Publishing>>,
     keeper: keeper::Keeper,
+    /// What rules may name of these live segments.
+    library: Mutex<Option<(Arc<Live>, Arc<Library>)>>,
     /// The trainings of look-alikes.
     lookalikes: lookalike::Keeper,
     /// Whether what was published last is known.
@@ -252,6 +255,7 @@ impl Segments {
             generation: ArcSwap::default(),
             publishing: Mutex::default(),
             keeper: keeper::Keeper::default(),
+            library: Mutex::default(),
             lookalikes: lookalike::Keeper::default(),
             begun: AtomicBool::new(false),
             numbers: Mutex::new(0..0),
@@ -271,6 +275,17 @@ impl Segments {
     /// The live segments.
     pub fn live(&self) -> Arc<Live> {
         self.registry.live()
+    }
+
+    /// What rules may name of the live segments, made once for each change of these.
+    fn library(&self, live: &Arc<Live>) -> Arc<Library> {
+        let mut known = self.library.lock();
+        if let Some((_, library)) = known.as_ref().filter(|(of, _)| Arc::ptr_eq(of, live)) {
+            return library.clone();
+        }
+        let library = Arc::new(live.library());
+        *known = Some((live.clone(), library.clone()));
+        library
     }
 
     /// Whether this process publishes the audiences.

@@ -102,8 +102,11 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
     ));
 
     let stop = AtomicBool::new(false);
-    let requests =
-        Requests::new("demo", Visitors::Named(plan.profiles), 0).reseeded(Random::seed());
+    let kinds: Vec<String> =
+        sample::names().iter().map(|name| format!("{name}&p.value=19.90")).collect();
+    let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+    let visitors = Visitors::Named(plan.profiles);
+    let requests = Requests::of_kinds("demo", &kinds, visitors, 0).reseeded(Random::seed());
     let load = Load {
         target: server.collect()?,
         connections: 64,

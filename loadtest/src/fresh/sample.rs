@@ -8,8 +8,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::random::Random;
 
-/// Events of the sample, as the load's hits have them.
-const NAMES: [&str; 3] = ["page_view", "product_view", "purchase"];
+/// So many events are told apart; what one of them is called.
+const NAMES: u64 = 200;
+/// The commonest is there so often among the hits that are drawn from, the next half as often, and so on (Zipf).
+const COMMONEST: u64 = 80;
+
+fn name(number: u64) -> String {
+    format!("event_{number:03}")
+}
+
+/// The names of events, each as often as it is to be drawn.
+pub(super) fn names() -> Vec<String> {
+    let often = |number: u64| usize::try_from((COMMONEST / (number + 1)).max(1)).unwrap_or(1);
+    (0..NAMES).flat_map(|number| std::iter::repeat_n(name(number), often(number))).collect()
+}
+
+/// A number below `end`.
+fn below(random: &mut Random, end: usize) -> usize {
+    usize::try_from(random.below(end as u64)).unwrap_or(0)
+}
+
 /// Names that nobody but the probes use, a third for each of them.
 const PROBES: usize = 60;
 /// Events of a profile, on average.
@@ -24,7 +42,9 @@ pub(super) fn probe(segments: usize, number: usize, place: usize) -> (String, St
     (format!("probe-{at:03}"), format!("probe_{at}"))
 }
 
-/// Names and texts of so many segments: those of the probes, and rules of many kinds over the load's events.
+/// Names and texts of so many segments: those of the probes, and rules of two to four parts that all have to hold, each
+/// one to three events of which one does: within 1, 7, 14 or 30 days, a fifth of them 2 to 5 times. A third of the
+/// rules have a part that must not hold, and a tenth ask a sum instead.
 pub(super) fn segments(count: usize) -> Vec<(String, String)> {
     let mut random = Random::new(7);
     let mut all = Vec::with_capacity(count);
@@ -32,25 +52,26 @@ pub(super) fn segments(count: usize) -> Vec<(String, String)> {
         all.push((format!("probe-{at:03}"), format!("rule = 'count probe_{at} in 7d >= 1'\n")));
     }
     for at in all.len()..count {
-        let mut any = |of: &[&str]| {
-            of[usize::try_from(random.below(of.len() as u64)).unwrap_or(0)].to_owned()
+        let window = ["1d", "7d", "14d", "30d"][below(&mut random, 4)];
+        let one = |random: &mut Random| {
+            let event = name(random.below(NAMES));
+            match random.below(10) {
+                0 | 1 => format!("count {event} in {window} >= {}", 2 + random.below(4)),
+                2 => format!("sum {event}.value in {window} >= {}", 20 + random.below(80)),
+                _ => format!("did {event} in {window}"),
+            }
         };
-        let (a, b) = (any(&NAMES), any(&NAMES));
-        let window = any(&["1d", "3d", "7d", "14d", "30d", "45d"]);
-        let number = any(&["1", "2", "3", "5", "8"]);
-        let value = any(&["10", "20", "35", "50", "90"]);
-        let kind = any(&["shoes", "shirts", "hats", "bags"]);
-        let rule = match at % 8 {
-            0 => format!("count {a} in {window} >= {number}"),
-            1 => format!("sum purchase.value in {window} >= {value}"),
-            2 => format!("did {a} in {window} and not did {b} between 60d and {window} ago"),
-            3 => format!("did product_view[category = \"{kind}\"] in {window}"),
-            4 => format!("days {a} in {window} >= {number} or max purchase.value > {value}"),
-            5 => format!("did product_view then purchase within {window}"),
-            6 => format!("did purchase[value > {value}] in {window} and count {b} < {number}"),
-            _ => format!("first {a} in {window} and count {b} in 30d >= {number}"),
+        let part = |random: &mut Random| {
+            let some: Vec<String> = (0..=random.below(3)).map(|_| one(random)).collect();
+            format!("({})", some.join(" or "))
         };
-        all.push((format!("segment-{at:04}"), format!("rule = '{rule}'\n")));
+        let mut parts: Vec<String> = (0..2 + random.below(3)).map(|_| part(&mut random)).collect();
+        if random.below(3) == 0
+            && let Some(last) = parts.last_mut()
+        {
+            *last = format!("not {last}");
+        }
+        all.push((format!("segment-{at:04}"), format!("rule = '{}'\n", parts.join(" and "))));
     }
     all
 }
@@ -58,17 +79,16 @@ pub(super) fn segments(count: usize) -> Vec<(String, String)> {
 /// Writes the events of so many profiles as NDJSON.
 pub(super) fn write_events(path: &Path, profiles: u64) -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut random = Random::new(11);
+    let (mut random, names) = (Random::new(11), names());
     #[expect(clippy::disallowed_methods, reason = "the server is another process, with this clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     for profile in 0..profiles {
         for _ in 0..=random.below(2 * EACH - 1) {
-            let name = NAMES[usize::try_from(random.below(3)).unwrap_or(0)];
+            let name = &names[below(&mut random, names.len())];
             let time = rfc3339(now - random.below(DAYS * 86_400));
-            let kind = ["shoes", "shirts", "hats", "bags"][usize::try_from(random.below(4))?];
             writeln!(
                 out,
-                r#"{{"site":"demo","event":"{name}","time":"{time}","ids":{{"user_id":"u{profile:07}"}},"props":{{"category":"{kind}","value":{}}}}}"#,
+                r#"{{"site":"demo","event":"{name}","time":"{time}","ids":{{"user_id":"u{profile:07}"}},"props":{{"value":{}}}}}"#,
                 random.below(100)
             )?;
         }
