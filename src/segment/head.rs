@@ -6,7 +6,8 @@
 //! audiences.true   its number, and the latest time that its audiences were published as true for
 //! ```
 //! Each is put in the place of what this process has read or put there, so that one that no longer leads publishes
-//! nothing; and before anybody sees the generation, so that no later one is of an earlier time.
+//! nothing. Where processes share a store that is before anybody sees the generation, so that no later one is of an
+//! earlier time; one that has the store for itself puts it there some seconds later.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
