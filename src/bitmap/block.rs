@@ -146,7 +146,7 @@ impl Block {
 
     /// A trait's facts of one day.
     pub fn day(&self, id: TraitId, day: Day) -> Option<&DayColumn> {
-        self.traits.get(&id)?.days.get(&day).map(|column| &**column)
+        self.traits.get(&id)?.days.get(day).map(|column| &**column)
     }
 
     /// An attribute's history; `None` where no profile of the block ever had it.
@@ -167,7 +167,7 @@ impl Block {
     /// Drops what lies before a day: facts, and attribute values but for the newest of each profile.
     pub fn drop_before(&mut self, day: Day) {
         for columns in self.traits.values_mut() {
-            if columns.days.first_key_value().is_some_and(|(first, _)| *first < day) {
+            if columns.days.first().is_some_and(|first| first < day) {
                 Arc::make_mut(columns).drop_before(day);
             }
         }

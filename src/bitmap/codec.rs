@@ -207,7 +207,7 @@ impl TraitColumns {
         put_u8(out, VERSION);
         put_varint(out, self.days.len() as u64);
         let mut image = Vec::new();
-        for (day, column) in &self.days {
+        for (day, column) in self.days.iter() {
             put_i64(out, *day);
             image.clear();
             column.encode(&mut image);

@@ -1,9 +1,9 @@
 //! A trait's facts in one block: for each UTC day a timeline, sorted by time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use super::days::Days;
 use super::flat::Flat;
 use super::set::BlockSet;
 use crate::model::Measure;
@@ -238,7 +238,7 @@ impl DayColumn {
 /// All days of one trait in one block. Clones share the days.
 #[derive(Debug, Clone, Default)]
 pub struct TraitColumns {
-    pub(super) days: BTreeMap<Day, Arc<DayColumn>>,
+    pub(super) days: Days,
     /// All days in one stretch, once a window of several was read.
     flat: OnceLock<Option<Arc<Flat>>>,
     /// The days, in order, that are no longer as they are there.
@@ -263,19 +263,16 @@ impl TraitColumns {
         let millis = u32::try_from(time.rem_euclid(DAY)).unwrap_or(0);
         let day = day_of(time);
         self.note_changed(day);
-        let day = self.days.entry(day).or_default();
-        Arc::make_mut(day).add(millis, ordinal, value.map(|value| value.0));
+        self.days.of(day).add(millis, ordinal, value.map(|value| value.0));
     }
 
     /// Adds the facts of other columns of the same trait.
     pub fn merge(&mut self, other: &Self) {
-        for (day, column) in &other.days {
+        for (day, column) in other.days.iter() {
             self.note_changed(*day);
-            match self.days.get_mut(day) {
-                Some(own) => Arc::make_mut(own).absorb(column),
-                None => {
-                    self.days.insert(*day, Arc::clone(column));
-                }
+            match self.days.get(*day) {
+                Some(_) => self.days.of(*day).absorb(column),
+                None => self.days.insert(*day, Arc::clone(column)),
             }
         }
     }
@@ -335,7 +332,7 @@ impl TraitColumns {
 
     /// How many facts there are.
     pub fn len(&self) -> usize {
-        self.days.values().map(|column| column.len()).sum()
+        self.days.columns().map(|column| column.len()).sum()
     }
 
     /// Whether there is none.
@@ -345,7 +342,7 @@ impl TraitColumns {
 
     /// The largest ordinal with a fact.
     pub fn largest_ordinal(&self) -> Option<u16> {
-        self.days.values().filter_map(|column| column.largest_ordinal()).max()
+        self.days.columns().filter_map(|column| column.largest_ordinal()).max()
     }
 
     /// The facts of one ordinal with a time in a closed interval, by time.
@@ -371,13 +368,13 @@ impl TraitColumns {
     }
 
     pub(super) fn drop_before(&mut self, day: Day) {
-        self.days = self.days.split_off(&day);
+        self.days.drop_before(day);
         self.forget_flat();
     }
 
     /// The bytes of memory it takes, about.
     pub fn memory(&self) -> usize {
-        self.days.values().map(|column| 48 + column.memory()).sum::<usize>()
+        self.days.columns().map(|column| 48 + column.memory()).sum::<usize>()
             + self.flat.get().and_then(Option::as_ref).map_or(0, |flat| flat.memory())
             + size_of::<Self>()
     }

@@ -3,11 +3,11 @@
 //! It follows from the days, and is made when a window of several days is first read. A day that gets facts later is
 //! read by itself, until there are too many of those.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::columns::DayColumn;
+use super::days::Days;
 use super::set::BlockSet;
 use crate::model::time::Day;
 
@@ -27,17 +27,17 @@ pub(super) struct Flat {
 
 impl Flat {
     /// `None` where there are more facts than are counted.
-    pub(super) fn of(days: &BTreeMap<Day, Arc<DayColumn>>) -> Option<Self> {
-        let count = days.values().map(|column| column.len()).sum();
+    pub(super) fn of(days: &Days) -> Option<Self> {
+        let count = days.columns().map(|column| column.len()).sum();
         u32::try_from(count).ok()?;
         let is_small = |column: &DayColumn| i32::try_from(column.largest).is_ok();
-        let is_measured = days.values().any(|column| column.is_measured());
-        let has_values = is_measured && days.values().all(|column| is_small(column));
+        let is_measured = days.columns().any(|column| column.is_measured());
+        let has_values = is_measured && days.columns().all(|column| is_small(column));
         let mut flat = Self {
             days: Vec::with_capacity(days.len()),
             ordinals: Vec::with_capacity(count),
             values: has_values.then(|| Vec::with_capacity(count)),
-            largest: days.values().map(|column| column.largest).max().unwrap_or(0),
+            largest: days.columns().map(|column| column.largest).max().unwrap_or(0),
             dense: Vec::new(),
         };
         for (place, (day, column)) in days.iter().enumerate() {

@@ -14,6 +14,7 @@ mod attribute;
 mod block;
 mod codec;
 mod columns;
+mod days;
 mod flat;
 mod rows;
 mod scan;

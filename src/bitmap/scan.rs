@@ -109,7 +109,7 @@ impl TraitColumns {
         let (first, last) = (day_of(interval.lo), day_of(interval.hi));
         let (lo, hi) = (of_day(interval.lo), of_day(interval.hi));
         let mut day = |day: Day, lo, hi| {
-            self.days.get(&day).into_iter().for_each(|column| f(Part::Day(column, lo, hi)));
+            self.days.get(day).into_iter().for_each(|column| f(Part::Day(column, lo, hi)));
         };
         if first == last {
             return day(first, lo, hi);
@@ -130,7 +130,7 @@ impl TraitColumns {
             let place = flat.place(*changed);
             f(Part::Days(flat, next..place));
             next = place + usize::from(flat.is_at(place, *changed));
-            if let Some(column) = self.days.get(changed) {
+            if let Some(column) = self.days.get(*changed) {
                 f(Part::Day(column, 0, LAST_MILLI));
             }
         }
