@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use throng::archive::{Folded, Home, cut};
+use throng::archive::{Folded, Home, Pace, cut};
 use throng::config::Durability;
 use throng::ingest::{Engine, Options as EngineOptions};
 use throng::metrics::Metrics;
@@ -99,9 +99,15 @@ fn fold(criterion: &mut Criterion) {
                     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("it is writable");
                 let mut reader = journal.reader(Position(0));
                 let before = Instant::now();
-                let cut =
-                    cut(&Home::from(folder.path()), &mut *reader, All.committed(), u64::MAX, &All)
-                        .expect("the disk has room");
+                let cut = cut(
+                    &Home::from(folder.path()),
+                    &mut *reader,
+                    All.committed(),
+                    u64::MAX,
+                    &All,
+                    &Pace::hurried(),
+                )
+                .expect("the disk has room");
                 total += before.elapsed();
                 assert_eq!(cut.files.iter().map(|file| file.rows).sum::<u64>(), EVENTS as u64);
             }

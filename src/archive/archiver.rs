@@ -4,9 +4,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Condvar;
-use parking_lot::Mutex;
-
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::model::Record;
@@ -24,6 +21,8 @@ use super::Catalog;
 use super::Folded;
 use super::cut::cut;
 use super::merge::merge;
+use super::pace::Pace;
+use super::pace::Stop;
 
 /// When a range is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +39,9 @@ impl Default for Policy {
         Self { bytes: 64 << 20, age: 10 * MINUTE }
     }
 }
+
+/// Without rest once so many ranges wait to be cut.
+const BEHIND: u64 = 8;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,7 @@ pub struct Archiver {
     folded: Arc<dyn Folded>,
     clock: Arc<dyn Clock>,
     policy: Policy,
+    pace: Pace,
     /// When the record at a position was received; kept so that it is not read at every step.
     oldest: Option<(Position, Millis)>,
 }
@@ -80,7 +83,8 @@ impl Archiver {
         clock: Arc<dyn Clock>,
         policy: Policy,
     ) -> Self {
-        Self { catalog, journal, folded, clock, policy, oldest: None }
+        let pace = Pace::hurried();
+        Self { catalog, journal, folded, clock, policy, pace, oldest: None }
     }
 
     /// Drops the days that the fold has dropped. Cuts one range where one is due, commits it, and gives up
@@ -91,6 +95,8 @@ impl Archiver {
         self.catalog.drop_before(self.folded.first_day())?;
         let (reached, to) = (self.catalog.reached(), self.folded.committed());
         let pending = to.position.0.saturating_sub(reached.position.0);
+        // What is not in the archive fills the disk of the journal.
+        self.pace.hurry(pending >= BEHIND * self.policy.bytes);
         if pending == 0 {
             return self.tidy();
         }
@@ -106,6 +112,7 @@ impl Archiver {
     /// Cuts all that the fold has committed.
     pub fn flush(&mut self) -> Result<(), ArchiveError> {
         self.catalog.claim()?;
+        self.pace.hurry(true);
         loop {
             self.catalog.settle()?;
             let (reached, to) = (self.catalog.reached(), self.folded.committed());
@@ -118,7 +125,8 @@ impl Archiver {
 
     fn cut(&mut self, from: ArchivePosition, to: ArchivePosition) -> Result<Step, ArchiveError> {
         let mut reader = self.journal.reader(from.position);
-        let cut = cut(self.catalog.home(), &mut *reader, to, self.policy.bytes, &*self.folded)?;
+        let (home, most) = (self.catalog.home(), self.policy.bytes);
+        let cut = cut(home, &mut *reader, to, most, &*self.folded, &self.pace)?;
         drop(reader);
         let step = Step::Cut {
             rows: cut.files.iter().map(|file| file.rows).sum(),
@@ -133,7 +141,7 @@ impl Archiver {
     }
 
     fn tidy(&self) -> Result<Step, ArchiveError> {
-        let files = merge(&self.catalog, day_of(self.clock.now()))?;
+        let files = merge(&self.catalog, day_of(self.clock.now()), &self.pace)?;
         Ok(if files > 0 { Step::Merged { files } } else { Step::Idle })
     }
 
@@ -162,18 +170,19 @@ impl Archiver {
 
 /// An archiver on a thread of its own. It ends when this is dropped.
 pub struct Worker {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     /// Starts the thread.
     pub fn start(
-        archiver: Archiver,
+        mut archiver: Archiver,
         metrics: Arc<Metrics>,
         workers: &Workers,
     ) -> std::io::Result<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let stop = Stop::default();
+        archiver.pace = Pace::resting(stop.clone());
         let stopped = stop.clone();
         let thread = workers.spawn("archive", move || {
             give_way();
@@ -202,7 +211,7 @@ impl Drop for Worker {
     }
 }
 
-fn follow(mut archiver: Archiver, metrics: &Metrics, stop: &(Mutex<bool>, Condvar)) {
+fn follow(mut archiver: Archiver, metrics: &Metrics, stop: &Stop) {
     const IDLE: Duration = Duration::from_secs(1);
     const AFTER_ERROR: Duration = Duration::from_secs(10);
     loop {

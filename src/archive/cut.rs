@@ -11,6 +11,7 @@ use crate::store::state::ManifestRow;
 use super::ArchiveError;
 use super::Folded;
 use super::Home;
+use super::pace::Pace;
 use super::pile::Pile;
 use super::write::Files;
 
@@ -33,9 +34,10 @@ pub fn cut(
     to: ArchivePosition,
     most: u64,
     folded: &dyn Folded,
+    pace: &Pace,
 ) -> Result<Cut, ArchiveError> {
     let from = reader.position();
-    let mut pile = Pile::default();
+    let mut pile = Pile::new(pace);
     let mut reached = to;
     while let Some(frame) = reader.next()?.filter(|frame| frame.start < to.position) {
         take(&mut pile, &frame, folded);
@@ -55,7 +57,7 @@ pub fn cut(
 }
 
 /// Adds what was counted of a frame.
-fn take(pile: &mut Pile, frame: &Frame, folded: &dyn Folded) {
+fn take(pile: &mut Pile<'_>, frame: &Frame, folded: &dyn Folded) {
     let mut add = |no: EventNo, event: &Event| {
         if folded.is_counted(no) {
             pile.add(no, event, folded.shard_of(event.owner()));

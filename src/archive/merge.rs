@@ -14,6 +14,7 @@ use super::ArchiveError;
 use super::Catalog;
 use super::Home;
 use super::catalog::Hold;
+use super::pace::Pace;
 use super::pile::Pile;
 use super::scan::Scan;
 use super::scan::scan;
@@ -28,8 +29,8 @@ const LARGE: u64 = 4 << 20;
 const MOST: u64 = 8 << 20;
 
 /// Merges one group of files where there is one. Returns how many files it was.
-pub(super) fn merge(catalog: &Catalog, today: Day) -> Result<usize, ArchiveError> {
-    Group::find(catalog, today).map_or(Ok(0), |group| group.merge(catalog))
+pub(super) fn merge(catalog: &Catalog, today: Day, pace: &Pace) -> Result<usize, ArchiveError> {
+    Group::find(catalog, today).map_or(Ok(0), |group| group.merge(catalog, pace))
 }
 
 /// Files to merge, which stay while they are read, whoever drops them meanwhile.
@@ -44,9 +45,9 @@ impl Group {
         Some(Self { rows: group(&files, today)?, hold })
     }
 
-    pub(super) fn merge(self, catalog: &Catalog) -> Result<usize, ArchiveError> {
+    pub(super) fn merge(self, catalog: &Catalog, pace: &Pace) -> Result<usize, ArchiveError> {
         let mut files = Files::new(catalog.home());
-        let added = self.write(catalog.home(), &mut files)?;
+        let added = self.write(catalog.home(), &mut files, pace)?;
         let Self { rows, hold } = self;
         drop(hold);
         // After an error of the commit the new file may count: it stays, as the old ones do.
@@ -63,8 +64,9 @@ impl Group {
         &self,
         home: &Home,
         files: &mut Files<'_>,
+        pace: &Pace,
     ) -> Result<Vec<ManifestRow>, ArchiveError> {
-        let mut pile = Pile::default();
+        let mut pile = Pile::new(pace);
         let shard = self.rows[0].shard;
         scan(home, &self.rows, &Scan::default(), &mut |no, event| {
             pile.add(no, &event, shard);

@@ -14,12 +14,13 @@ use crate::store::journal::EventNo;
 use crate::store::journal::Position;
 
 use super::ArchiveError;
+use super::pace::Pace;
 use super::write::Files;
 use super::write::Place;
 
 /// Some events, encoded one behind the other.
-#[derive(Default)]
-pub(super) struct Pile {
+pub(super) struct Pile<'a> {
+    pace: &'a Pace,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     /// The names that there are, numbered as they came.
@@ -36,7 +37,12 @@ struct Entry {
     start: usize,
 }
 
-impl Pile {
+impl<'a> Pile<'a> {
+    /// An empty one. Its events are taken and written at this pace.
+    pub(super) fn new(pace: &'a Pace) -> Self {
+        Self { pace, bytes: Vec::new(), entries: Vec::new(), names: HashMap::new() }
+    }
+
     pub(super) fn add(&mut self, no: EventNo, event: &Event, shard: ShardId) {
         let name = match self.names.get(&event.name) {
             Some(name) => *name,
@@ -49,6 +55,7 @@ impl Pile {
         let (day, time) = (day_of(event.time), event.time);
         self.entries.push(Entry { day, shard, name, time, no, start: self.bytes.len() });
         event.encode(&mut self.bytes);
+        self.pace.event();
     }
 
     /// Writes a file for each day and shard, of events that lie between two positions of the journal.
@@ -71,6 +78,7 @@ impl Pile {
             let place = Place { day: group[0].day, shard: group[0].shard, from, to };
             files.write(place, |push| {
                 group.iter().try_for_each(|entry| {
+                    self.pace.event();
                     let mut reader = Reader::new(&self.bytes[entry.start..]);
                     let event = Event::decode(&mut reader);
                     push(entry.no, &event.expect("it was encoded just before"))

@@ -51,6 +51,7 @@ use super::unfit;
 use crate::archive::ArchiveError;
 use crate::archive::Folded as _;
 use crate::archive::Home;
+use crate::archive::Pace;
 use crate::archive::Policy;
 use crate::archive::cut;
 use crate::backup;
@@ -362,7 +363,8 @@ impl RunningStore {
         let to = lane.stored.committed();
         while reached.position < to.position {
             let mut reader = lane.journal.reader(reached.position);
-            let cut = cut(files.to, &mut *reader, to, self.policy.bytes, &lane.stored)?;
+            let cut =
+                cut(files.to, &mut *reader, to, self.policy.bytes, &lane.stored, &Pace::hurried())?;
             files.made(&cut.files, meter)?;
             manifest.extend(cut.files);
             reached = cut.reached;

@@ -103,13 +103,13 @@ fn a_merge_that_is_killed_at_any_step_loses_and_doubles_nothing() {
     assert_eq!((house.restart(), house.all() == expected), (1, true));
     // It has its name, and does not count.
     let group = Group::find(&house.catalog, TODAY).unwrap();
-    group.write(&home, &mut Files::new(&home)).unwrap();
+    group.write(&home, &mut Files::new(&home), &Pace::hurried()).unwrap();
     drop(group);
     assert_eq!((house.restart(), house.all() == expected), (1, true));
     assert_eq!(house.files(), before);
     // It counts, and the old ones are not deleted.
     let group = Group::find(&house.catalog, TODAY).unwrap();
-    let added = group.write(&home, &mut Files::new(&home)).unwrap();
+    let added = group.write(&home, &mut Files::new(&home), &Pace::hurried()).unwrap();
     assert!(house.catalog.replace(added, &group.rows).unwrap());
     drop(group);
     assert_eq!(house.all(), expected);

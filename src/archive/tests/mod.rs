@@ -23,6 +23,7 @@ use super::Policy;
 use super::Scan;
 use super::Step;
 use super::merge::Group;
+use super::pace::Pace;
 use super::scan;
 use crate::config::Durability;
 use crate::model::Device;
@@ -548,7 +549,7 @@ fn days_may_be_dropped_while_their_files_are_merged() {
     }
     let group = Group::find(&house.catalog, TODAY).unwrap();
     assert_eq!(house.catalog.drop_before(2).unwrap(), 20);
-    assert_eq!(group.merge(&house.catalog).unwrap(), 0);
+    assert_eq!(group.merge(&house.catalog, &Pace::hurried()).unwrap(), 0);
     assert_eq!(house.all(), []);
     assert_eq!(archiver.step().unwrap(), Step::Idle);
     assert_eq!(house.restart(), 0, "nothing is left behind");
