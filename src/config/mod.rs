@@ -207,7 +207,7 @@ pub struct Ingest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Segments {
-    /// How often audiences are evaluated, `50ms` to `1h`; less often where it takes longer. Default `100ms`, on Redis
+    /// How often audiences are evaluated, `10ms` to `1h`; less often where it takes longer. Default `50ms`, on Redis
     /// `1s`.
     pub every: Option<Period>,
     /// Threads for evaluation; 0 means one a core. Default `0`.
@@ -329,7 +329,7 @@ impl Config {
     /// How often audiences are evaluated.
     pub fn evaluated_every(&self) -> Period {
         self.segments.every.unwrap_or(match self.store.backend {
-            Backend::Embedded => Period(100),
+            Backend::Embedded => Period(50),
             // Each generation is kept there before it is seen.
             Backend::Redis | Backend::RedisCluster => Period(SECOND),
         })
@@ -390,8 +390,8 @@ impl Config {
         within("events.retention", whole_days, "whole days, 1d to 36500d");
         within("events.dedup_memory", self.events.dedup_memory.0 >= MIB, "1MiB or more");
         within("journal.spool", self.journal.spool.0 >= MIB, "1MiB or more");
-        let every = self.segments.every.is_none_or(|every| (50..=HOUR).contains(&every.0));
-        within("segments.every", every, "50ms to 1h");
+        let every = self.segments.every.is_none_or(|every| (10..=HOUR).contains(&every.0));
+        within("segments.every", every, "10ms to 1h");
         let audit = self.segments.audit.0;
         within("segments.audit", (SECOND..=7 * DAY).contains(&audit), "1s to 7d");
         let grace = self.traits.grace.0;

@@ -29,6 +29,8 @@ use crate::store::audiences::RulePrint;
 
 /// How often the folder of segments is looked at.
 const SCAN: Duration = Duration::from_secs(1);
+/// After a tick passes no less than this part of the time that it took.
+const SHORTEST_REST: u32 = 4;
 /// How long a tick waits for the fold before it goes on with what there is.
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -46,14 +48,16 @@ impl Segments {
         let mut led = self.leads();
         let every = self.parts.config.evaluated_every().to_duration();
         let mut scanned = None;
+        let mut rest = every;
         loop {
             let (asked, is_asked) = {
                 let mut turn = self.turn.lock();
                 if turn.asked == turn.done {
-                    self.turned.wait_for(&mut turn, every);
+                    self.turned.wait_for(&mut turn, rest);
                 }
                 (turn.asked, turn.asked != turn.done)
             };
+            let started = Instant::now();
             if self.stop.load(Ordering::Acquire) {
                 self.leave(last.compiled.as_deref());
                 self.turned.notify_all();
@@ -79,6 +83,9 @@ impl Segments {
             let mut turn = self.turn.lock();
             turn.done = turn.done.max(asked);
             self.turned.notify_all();
+            drop(turn);
+            let took = started.elapsed();
+            rest = every.saturating_sub(took).max(took / SHORTEST_REST);
         }
     }
 
@@ -181,7 +188,10 @@ impl Segments {
         let shards = &self.parts.shards;
         // Not known before every node was heard once.
         let Some(t) = self.parts.watermark.t() else { return };
+        let started = Instant::now();
+        let mut waited = Duration::ZERO;
         let refreshed = shards.reach(t, WAIT).and_then(|reached| {
+            waited = started.elapsed();
             let at = reached.whole(self.parts.count)?;
             if at < self.generation().true_for {
                 // A shard that changed hands is not as far yet; the audiences of before stay.
@@ -207,6 +217,7 @@ impl Segments {
                 return;
             }
         };
+        let evaluated = started.elapsed();
         // Of the same version only what the shards found can have changed. Each hour begins with a generation.
         let before = self.generation();
         if before.version == compiled.live.version
@@ -221,6 +232,12 @@ impl Segments {
             last.trainings = trainings;
             self.lookalikes.refreshed(trainings);
         }
+        tracing::debug!(
+            waited_ms = waited.as_millis(),
+            evaluated_ms = (evaluated - waited).as_millis(),
+            published_ms = (started.elapsed() - evaluated).as_millis(),
+            "audiences are refreshed"
+        );
     }
 
     /// Sets the metrics that a scrape asks for.
@@ -260,6 +277,8 @@ pub struct Compiled {
     pub traits: BTreeMap<String, Result<Vec<plan::TraitSpec>, String>>,
     /// Tells each rule, with all that it names, from others; and each training.
     pub prints: BTreeMap<String, RulePrint>,
+    /// The traits of all of them, each once.
+    pub wanted: Vec<plan::TraitSpec>,
     /// What the members of look-alikes are known by, where they are trained.
     pub trained: BTreeMap<String, RulePrint>,
 }
@@ -287,7 +306,11 @@ impl Compiled {
             };
             traits.insert(id.clone(), specs.map_err(|error| error.to_string()));
         }
-        Self { live, library, traits, prints, trained }
+        let specs = traits.values().flatten().flatten();
+        let wanted: BTreeMap<String, &plan::TraitSpec> =
+            specs.map(|spec| (spec.to_string(), spec)).collect();
+        let wanted = wanted.into_values().cloned().collect();
+        Self { live, library, traits, prints, wanted, trained }
     }
 
     /// Tells these trainings from others.

@@ -1,7 +1,6 @@
 //! Fills the traits of live segments from the archive, beside the fold.
 
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
@@ -74,18 +73,12 @@ impl Local {
     /// Sees to it that the traits of all live segments are folded, and are filled where they are new.
     /// Those that no segment asks any more are dropped when they were asked last so long ago as the settings say.
     pub(super) fn keep_traits(&self, holdings: &[Arc<Holding>], compiled: &Compiled, now: Millis) {
-        let mut wanted: BTreeMap<String, &TraitSpec> = BTreeMap::new();
-        for specs in compiled.traits.values().flatten() {
-            for spec in specs {
-                wanted.entry(spec.to_string()).or_insert(spec);
-            }
-        }
-        let wanted: Vec<TraitSpec> = wanted.into_values().cloned().collect();
+        let wanted = &compiled.wanted;
         for holding in holdings {
             let engine = &holding.lane.engine;
             let grace = self.grace;
-            if !engine.traits().are_asked(&wanted, now, grace)
-                && let Err(error) = engine.ask_traits(&wanted, now, grace)
+            if !engine.traits().are_asked(wanted, now, grace)
+                && let Err(error) = engine.ask_traits(wanted, now, grace)
             {
                 tracing::error!(%error, "the traits of the live segments cannot be kept");
             }

@@ -146,7 +146,9 @@ fn each_hour_has_who_came_and_went_in_it_also_where_the_server_was_started_anew(
         }
         model.agrees(&rig.segments);
     }
-    assert!(model.hours.len() > 50 && model.last.values().any(|set| !set.is_empty()));
+    // Something has happened, which is by dice.
+    let any = |of: fn(&Tally) -> u64| model.hours.values().any(|tally| of(tally) > 0);
+    assert!(any(|tally| tally.adds) && any(|tally| tally.removes));
     rig.engine.stop();
 }
 

@@ -257,6 +257,7 @@ fn a_refresh_that_gave_up_is_tried_again() {
     // A trait is missing: it stands for whatever makes an evaluation give up.
     let mut wrong = Compiled::new(rig.segments.live());
     wrong.traits.insert("buyers".into(), Ok(Vec::new()));
+    wrong.wanted.clear();
     let trainings = rig.segments.lookalikes.version();
     let mut last = Last { compiled: Some(Arc::new(wrong)), refreshed: None, trainings };
     rig.segments.refresh(&mut last);
