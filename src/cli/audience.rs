@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::process::ExitCode;
 
 use super::client::{Client, escape};
+use super::cost;
 use super::eval::members;
 use super::history;
 use super::output::{print, table};
@@ -40,6 +41,8 @@ pub(super) enum Audience {
     /// Count what audiences share, exactly and all of one generation: every region of up to 6, or with --matrix up
     /// to 100 two by two
     Overlap(overlap::Overlap),
+    /// Show what each audience costs to evaluate, shared parts divided among those that have them; the dearest first
+    Cost,
     /// Show how large an audience was, and how many entered and left it, day by day or hour by hour
     History(history::History),
 }
@@ -64,6 +67,7 @@ pub(super) fn run(global: &Global, command: &Audience) -> Result<ExitCode, Failu
             }
         }
         Audience::Overlap(command) => overlap::run(global, &client, command)?,
+        Audience::Cost => cost::run(global, &client)?,
         Audience::History(command) => history::run(global, &client, command)?,
         Audience::Members { id, namespace } => {
             let mut path =

@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod client;
 mod completions;
+mod cost;
 mod deadletter;
 mod demo;
 mod destination;

@@ -6,6 +6,7 @@
 mod asking;
 mod audiences;
 mod backup;
+mod cost;
 mod destinations;
 mod doctor;
 mod estimate;
@@ -185,6 +186,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/audiences/{id}/lookalike", web::get().to(lookalike::show))
                 .route("/audiences/{id}/lookalike", web::post().to(lookalike::train))
                 .route("/overlap", web::post().to(overlap::overlap))
+                .route("/costs", web::get().to(cost::costs))
                 .route("/plan", web::post().to(segments::plan))
                 .route("/apply", web::post().to(segments::apply))
                 .route("/check", web::post().to(rules::check))

@@ -5,6 +5,7 @@
 
 mod check;
 mod compile;
+mod cost;
 mod exec;
 mod explain;
 mod graph;
@@ -27,6 +28,7 @@ pub use compile::CompileError;
 pub use compile::Program;
 pub use compile::Question;
 pub use compile::traits_of;
+pub use cost::RuleCost;
 pub use exec::Again;
 pub use exec::Answers;
 pub use exec::Delta;

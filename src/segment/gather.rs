@@ -32,6 +32,7 @@ use crate::model::ShardId;
 use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Membership;
+use crate::plan::RuleCost;
 use crate::store::audiences::Last;
 use crate::store::lanes::Layout;
 use crate::store::state::DeadLetter;
@@ -304,6 +305,20 @@ impl Shards for Gather {
         let mut parts = parts.into_iter();
         let mut found = parts.next().map(|part| part.found).unwrap_or_default();
         parts.for_each(|part| found.add(&part.found));
+        Ok(Of { shards, found })
+    }
+
+    fn costs(
+        &self,
+        compiled: &Arc<Compiled>,
+        at: Millis,
+    ) -> Result<Of<BTreeMap<String, RuleCost>>, AskError> {
+        let parts = self.all(|shards| shards.costs(compiled, at))?;
+        let shards = Self::shards(parts.iter().map(|part| part.shards.as_slice()));
+        let mut found: BTreeMap<String, RuleCost> = BTreeMap::new();
+        for (id, cost) in parts.into_iter().flat_map(|part| part.found) {
+            *found.entry(id).or_default() += cost;
+        }
         Ok(Of { shards, found })
     }
 

@@ -9,6 +9,7 @@
 mod ask;
 mod caller;
 mod choose;
+mod cost;
 mod edit;
 mod estimate;
 mod folder;
@@ -51,6 +52,7 @@ pub use ask::Explained;
 pub use ask::Question;
 pub use caller::Caller;
 pub use caller::Stage;
+pub use cost::Costs;
 pub use estimate::Counted;
 pub use estimate::Estimate;
 pub use folder::COPIES;

@@ -42,6 +42,7 @@ use crate::net::Peers;
 use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Membership;
+use crate::plan::RuleCost;
 use crate::rules;
 use crate::store::audiences::Last;
 use crate::store::chain;
@@ -100,6 +101,29 @@ impl Remote {
         Ok(self.ask(what, message, patience)?.read()?)
     }
 
+    /// Names the live segments among all that any leader asks with.
+    fn key(&self, compiled: &Compiled) -> String {
+        format!("{}:{}:{:x}", self.asker, compiled.live.version, compiled.trainings())
+    }
+
+    /// Asks something of all live segments, and says what they are where the other does not know.
+    fn ask_of_live(
+        &self,
+        what: &str,
+        (asked, compiled): (&wire::RefreshAsked, &Compiled),
+        patience: Duration,
+    ) -> Result<Message, AskError> {
+        let mut message = Message::of(asked);
+        match self.ask(what, &message, patience) {
+            Err(AskError::Unknown(why)) if why == serve::UNKNOWN_SEGMENTS => {
+                let definitions = wire::definitions(compiled);
+                message.blobs = vec![Message::of(&definitions).head];
+                self.ask(what, &message, patience)
+            }
+            answer => answer,
+        }
+    }
+
     fn of_bitmaps(&self, what: &str) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
         let answer = self.ask(what, &Message::of(&()), LONG)?;
         Ok(Of { shards: answer.read()?, found: wire::bitmaps(answer.blob(0)?, self.count)? })
@@ -131,21 +155,9 @@ impl Shards for Remote {
     ) -> Result<Arc<Of<Refreshed>>, AskError> {
         let mut last = self.last.lock();
         let version = compiled.live.version;
-        let asked = wire::RefreshAsked {
-            key: format!("{}:{version}:{:x}", self.asker, compiled.trainings()),
-            version,
-            at,
-            seen: last.as_ref().map_or(0, |last| last.stamp),
-        };
-        let mut message = Message::of(&asked);
-        let answer = match self.ask("refresh", &message, REFRESH) {
-            Err(AskError::Unknown(why)) if why == serve::UNKNOWN_SEGMENTS => {
-                let definitions = wire::definitions(compiled);
-                message.blobs = vec![Message::of(&definitions).head];
-                self.ask("refresh", &message, REFRESH)?
-            }
-            answer => answer?,
-        };
+        let seen = last.as_ref().map_or(0, |last| last.stamp);
+        let asked = wire::RefreshAsked { key: self.key(compiled), version, at, seen };
+        let answer = self.ask_of_live("refresh", (&asked, compiled), REFRESH)?;
         let head: wire::RefreshHead = answer.read()?;
         if head.same {
             let last = last.as_mut().ok_or(Malformed("an answer that is the same as none"))?;
@@ -228,6 +240,17 @@ impl Shards for Remote {
 
     fn explain(&self, asked: &Asked<'_>, _caller: &Caller) -> Result<Of<Explanation>, AskError> {
         let (shards, found) = self.head("explain", &Message::of(&asked_head(asked)), LONG)?;
+        Ok(Of { shards, found })
+    }
+
+    fn costs(
+        &self,
+        compiled: &Arc<Compiled>,
+        at: Millis,
+    ) -> Result<Of<BTreeMap<String, RuleCost>>, AskError> {
+        let (key, version) = (self.key(compiled), compiled.live.version);
+        let asked = wire::RefreshAsked { key, version, at, seen: 0 };
+        let (shards, found) = self.ask_of_live("costs", (&asked, compiled), LONG)?.read()?;
         Ok(Of { shards, found })
     }
 

@@ -195,6 +195,11 @@ impl Serve {
                 let of = local.explain(asked, caller)?;
                 Ok(Message::of(&(of.shards, of.found)))
             })?,
+            "costs" => {
+                let asked: wire::RefreshAsked = message.read()?;
+                let of = local.costs(&self.compiled(&asked, message)?, asked.at)?;
+                Message::of(&(of.shards, of.found))
+            }
             "why" => {
                 let OfId { asked, id, read_ms, .. } = message.read()?;
                 let head = asked.ok_or(Malformed("a rule is missing"))?;
@@ -374,26 +379,34 @@ impl Serve {
         })
     }
 
-    fn refresh(&self, message: &Message) -> Result<Message, AskError> {
-        let wire::RefreshAsked { key, version, at, seen } = message.read()?;
-        let compiled = {
-            let mut kept = self.compiled.lock();
-            match (&*kept, message.blobs.first()) {
-                (Some((known, compiled)), _) if *known == key => compiled.clone(),
-                (_, Some(definitions)) => {
-                    let definitions: Vec<wire::Definition> = serde_json::from_slice(definitions)
-                        .map_err(|_| Malformed("a segment is not what it should be"))?;
-                    // Refreshes go by the version: those of two leaders must not be taken for each other.
-                    let stamp = self.stamps.fetch_add(1, Ordering::Relaxed);
-                    let version = stamp << 32 | (version & u64::from(u32::MAX));
-                    let (live, trained) = wire::live(version, definitions);
-                    let compiled = Arc::new(Compiled::with(Arc::new(live), trained));
-                    *kept = Some((key.clone(), compiled.clone()));
-                    compiled
-                }
-                (_, None) => return Err(AskError::Unknown(UNKNOWN_SEGMENTS.to_owned())),
+    /// The live segments that something is asked of.
+    fn compiled(
+        &self,
+        asked: &wire::RefreshAsked,
+        message: &Message,
+    ) -> Result<Arc<Compiled>, AskError> {
+        let mut kept = self.compiled.lock();
+        match (&*kept, message.blobs.first()) {
+            (Some((known, compiled)), _) if *known == asked.key => Ok(compiled.clone()),
+            (_, Some(definitions)) => {
+                let definitions: Vec<wire::Definition> = serde_json::from_slice(definitions)
+                    .map_err(|_| Malformed("a segment is not what it should be"))?;
+                // Refreshes go by the version: those of two leaders must not be taken for each other.
+                let stamp = self.stamps.fetch_add(1, Ordering::Relaxed);
+                let version = stamp << 32 | (asked.version & u64::from(u32::MAX));
+                let (live, trained) = wire::live(version, definitions);
+                let compiled = Arc::new(Compiled::with(Arc::new(live), trained));
+                *kept = Some((asked.key.clone(), compiled.clone()));
+                Ok(compiled)
             }
-        };
+            (_, None) => Err(AskError::Unknown(UNKNOWN_SEGMENTS.to_owned())),
+        }
+    }
+
+    fn refresh(&self, message: &Message) -> Result<Message, AskError> {
+        let asked: wire::RefreshAsked = message.read()?;
+        let compiled = self.compiled(&asked, message)?;
+        let wire::RefreshAsked { key, at, seen, .. } = asked;
         let refreshed = self.local.refresh(&compiled, at)?;
         let mut sent = self.sent.lock();
         let knows = sent.key == key && sent.stamp == seen;

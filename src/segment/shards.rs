@@ -28,6 +28,7 @@ use crate::plan::Explanation;
 use crate::plan::Library;
 use crate::plan::Members;
 use crate::plan::Membership;
+use crate::plan::RuleCost;
 use crate::rules::Level;
 use crate::rules::Rule;
 use crate::store::audiences::Last;
@@ -140,6 +141,13 @@ pub trait Shards: Send + Sync {
 
     /// How a rule is answered.
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError>;
+
+    /// What each live segment costs, where all are evaluated for a time that was reached.
+    fn costs(
+        &self,
+        compiled: &Arc<Compiled>,
+        at: Millis,
+    ) -> Result<Of<BTreeMap<String, RuleCost>>, AskError>;
 
     /// Why the profile of an identifier is a member, or not; an error where there is no such profile. What only the
     /// events themselves tell is read from them for at most so long.

@@ -19,6 +19,7 @@ use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Program;
 use crate::plan::Question;
+use crate::plan::RuleCost;
 use crate::plan::TraitSet;
 use crate::rules::Body;
 use crate::segment::AskError;
@@ -201,15 +202,36 @@ impl Local {
         let mut all: Option<Explanation> = None;
         for ground in &grounds {
             let program = compile(&[question], asked.library, &ground.traits)?;
-            let origin = Instant::now();
-            let clock = || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let explained = program.explain(&ground.snapshot, asked.now, &clock)?;
+            let explained = program.explain(&ground.snapshot, asked.now, &clock())?;
             match &mut all {
                 Some(all) => all.add(&explained),
                 None => all = Some(explained),
             }
         }
         Ok(Of { shards: shards_of(&grounds), found: all.unwrap_or_default() })
+    }
+
+    /// See [`Shards::costs`](crate::segment::Shards::costs).
+    pub(super) fn costs_of(
+        &self,
+        compiled: &Compiled,
+        at: Millis,
+    ) -> Result<Of<BTreeMap<String, RuleCost>>, AskError> {
+        let holdings = self.holdings();
+        let pins: Vec<Pin> = holdings.iter().map(|holding| holding.lane.engine.pin()).collect();
+        let pinned: Vec<_> = holdings.iter().map(|h| h.lane.shards.clone()).zip(&pins).collect();
+        let asked = self.answerable(compiled, pins.iter().map(|pin| &*pin.traits)).asked;
+        let questions: Vec<Question<'_>> = asked.iter().map(|(_, question)| *question).collect();
+        let grounds = Self::grounds_of_pins(&pinned, at);
+        let mut found: BTreeMap<String, RuleCost> = BTreeMap::new();
+        for ground in &grounds {
+            let program = compile(&questions, &compiled.library, &ground.traits)?;
+            let explained = program.explain(&ground.snapshot, at, &clock())?;
+            for ((id, _), cost) in asked.iter().zip(explained.costs()) {
+                *found.entry((*id).to_owned()).or_default() += cost;
+            }
+        }
+        Ok(Of { shards: shards_of(&grounds), found })
     }
 
     /// What a rule is evaluated over.
@@ -224,6 +246,12 @@ impl Local {
         caller.note(Stage::Evaluating);
         Ok(grounds)
     }
+}
+
+/// Tells nanoseconds from now on.
+fn clock() -> impl Fn() -> u64 + Sync {
+    let origin = Instant::now();
+    move || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn compile(

@@ -22,6 +22,7 @@ use crate::model::ShardId;
 use crate::plan::Explanation;
 use crate::plan::Members;
 use crate::plan::Membership;
+use crate::plan::RuleCost;
 use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
@@ -107,6 +108,14 @@ impl Shards for Local {
 
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError> {
         self.explained(asked, caller)
+    }
+
+    fn costs(
+        &self,
+        compiled: &Arc<Compiled>,
+        at: Millis,
+    ) -> Result<Of<BTreeMap<String, RuleCost>>, AskError> {
+        self.costs_of(compiled, at)
     }
 
     fn why(

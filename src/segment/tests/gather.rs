@@ -299,14 +299,11 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
     assert_eq!(identifiers[0], identifiers[1]);
 }
 
-#[test]
-fn audiences_that_did_not_change_are_the_same_and_not_sent_again() {
-    let world = World::new();
-    let (one, all) = (&*world.one, &world.all);
-    let compiled = compiled(&[("viewers", "did view"), ("buyers", "did purchase")]);
-    let refresh = |shards: &dyn Shards| loop {
+/// The audiences, once none is filled any more.
+fn settled(shards: &dyn Shards, compiled: &Arc<Compiled>) -> Arc<Of<crate::segment::Refreshed>> {
+    loop {
         let at = shards.reach(NOW, Duration::from_secs(60)).unwrap().whole(SHARDS).unwrap();
-        let refreshed = shards.refresh(&compiled, at).unwrap();
+        let refreshed = shards.refresh(compiled, at).unwrap();
         refreshed.is_whole(SHARDS).unwrap();
         let filling =
             |outcome: &Outcome| matches!(outcome, Outcome::Filling(_) | Outcome::Failing(_));
@@ -314,7 +311,40 @@ fn audiences_that_did_not_change_are_the_same_and_not_sent_again() {
             return refreshed;
         }
         std::thread::sleep(Duration::from_millis(10));
-    };
+    }
+}
+
+#[test]
+fn what_segments_cost_is_the_sum_over_all_who_hold_shards() {
+    let world = World::new();
+    let compiled = compiled(&[
+        ("viewers", "did view"),
+        ("both", "did view and did purchase"),
+        ("alone", "has crm_id"),
+    ]);
+    let costs = [&*world.one as &dyn Shards, &world.all].map(|shards| {
+        // The nodes learn what the segments are by being asked, whatever it is that is asked first.
+        assert!(shards.costs(&compiled, NOW).unwrap().whole(SHARDS).unwrap().len() <= 3);
+        settled(shards, &compiled);
+        let costs = shards.costs(&compiled, NOW).unwrap().whole(SHARDS).unwrap();
+        let shape: Vec<_> =
+            costs.iter().map(|(id, cost)| (id.clone(), cost.parts, cost.shared)).collect();
+        let of = |id: &str, parts, shared| (id.to_owned(), parts, shared);
+        assert_eq!(shape, [of("alone", 1, 0), of("both", 3, 1), of("viewers", 1, 1)]);
+        assert!(costs.values().all(|cost| 0 < cost.nanoseconds && cost.nanoseconds <= cost.alone));
+        assert!(costs["viewers"].nanoseconds < costs["viewers"].alone);
+        costs.values().map(|cost| cost.bytes).sum::<u64>()
+    });
+    assert!(costs[0] > 0);
+    assert_eq!(costs[0], costs[1]);
+}
+
+#[test]
+fn audiences_that_did_not_change_are_the_same_and_not_sent_again() {
+    let world = World::new();
+    let (one, all) = (&*world.one, &world.all);
+    let compiled = compiled(&[("viewers", "did view"), ("buyers", "did purchase")]);
+    let refresh = |shards: &dyn Shards| settled(shards, &compiled);
     let members = |shards: &dyn Shards, outcome: &Outcome| match outcome {
         Outcome::Members(members) => names(shards, &members.shards),
         other => panic!("{other:?}"),
