@@ -14,6 +14,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+// The one that the server has: the bare handler is to be no worse off.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Load on Throng from outside.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest")]
@@ -89,8 +93,9 @@ enum Command {
         /// Seconds at half the highest rate.
         #[arg(long, default_value_t = 15.0)]
         half_seconds: f64,
-        /// Keep-alive connections.
-        #[arg(long, default_value_t = 64)]
+        /// Keep-alive connections. Where an answer waits for a sync or for Redis, as many hits as there are connections
+        /// wait together: with few it is their waiting that is measured.
+        #[arg(long, default_value_t = 256)]
         connections: usize,
         /// Worker threads of both servers.
         #[arg(long, default_value_t = 2)]
