@@ -194,6 +194,8 @@ metrics! {
     delivery_identifiers: counters "throng_delivery_identifiers_total" ["destination", "operation"];
     /// When the oldest batch that waits was prepared, 0 where none waits (service).
     delivery_oldest_pending: floats "throng_delivery_oldest_pending_timestamp_seconds" ["destination"];
+    /// Segments that are not sent to a destination before someone acts (service). Alert above 0.
+    delivery_parked: gauges "throng_delivery_parked" ["destination"];
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: &C) {

@@ -7,7 +7,10 @@ use std::io;
 
 use crate::model::Millis;
 use crate::model::Namespace;
+use crate::net::Answered;
+use crate::net::OutgoingError;
 use crate::store::ledger::Batch;
+use crate::store::ledger::BatchId;
 
 /// What a platform takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Caps {
 /// A batch as the platform wants it: the same for every repeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
+    /// The batch's name.
+    pub batch: BatchId,
     /// Where it goes at the destination.
     pub address: String,
     /// What is sent.
@@ -36,6 +41,12 @@ pub enum Reply {
     Differs,
     /// The system refused.
     Failed(io::Error),
+    /// The platform answered.
+    Answered(Answered),
+    /// It did not.
+    Unanswered(OutgoingError),
+    /// Nothing was sent, because something that it needs is not there: what to do.
+    Unfit(String),
 }
 
 /// The verdict on one attempt.
@@ -73,8 +84,8 @@ pub trait Connector: Send + Sync {
     /// Sends it.
     fn send(&self, encoded: &Encoded) -> Reply;
 
-    /// Judges an answer. Pure.
-    fn classify(&self, reply: &Reply) -> Verdict;
+    /// Judges an answer that came at a time. Pure.
+    fn classify(&self, reply: &Reply, now: Millis) -> Verdict;
 }
 
 impl Caps {

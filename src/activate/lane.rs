@@ -16,12 +16,16 @@ use super::run::Run;
 use super::shared::Shared;
 use crate::config::Destination;
 use crate::model::Millis;
+use crate::model::time::HOUR;
 use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
+
+/// What fails for so long waits for someone to act.
+const GIVE_UP: Millis = 72 * HOUR;
 
 /// One destination.
 pub(super) struct Lane {
@@ -52,6 +56,8 @@ struct State {
 
 struct Trouble {
     failures: u32,
+    /// When the first of the failures in a row was, or its batch was prepared.
+    since: Millis,
     /// `None` where it waits for someone to act.
     retry_at: Option<Millis>,
     message: String,
@@ -264,11 +270,18 @@ impl Lane {
             Err(Halt::Stopping) => return,
             Err(halt) => halt,
         };
-        let failures =
-            state.troubles.get(&target.segment).map_or(0, |trouble| trouble.failures) + 1;
-        let message = halt.to_string();
+        let before = state.troubles.get(&target.segment);
+        // Nothing was tried while there is no audience: such a wait makes no later one longer.
+        let tried = u32::from(!matches!(halt, Halt::NoAudience(_)));
+        let failures = before.map_or(0, |trouble| trouble.failures) + tried;
+        let since = before.map_or(pending.unwrap_or(now), |trouble| trouble.since);
+        let mut message = halt.to_string();
         let retry_at = match &halt {
             Halt::Verdict(Verdict::Fatal(_)) => None,
+            Halt::Verdict(_) if now - since >= GIVE_UP => {
+                message = format!("did not work for 72 hours: {message}");
+                None
+            }
             Halt::Verdict(Verdict::Throttled(until)) => {
                 let until = until.unwrap_or(now + pause(failures));
                 state.not_before = Some(until);
@@ -303,7 +316,9 @@ impl Lane {
                 "a delivery waits for someone to act; then push it again"
             );
         }
-        state.troubles.insert(target.segment.clone(), Trouble { failures, retry_at, message });
+        state
+            .troubles
+            .insert(target.segment.clone(), Trouble { failures, since, retry_at, message });
     }
 
     /// Remembers that the run is over; if it broke off, the rest is due as soon as anything may be sent.
@@ -331,13 +346,13 @@ impl Lane {
         if whole && state.troubles.is_empty() {
             state.last_success = Some(started);
         }
+        let labels = [self.destination.name.as_str()];
+        let parked = state.troubles.values().filter(|trouble| trouble.retry_at.is_none()).count();
+        let parked = i64::try_from(parked).unwrap_or(i64::MAX);
+        shared.metrics.delivery_parked.with_label_values(&labels).set(parked);
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds fits a float")]
         let oldest = state.pending.values().min().map_or(0.0, |oldest| *oldest as f64 / 1_000.0);
-        shared
-            .metrics
-            .delivery_oldest_pending
-            .with_label_values(&[&self.destination.name])
-            .set(oldest);
+        shared.metrics.delivery_oldest_pending.with_label_values(&labels).set(oldest);
     }
 
     fn failed_whole(&self, shared: &Shared, now: Millis, error: &StoreError) {

@@ -23,6 +23,7 @@ use crate::config::Destination;
 use crate::metrics::Metrics;
 use crate::model::Millis;
 use crate::net::Clock;
+use crate::net::Outgoing;
 use crate::net::Workers;
 use crate::store::StoreError;
 use crate::store::chain;
@@ -75,10 +76,11 @@ impl Pusher {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let outgoing = Outgoing::new();
         let lanes = destinations
             .into_iter()
             .map(|destination| {
-                let connector = connector(&destination);
+                let connector = connector(&destination, &outgoing, &clock);
                 (destination, connector)
             })
             .collect();
@@ -101,6 +103,7 @@ impl Pusher {
                 metrics.delivery_identifiers.with_label_values(&[name.as_str(), operation]);
             }
             metrics.delivery_oldest_pending.with_label_values(&[name]);
+            metrics.delivery_parked.with_label_values(&[name]);
         }
         let stopping = AtomicBool::new(false);
         let part_bytes = PART_BYTES;

@@ -251,7 +251,7 @@ impl Run<'_> {
         report: &mut PushReport,
     ) -> Result<(), Halt> {
         let reply = self.connector.send(encoded);
-        let verdict = self.connector.classify(&reply);
+        let verdict = self.connector.classify(&reply, self.shared.clock.now());
         let labels = [self.target.destination.as_str(), verdict.as_str()];
         self.shared.metrics.delivery_attempts.with_label_values(&labels).inc();
         if verdict == Verdict::Accepted {

@@ -1,18 +1,13 @@
 //! How a bucket is reached: from the settings, the variables that AWS's own tools read, and their file of keys.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::path::PathBuf;
 
 use object_store::aws::AmazonS3Builder;
 
 use crate::config;
 use crate::config::BucketUrl;
-use crate::config::SecretSource;
-
-/// A file of keys is no longer than this.
-const MOST: u64 = 1 << 20;
+use crate::net::read_secret;
+use crate::net::secret::text_of;
 
 /// Where a client is built for, as the settings say. Errors are lines for people and repeat no key.
 pub(super) fn builder(
@@ -32,8 +27,8 @@ pub(super) fn builder(
     }
     if let (Some(access), Some(secret)) = (&settings.access_key, &settings.secret_key) {
         builder = builder
-            .with_access_key_id(read("archive.access_key", access)?)
-            .with_secret_access_key(read("archive.secret_key", secret)?);
+            .with_access_key_id(read_secret("archive.access_key", access)?)
+            .with_secret_access_key(read_secret("archive.secret_key", secret)?);
     } else if let Some(keys) = keys_of_aws()? {
         builder = builder.with_access_key_id(keys.access).with_secret_access_key(keys.secret);
         if let Some(token) = keys.token {
@@ -41,28 +36,6 @@ pub(super) fn builder(
         }
     }
     Ok(builder)
-}
-
-/// Reads a key from where the settings say that it is.
-fn read(setting: &str, from: &SecretSource) -> Result<String, String> {
-    let text = match from {
-        SecretSource::Env(name) => {
-            std::env::var(name).map_err(|_| format!("{setting}: the variable {name} is not set"))?
-        }
-        SecretSource::File(path) => text_of(path)
-            .map_err(|error| format!("{setting}: cannot read {}: {error}", path.display()))?,
-    };
-    let key = text.trim();
-    if key.is_empty() || key.contains(char::is_control) {
-        return Err(format!("{setting}: expected one line, at {from}"));
-    }
-    Ok(key.to_owned())
-}
-
-fn text_of(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MOST).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Keys of a profile.
@@ -129,18 +102,5 @@ mod tests {
         assert_eq!(keys("other"), Some(("B".into(), "T".into(), Some("U".into()))));
         assert_eq!(keys("half"), None);
         assert_eq!(keys("none"), None);
-    }
-
-    #[test]
-    fn a_key_is_read_from_where_it_is_and_never_repeated() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        std::fs::write(&path, "s3cret\n").unwrap();
-        assert_eq!(read("k", &SecretSource::File(path.clone())).unwrap(), "s3cret");
-        std::fs::write(&path, "s3cret\ntwo").unwrap();
-        let error = read("k", &SecretSource::File(path)).unwrap_err();
-        assert!(error.starts_with("k: expected one line") && !error.contains("s3cret"), "{error}");
-        let error = read("k", &SecretSource::Env("THRONG_NO_SUCH".into())).unwrap_err();
-        assert_eq!(error, "k: the variable THRONG_NO_SUCH is not set");
     }
 }

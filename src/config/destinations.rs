@@ -4,13 +4,17 @@
 //! known to `activate`.
 
 use serde::Serialize;
+use std::fmt::Display;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
+use std::str::FromStr;
 use toml::{Table, Value};
 
 use super::ConfigError;
 use super::Period;
+use super::SecretSource;
+use super::WebUrl;
 use super::places::Places;
 use super::read::hint;
 use crate::model::time::MINUTE;
@@ -38,6 +42,13 @@ pub enum DestinationKind {
         /// What a file holds. Default `csv`.
         format: FileFormat,
     },
+    /// Signed calls to an address.
+    Webhook {
+        /// The address.
+        url: WebUrl,
+        /// Where the secret is that calls are signed with.
+        secret: SecretSource,
+    },
 }
 
 /// What a file of the kind `file` holds.
@@ -52,6 +63,8 @@ pub enum FileFormat {
 
 const COMMON_KEYS: [&str; 3] = ["name", "kind", "every"];
 const FILE_KEYS: [&str; 2] = ["path", "format"];
+const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
+const KINDS: &str = "\"file\" or \"webhook\"";
 const MAX_NAME: usize = 64;
 
 /// Reads the file of destinations. One that does not exist lists none.
@@ -93,13 +106,14 @@ fn parse(text: &str) -> Result<Vec<Destination>, Vec<String>> {
         }
     }
     for (at, destination) in destinations.iter().enumerate() {
-        let DestinationKind::File { path, .. } = &destination.kind;
         for earlier in &destinations[..at] {
             if earlier.name == destination.name {
                 problems.push(format!("two destinations are named `{}`", destination.name));
             }
-            let DestinationKind::File { path: other, .. } = &earlier.kind;
-            if plain(path) == plain(other) {
+            if let DestinationKind::File { path, .. } = &destination.kind
+                && let DestinationKind::File { path: other, .. } = &earlier.kind
+                && plain(path) == plain(other)
+            {
                 problems.push(format!(
                     "`{}` and `{}` write to the same path; give each its own",
                     earlier.name, destination.name
@@ -133,16 +147,15 @@ impl<'a> Entry<'a> {
                 self.file()
             }
             Some("webhook") => {
-                self.problem("kind", "\"webhook\" is not there yet; expected \"file\"");
-                None
+                self.refuse_unknown(&WEBHOOK_KEYS);
+                self.webhook()
             }
             Some(other) => {
-                self.problem("kind", &format!("unknown kind \"{other}\"; expected \"file\""));
+                self.problem("kind", &format!("unknown kind \"{other}\"; expected {KINDS}"));
                 None
             }
             None => {
-                self.problem("kind", "missing; expected \"file\"");
-                self.refuse_unknown(&FILE_KEYS);
+                self.problem("kind", &format!("missing; expected {KINDS}"));
                 None
             }
         };
@@ -196,6 +209,23 @@ impl<'a> Entry<'a> {
         Some(DestinationKind::File { path: path?, format })
     }
 
+    fn webhook(&mut self) -> Option<DestinationKind> {
+        let url = self.parsed("url", "missing: the address that is called");
+        let secret =
+            self.parsed("secret", "missing: where the secret is that calls are signed with");
+        Some(DestinationKind::Webhook { url: url?, secret: secret? })
+    }
+
+    /// What a key's text stands for; it has to be there.
+    fn parsed<T: FromStr<Err: Display>>(&mut self, key: &str, missing: &str) -> Option<T> {
+        match self.text(key)?.map(str::parse) {
+            Some(Ok(found)) => return Some(found),
+            Some(Err(error)) => self.problem(key, &error.to_string()),
+            None => self.problem(key, missing),
+        }
+        None
+    }
+
     /// The text of a key; `Some(None)` where there is none, `None` where it is no text.
     fn text(&mut self, key: &str) -> Option<Option<&'a str>> {
         match self.table.get(key) {
@@ -247,6 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn a_webhook_is_shown_without_what_may_be_a_key() {
+        let text = "[[destination]]\nname = \"crm\"\nkind = \"webhook\"\nevery = \"10s\"\n\
+                    url = \"https://crm.example/in?key=k3y\"\nsecret = \"env:CRM\"\n";
+        let read = parse(text).unwrap().remove(0);
+        let DestinationKind::Webhook { url, secret } = &read.kind else { panic!("{read:?}") };
+        assert_eq!(url.as_str(), "https://crm.example/in?key=k3y");
+        assert_eq!(*secret, SecretSource::Env("CRM".into()));
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            r#"{"name":"crm","every":"10s","kind":"webhook","url":"https://crm.example/in?…","secret":"env:CRM"}"#
+        );
+    }
+
+    #[test]
     fn all_problems_of_destinations_are_told_at_once() {
         let text = r#"
             destinations = 1
@@ -270,8 +314,14 @@ mod tests {
             path = "out"
             [[destination]]
             kind = "webhook"
+            url = "crm.example/s3cret"
+            secret = "s3cret"
             [[destination]]
             name = 7
+            [[destination]]
+            name = "w"
+            kind = "webhook"
+            path = "out"
         "#;
         let problems = parse(text).unwrap_err().join("\n");
         for part in [
@@ -282,16 +332,21 @@ mod tests {
             "destination[0].colour: unknown key; expected one of name, kind, every, path, format",
             "destination[0].path: missing",
             "destination[0].every: expected a period",
-            "destination[1].kind: unknown kind \"fax\"; expected \"file\"",
+            "destination[1].kind: unknown kind \"fax\"; expected \"file\" or \"webhook\"",
             "two destinations are named `x`",
             "`x` and `x` write to the same path",
             "destination[4].name: missing",
-            "destination[4].kind: \"webhook\" is not there yet",
+            "destination[4].url: expected an address such as",
+            "destination[4].secret: expected where the secret is",
             "destination[5].name: expected a text",
             "destination[5].kind: missing",
+            "destination[6].path: unknown key",
+            "destination[6].url: missing",
+            "destination[6].secret: missing",
         ] {
             assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
         }
+        assert!(!problems.contains("s3cret"), "{problems}");
     }
 
     #[test]
@@ -303,8 +358,10 @@ mod tests {
             .skip_while(|line| *line != "# [[destination]]")
             .map(|line| format!("{}\n", line.trim_start_matches("# ")))
             .collect();
-        assert_eq!(parse(&example).unwrap()[0].name, "crm");
-        assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 2);
+        let examples = parse(&example).unwrap();
+        assert_eq!(examples[0].name, "crm");
+        assert!(matches!(examples[1].kind, DestinationKind::Webhook { .. }));
+        assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 3);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod places;
 mod read;
 mod site;
 mod units;
+mod web_url;
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use units::{ByteSize, InvalidUnit, Period};
+pub use web_url::{NoWebUrl, WebUrl};
 
 use crate::model::Namespace;
 use crate::model::NamespaceOrder;

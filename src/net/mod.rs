@@ -1,11 +1,15 @@
-//! What the process meets at its edges: the clock, its threads, and the calls to other nodes.
+//! What the process meets at its edges: the clock, its threads, secrets, and the calls to other nodes and to others.
 
 pub mod clock;
+pub mod outgoing;
 mod peer_secret;
 pub mod peers;
+pub mod secret;
 pub mod workers;
 
 pub use clock::{Clock, SystemClock};
+pub use outgoing::{Answered, Outgoing, OutgoingError, OutgoingRequest};
 pub use peer_secret::{BadSecret, PeerSecret};
 pub use peers::{Call, Limits, PeerError, Peers};
+pub use secret::read_secret;
 pub use workers::Workers;

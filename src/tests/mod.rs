@@ -37,6 +37,8 @@ mod replicas;
 mod restart;
 mod same;
 mod spool;
+mod standins;
 mod tidy;
 mod tls;
 mod transfer;
+mod webhook;

@@ -19,6 +19,7 @@ use crate::activate::connector::Reply;
 use crate::activate::connector::Verdict;
 use crate::config::FileFormat;
 use crate::model::Identifier;
+use crate::model::Millis;
 use crate::store::ledger::Batch;
 
 /// A file of this many lines is about 3 MiB: small enough to prepare in memory.
@@ -128,7 +129,7 @@ impl Connector for FileConnector {
                 body.extend_from_slice(&line(action, identifier));
             }
         }
-        Encoded { address, body }
+        Encoded { batch: batch.id(), address, body }
     }
 
     fn delivered(&self, encoded: &Encoded) -> bool {
@@ -139,7 +140,7 @@ impl Connector for FileConnector {
         self.write(encoded).unwrap_or_else(Reply::Failed)
     }
 
-    fn classify(&self, reply: &Reply) -> Verdict {
+    fn classify(&self, reply: &Reply, _now: Millis) -> Verdict {
         match reply {
             Reply::Written => Verdict::Accepted,
             Reply::Differs => Verdict::Fatal(format!(
@@ -148,6 +149,10 @@ impl Connector for FileConnector {
                 self.path.display()
             )),
             Reply::Failed(error) => Verdict::Retry(self.hint(error)),
+            // No other kind of answer comes from a folder.
+            Reply::Answered(_) | Reply::Unanswered(_) | Reply::Unfit(_) => {
+                Verdict::Unknown("the folder gave no answer".to_owned())
+            }
         }
     }
 }
@@ -242,7 +247,7 @@ mod tests {
         assert_eq!(encoded.address, "buyers/12-3.csv");
         assert!(!connector.delivered(&encoded));
         for _ in 0..2 {
-            assert_eq!(connector.classify(&connector.send(&encoded)), Verdict::Accepted);
+            assert_eq!(connector.classify(&connector.send(&encoded), 0), Verdict::Accepted);
             assert!(connector.delivered(&encoded));
             let written = fs::read(folder.path().join("new/out/buyers/12-3.csv")).unwrap();
             let expected = "action,namespace,value\r\nremove,cookie,0a\r\n\
@@ -282,7 +287,7 @@ mod tests {
         fs::create_dir(folder.path().join("buyers")).unwrap();
         fs::write(&file, "theirs").unwrap();
         assert!(!connector.delivered(&encoded));
-        assert!(matches!(connector.classify(&connector.send(&encoded)), Verdict::Fatal(_)));
+        assert!(matches!(connector.classify(&connector.send(&encoded), 0), Verdict::Fatal(_)));
         assert_eq!(fs::read(&file).unwrap(), b"theirs");
     }
 
@@ -294,7 +299,7 @@ mod tests {
         fs::create_dir(folder.path().join("buyers")).unwrap();
         fs::write(folder.path().join("buyers/.part"), "action,namespace,value\r\nadd,".repeat(99))
             .unwrap();
-        assert_eq!(connector.classify(&connector.send(&encoded)), Verdict::Accepted);
+        assert_eq!(connector.classify(&connector.send(&encoded), 0), Verdict::Accepted);
         assert!(connector.delivered(&encoded));
         assert!(!folder.path().join("buyers/.part").exists());
     }
@@ -304,12 +309,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         let connector = FileConnector::new(folder.path().join("file"), FileFormat::Csv);
-        let verdict = connector.classify(&connector.send(&connector.encode(&batch())));
+        let verdict = connector.classify(&connector.send(&connector.encode(&batch())), 0);
         let Verdict::Retry(trouble) = verdict else { panic!("{verdict:?}") };
         assert!(trouble.contains("is not a folder"), "{trouble}");
         assert_eq!(connector.check().unwrap_err(), trouble);
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let Verdict::Retry(trouble) = connector.classify(&Reply::Failed(full)) else { panic!() };
+        let Verdict::Retry(trouble) = connector.classify(&Reply::Failed(full), 0) else { panic!() };
         assert!(trouble.contains("no room left"), "{trouble}");
         assert_eq!(FileConnector::new(folder.path().join("new"), FileFormat::Csv).check(), Ok(()));
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);

@@ -1,16 +1,31 @@
 //! One file for each kind of destination.
 
 pub mod file;
+pub mod webhook;
+
+use std::sync::Arc;
 
 use super::connector::Connector;
 use crate::config::Destination;
 use crate::config::DestinationKind;
+use crate::net::Clock;
+use crate::net::Outgoing;
 
 /// The connector of a configured destination.
-pub fn connector(destination: &Destination) -> Box<dyn Connector> {
+pub fn connector(
+    destination: &Destination,
+    outgoing: &Outgoing,
+    clock: &Arc<dyn Clock>,
+) -> Box<dyn Connector> {
     match &destination.kind {
         DestinationKind::File { path, format } => {
             Box::new(file::FileConnector::new(path.clone(), *format))
         }
+        DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
+            url.clone(),
+            secret.clone(),
+            outgoing.clone(),
+            Arc::clone(clock),
+        )),
     }
 }

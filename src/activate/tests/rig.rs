@@ -202,9 +202,9 @@ impl Connector for FusedConnector {
         if self.fuse.step() { reply } else { dead() }
     }
 
-    fn classify(&self, reply: &Reply) -> Verdict {
+    fn classify(&self, reply: &Reply, now: Millis) -> Verdict {
         let mut script = self.script.lock();
-        if script.is_empty() { self.file.classify(reply) } else { script.remove(0) }
+        if script.is_empty() { self.file.classify(reply, now) } else { script.remove(0) }
     }
 }
 

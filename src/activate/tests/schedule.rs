@@ -152,3 +152,36 @@ fn threads_push_and_stop() {
     drop(running);
     assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
 }
+
+#[test]
+fn what_fails_for_72_hours_waits_for_someone_also_in_another_process() {
+    const HOURS_72: i64 = 72 * 60 * MINUTE;
+    let rig = rig(0..6, 0);
+    let fails = || rig.script.lock().push(Verdict::Retry("no room".into()));
+    let mut pusher = rig.start(&whole());
+    fails();
+    pusher.tick();
+    for (at, is_parked) in [(HOURS_72 - 60 * MINUTE, false), (HOURS_72, true)] {
+        rig.clock.0.store(at, Ordering::SeqCst);
+        fails();
+        pusher.tick();
+        let segment = pusher.status().unwrap().remove(0).segments.remove(0);
+        assert_eq!((segment.parked, segment.retry_at.is_none()), (is_parked, is_parked));
+    }
+    let text = rig.metrics.render();
+    assert!(text.contains("throng_delivery_parked{destination=\"crm\"} 1"), "{text}");
+    rig.clock.0.store(2 * HOURS_72, Ordering::SeqCst);
+    pusher.tick();
+    assert_eq!(files(&rig.out(), "buyers").len(), 0, "it is not tried by itself");
+
+    // A new process tries once: the batch that it finds says since when it waits.
+    pusher = rig.start(&whole());
+    fails();
+    pusher.tick();
+    let segment = pusher.status().unwrap().remove(0).segments.remove(0);
+    assert_eq!(segment.trouble.as_deref(), Some("did not work for 72 hours: no room"));
+    assert!(segment.parked);
+    pusher.run_once(None, false).unwrap();
+    assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
+    assert!(!pusher.status().unwrap()[0].segments[0].parked);
+}
