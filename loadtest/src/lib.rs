@@ -1,7 +1,7 @@
 //! Load on Throng from outside, through its listeners and its command line, as a stranger would put it.
 //!
 //! [`pixel`] makes hits and measures answers, [`bare`] is the server to compare with, [`mod@bench`] sets the
-//! two side by side, [`kill`] counts what survives. Nothing here links the product: what is
+//! two side by side, [`kill`] counts what survives, [`segments`] loads ten thousand of them. Nothing here links the product: what is
 //! measured is the binary that people run.
 
 pub mod bare;
@@ -16,4 +16,5 @@ pub mod random;
 pub mod redis;
 pub mod request;
 pub mod scrape;
+pub mod segments;
 pub mod server;

@@ -8,6 +8,7 @@ use loadtest::kill;
 use loadtest::pixel::{self, Load};
 use loadtest::random::Random;
 use loadtest::request::{self, Requests, Visitors};
+use loadtest::segments;
 use loadtest::{bare, probe};
 use std::io::{Write, stderr, stdout};
 use std::net::SocketAddr;
@@ -133,6 +134,30 @@ enum Command {
         /// A setting of the server, `key=value`; may be given again.
         #[arg(long = "set")]
         settings: Vec<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load many segments made from few traits, change one profile in a hundred, and print times and memory.
+    Segments {
+        /// The server's binary; by default the one beside this program.
+        #[arg(long)]
+        throng: Option<PathBuf>,
+        /// Where the data directory is made.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+        /// Segment files.
+        #[arg(long, default_value_t = 10_000)]
+        segments: usize,
+        /// Traits that they are made from.
+        #[arg(long, default_value_t = 3_000)]
+        traits: usize,
+        /// Profiles, with four events each.
+        #[arg(long, default_value_t = 1_000_000)]
+        profiles: u64,
+        /// How often one in a hundred of the profiles is changed.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -284,6 +309,38 @@ fn main() -> Result<()> {
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {
                 write!(out, "{report}")?;
+            }
+        }
+        Command::Segments { throng, directory, segments, traits, profiles, rounds, json } => {
+            let plan = segments::Plan {
+                throng: beside_this(throng)?,
+                directory,
+                segments: segments.max(20),
+                traits: traits.max(20),
+                profiles: profiles.max(1),
+                rounds: rounds.max(1),
+            };
+            let report = segments::run(&plan, &mut tell)?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                writeln!(
+                    out,
+                    "{} segments of {} traits, {} profiles: live after {:.1} s without events, {:.1} s with them; \
+                     {:.3} s of processor time in an idle second; after {} profiles changed a refresh takes {:.3} s \
+                     and is seen {:.2} s later; {} MiB resident, {:.0} of them columns",
+                    report.segments,
+                    report.traits,
+                    report.profiles,
+                    report.load_first,
+                    report.load_again,
+                    report.idle,
+                    report.changed,
+                    report.refresh,
+                    report.seen_after,
+                    report.resident >> 20,
+                    report.columns / f64::from(1 << 20)
+                )?;
             }
         }
         Command::Kill {
