@@ -26,11 +26,16 @@ use crate::rules::Body;
 use crate::rules::Level;
 use crate::rules::Rule;
 use crate::store::audiences::RulePrint;
+use crate::store::journal::Position;
 
 /// How often the folder of segments is looked at.
 const SCAN: Duration = Duration::from_secs(1);
 /// After a tick passes no less than this part of the time that it took.
 const SHORTEST_REST: u32 = 4;
+/// While nothing happens audiences are looked at so many times less often, at least once a second: what time alone changes
+/// is found a little later.
+const QUIET: u32 = 4;
+const LONGEST_QUIET: Duration = Duration::from_secs(1);
 /// How long a tick waits for the fold before it goes on with what there is.
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -48,6 +53,7 @@ impl Segments {
         let mut led = self.leads();
         let every = self.parts.config.evaluated_every().to_duration();
         let mut scanned = None;
+        let mut quiet_until = Instant::now();
         let mut rest = every;
         loop {
             let (asked, is_asked) = {
@@ -67,11 +73,21 @@ impl Segments {
                 let begun = led || self.begin(&mut last);
                 if begun {
                     let is_due = |at: Instant| at.elapsed() >= SCAN;
-                    if is_asked || !led || scanned.is_none_or(is_due) {
+                    let scans = is_asked || !led || scanned.is_none_or(is_due);
+                    if scans {
                         scanned = Some(Instant::now());
                         self.scan_folder();
                     }
-                    self.refresh(&mut last);
+                    let ends = self.parts.shards.ends();
+                    let is_quiet = !scans && ends.is_some() && ends == last.ends;
+                    let begins = Instant::now();
+                    if !is_quiet || begins >= quiet_until {
+                        // Those of before: what is appended meanwhile is looked at in the next tick.
+                        let is_as_far = self.refresh(&mut last);
+                        last.ends = ends.filter(|_| is_as_far);
+                        let pause = every.max(begins.elapsed()) * QUIET;
+                        quiet_until = Instant::now() + pause.min(LONGEST_QUIET);
+                    }
                 }
                 led = begun;
             } else if led {
@@ -172,11 +188,12 @@ impl Segments {
         }
     }
 
-    /// Brings the audiences up to T, the time that everything acknowledged before is appended.
-    pub(super) fn refresh(&self, last: &mut Last) {
+    /// Brings the audiences up to T, the time that everything acknowledged before is appended; tells whether they are
+    /// true for it.
+    pub(super) fn refresh(&self, last: &mut Last) -> bool {
         let live = self.live();
         if !self.may_publish() {
-            return;
+            return false;
         }
         let trainings = self.lookalikes.version();
         let is_as_before = last.trainings == trainings
@@ -184,10 +201,10 @@ impl Segments {
         if !is_as_before {
             last.compiled = Some(Arc::new(self.compile(live)));
         }
-        let Some(compiled) = &last.compiled else { return };
+        let Some(compiled) = &last.compiled else { return false };
         let shards = &self.parts.shards;
         // Not known before every node was heard once.
-        let Some(t) = self.parts.watermark.t() else { return };
+        let Some(t) = self.parts.watermark.t() else { return false };
         let started = Instant::now();
         let mut waited = Duration::ZERO;
         let refreshed = shards.reach(t, WAIT).and_then(|reached| {
@@ -214,7 +231,7 @@ impl Segments {
                 } else {
                     tracing::error!(%error, "the live rules cannot be evaluated; audiences stay as they are");
                 }
-                return;
+                return false;
             }
         };
         let evaluated = started.elapsed();
@@ -238,6 +255,7 @@ impl Segments {
             published_ms = (started.elapsed() - evaluated).as_millis(),
             "audiences are refreshed"
         );
+        at == t && self.generation().true_for >= at
     }
 
     /// Sets the metrics that a scrape asks for.
@@ -264,6 +282,8 @@ pub(super) struct Last {
     pub(super) refreshed: Option<Arc<Of<Refreshed>>>,
     /// The version of the trainings that they follow from.
     pub(super) trainings: u64,
+    /// Where the journals ended before the last refresh; `None` where that is not known, or it did not reach so far.
+    pub(super) ends: Option<Vec<(u16, Position)>>,
 }
 
 /// The live segments, ready to be compiled with the traits of the moment.

@@ -32,6 +32,7 @@ use crate::plan::RuleCost;
 use crate::rules::Level;
 use crate::rules::Rule;
 use crate::store::audiences::Last;
+use crate::store::journal::Position;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
 
@@ -106,6 +107,12 @@ pub trait Shards: Send + Sync {
     /// Waits until everything acknowledged before `wanted` is folded, at most for `wait`; tells what time is
     /// reached: `wanted`, or an earlier one.
     fn reach(&self, wanted: Millis, wait: Duration) -> Result<Of<Millis>, AskError>;
+
+    /// Where the journal of each lane ends by now. While that is as before, nothing but time has changed audiences,
+    /// fills and trainings. `None` where it is not known without asking other nodes.
+    fn ends(&self) -> Option<Vec<(u16, Position)>> {
+        None
+    }
 
     /// The audiences at `at`, a time that was reached. Gives the same answer, not only an equal one, where
     /// nothing has changed since it was last asked.

@@ -36,6 +36,7 @@ use crate::segment::Step;
 use crate::segment::Which;
 use crate::segment::refresh::Compiled;
 use crate::store::audiences::Last;
+use crate::store::journal::Position;
 use crate::store::state::DeadLetter;
 use crate::store::state::ImportProgress;
 
@@ -108,6 +109,12 @@ impl Shards for Local {
 
     fn explain(&self, asked: &Asked<'_>, caller: &Caller) -> Result<Of<Explanation>, AskError> {
         self.explained(asked, caller)
+    }
+
+    fn ends(&self) -> Option<Vec<(u16, Position)>> {
+        let holdings = self.holdings();
+        let ends = holdings.iter().map(|holding| (holding.lane.number, holding.lane.journal.end()));
+        Some(ends.collect())
     }
 
     fn costs(

@@ -259,7 +259,7 @@ fn a_refresh_that_gave_up_is_tried_again() {
     wrong.traits.insert("buyers".into(), Ok(Vec::new()));
     wrong.wanted.clear();
     let trainings = rig.segments.lookalikes.version();
-    let mut last = Last { compiled: Some(Arc::new(wrong)), refreshed: None, trainings };
+    let mut last = Last { compiled: Some(Arc::new(wrong)), refreshed: None, trainings, ends: None };
     rig.segments.refresh(&mut last);
     assert_eq!(rig.segments.generation().number, 0);
     last.compiled = None;
