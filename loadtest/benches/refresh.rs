@@ -6,12 +6,13 @@ mod common;
 use common::{NOW, TRAITS, blocks, compile, some_rules};
 use criterion::{Criterion, criterion_group, criterion_main};
 use loadtest::random::Random;
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 use throng::bitmap::{Block, Snapshot, TraitId};
 use throng::model::time::DAY;
-use throng::plan::{Answers, Dirty, Repeated, ShardRows};
+use throng::plan::{Answers, Dirty, Earlier, Members, Repeated, ShardRows};
 
 const SHARDS: u32 = 16;
 const CHANGED: u64 = 1000;
@@ -60,32 +61,44 @@ fn refresh(criterion: &mut Criterion) {
             let anew = program.run(&after, NOW, 1).expect("within retention");
             eprintln!("{profiles} profiles, {count} rules, all anew: {:?}", begun.elapsed());
             let repeated = Repeated::new(program);
-            let mut rows: Vec<ShardRows> = (0..SHARDS).map(|_| ShardRows::default()).collect();
-            let mut ask = |from: i64| -> Vec<Answers> {
-                repeated.again(&after, from, NOW).ask(&dirty, &mut rows, 1)
+            let mut rows = [0, 1]
+                .map(|_| -> Vec<ShardRows> { (0..SHARDS).map(|_| ShardRows::default()).collect() });
+            let snapshots = [&before, &after];
+            let mut ask = |of: usize, from: i64| -> Vec<Answers> {
+                repeated.again(snapshots[of], from, NOW).ask(&dirty, &mut rows[of], 1)
             };
-            let patch = |answers: &[Answers]| {
-                let mut now = members.clone();
-                for (output, members) in now.iter_mut().enumerate() {
-                    for (members, answers) in members.shards.iter_mut().zip(answers) {
-                        if let Some((patched, _)) = answers.patched(output, members) {
-                            *members = patched;
+            // As the server does: the members of before are those of a generation that others read.
+            let mut earlier: HashMap<(usize, usize), Earlier> = HashMap::new();
+            let mut patch = |members: &mut Vec<Members>, answers: &[Answers]| {
+                for (output, members) in members.iter_mut().enumerate() {
+                    for (shard, answers) in answers.iter().enumerate() {
+                        let before = &members.shards[shard];
+                        if let Some(delta) = answers.delta(output, before) {
+                            let earlier = earlier.entry((output, shard)).or_default();
+                            members.shards[shard] = earlier.next(before, &delta);
                         }
                     }
                 }
-                now
             };
+            let mut now = members.clone();
             let begun = Instant::now();
-            assert_eq!(patch(&ask(NOW)), anew, "asked again and asked anew");
+            patch(&mut now, &ask(1, NOW));
             eprintln!("{profiles} profiles, {count} rules, the first time: {:?}", begun.elapsed());
+            assert_eq!(now, anew, "asked again and asked anew");
+            drop(anew);
             for (name, from) in [("a second", NOW - 1000), ("a minute", NOW - 60_000)] {
                 let name = format!("{profiles} profiles, {count} rules, after {name}");
                 group.bench_function(format!("{name}: asked"), |bencher| {
-                    bencher.iter(|| black_box(ask(from)));
+                    bencher.iter(|| black_box(ask(1, from)));
                 });
-                let answers = ask(from);
+                // There and back, so that each is a change of as many.
+                let answers = [ask(0, from), ask(1, from)];
+                let mut turn = 0;
                 group.bench_function(format!("{name}: patched"), |bencher| {
-                    bencher.iter(|| black_box(patch(&answers)));
+                    bencher.iter(|| {
+                        patch(&mut now, &answers[turn % 2]);
+                        turn += 1;
+                    });
                 });
             }
         }

@@ -33,6 +33,7 @@ pub use exec::Again;
 pub use exec::Answers;
 pub use exec::Delta;
 pub use exec::Dirty;
+pub use exec::Earlier;
 pub use exec::Members;
 pub use exec::Repeated;
 pub use exec::ShardRows;

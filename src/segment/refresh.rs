@@ -73,13 +73,13 @@ impl Segments {
                 let begun = led || self.begin(&mut last);
                 if begun {
                     let is_due = |at: Instant| at.elapsed() >= SCAN;
-                    let scans = is_asked || !led || scanned.is_none_or(is_due);
-                    if scans {
+                    if is_asked || !led || scanned.is_none_or(is_due) {
                         scanned = Some(Instant::now());
                         self.scan_folder();
                     }
                     let ends = self.parts.shards.ends();
-                    let is_quiet = !scans && ends.is_some() && ends == last.ends;
+                    let is_same = last.is_of(&self.live());
+                    let is_quiet = !is_asked && is_same && ends.is_some() && ends == last.ends;
                     let begins = Instant::now();
                     if !is_quiet || begins >= quiet_until {
                         // Those of before: what is appended meanwhile is looked at in the next tick.
@@ -196,8 +196,7 @@ impl Segments {
             return false;
         }
         let trainings = self.lookalikes.version();
-        let is_as_before = last.trainings == trainings
-            && last.compiled.as_ref().is_some_and(|last| last.live.version == live.version);
+        let is_as_before = last.trainings == trainings && last.is_of(&live);
         if !is_as_before {
             last.compiled = Some(Arc::new(self.compile(live)));
         }
@@ -284,6 +283,13 @@ pub(super) struct Last {
     pub(super) trainings: u64,
     /// Where the journals ended before the last refresh; `None` where that is not known, or it did not reach so far.
     pub(super) ends: Option<Vec<(u16, Position)>>,
+}
+
+impl Last {
+    /// Whether it was of these segments.
+    fn is_of(&self, live: &Live) -> bool {
+        self.compiled.as_ref().is_some_and(|last| last.live.version == live.version)
+    }
 }
 
 /// The live segments, ready to be compiled with the traits of the moment.

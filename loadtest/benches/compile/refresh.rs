@@ -6,7 +6,7 @@ use crate::timed;
 use loadtest::random::Random;
 use std::sync::Arc;
 use throng::bitmap::{Snapshot, TraitId};
-use throng::plan::{Answers, Dirty, Members, Program, Repeated, ShardRows, Touched};
+use throng::plan::{Answers, Dirty, Earlier, Members, Program, Repeated, ShardRows, Touched};
 
 /// Milliseconds it takes; what it finds is compared with all asked anew.
 pub(crate) fn measure(program: Program, before: &Snapshot, visitors: u32) -> f64 {
@@ -38,8 +38,8 @@ fn patch(members: &[Members], answers: &[Answers]) -> Vec<Members> {
     let mut now = members.to_vec();
     for (output, members) in now.iter_mut().enumerate() {
         for (members, answers) in members.shards.iter_mut().zip(answers) {
-            if let Some((patched, _)) = answers.patched(output, members) {
-                *members = patched;
+            if let Some(delta) = answers.delta(output, members) {
+                *members = Earlier::default().next(members, &delta);
             }
         }
     }

@@ -328,21 +328,13 @@ impl Answers {
         &self.members[output]
     }
 
-    /// The members of a rule, from those of before: those who were not asked are as they were. `None` where nothing
-    /// is other than before.
-    pub fn patched(
-        &self,
-        output: usize,
-        before: &Arc<RoaringBitmap>,
-    ) -> Option<(Arc<RoaringBitmap>, Delta)> {
+    /// Who came to the members of a rule and who left them; those who were not asked are as they were before. `None`
+    /// where nobody did.
+    pub fn delta(&self, output: usize, before: &RoaringBitmap) -> Option<Delta> {
         let found = &self.members[output];
         let Some(asked) = self.asked(output) else {
-            if **before == *found {
-                return None;
-            }
-            let now = Arc::new(found.clone());
-            let delta = Delta::between(before, &now);
-            return Some((now, delta));
+            let delta = Delta { entered: found - before, left: before - found };
+            return (!delta.is_empty()).then_some(delta);
         };
         // Of most rules nothing changed: that is told without a bitmap of those who were members.
         if asked.is_empty()
@@ -350,11 +342,7 @@ impl Answers {
         {
             return None;
         }
-        let were = &**before & &*asked;
-        let delta = Delta { entered: found - &were, left: &were - found };
-        let mut now = RoaringBitmap::clone(before);
-        delta.left.iter().for_each(|ordinal| _ = now.remove(ordinal));
-        delta.entered.iter().for_each(|ordinal| _ = now.insert(ordinal));
-        Some((Arc::new(now), delta))
+        let were = before & &*asked;
+        Some(Delta { entered: found - &were, left: &were - found })
     }
 }

@@ -92,6 +92,20 @@ impl Delta {
         self.entered.is_empty() && self.left.is_empty()
     }
 
+    /// Changes members that are those of before it.
+    pub(super) fn apply(&self, members: &mut RoaringBitmap) {
+        // Few are changed where they stand; many with whole containers at once.
+        const FEW: u64 = 1_000;
+        match self.left.len() {
+            0..=FEW => self.left.iter().for_each(|ordinal| _ = members.remove(ordinal)),
+            _ => *members -= &self.left,
+        }
+        match self.entered.len() {
+            0..=FEW => self.entered.iter().for_each(|ordinal| _ = members.insert(ordinal)),
+            _ => *members |= &self.entered,
+        }
+    }
+
     /// All who entered or left.
     pub fn all(&self) -> RoaringBitmap {
         &self.entered | &self.left

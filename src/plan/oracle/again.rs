@@ -24,6 +24,7 @@ use crate::model::time::day_of;
 use crate::model::time::day_start;
 use crate::plan;
 use crate::plan::Dirty;
+use crate::plan::Earlier;
 use crate::plan::Library;
 use crate::plan::Members;
 use crate::plan::Moment;
@@ -125,6 +126,10 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
     };
     let mut rows = [ShardRows::default(), ShardRows::default()];
     let mut members: Vec<Members> = vec![Members::none(2); questions.len()];
+    let mut earlier: Vec<[Earlier; 2]> = (0..questions.len())
+        .map(|_| [Earlier::of_larger_than(0), Earlier::of_larger_than(0)])
+        .collect();
+    let mut held: Vec<(Vec<Members>, Vec<Members>)> = Vec::new();
     let mut before = None;
     let earliest = *history.instants.iter().min().unwrap();
     for (step, now) in history.instants.iter().enumerate() {
@@ -159,8 +164,9 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
             let then = members[place].clone();
             let mut deltas = Vec::new();
             for (shard, answers) in answers.iter().enumerate() {
-                if let Some((now, delta)) = answers.patched(place, &then.shards[shard]) {
-                    members[place].shards[shard] = now;
+                let before = &then.shards[shard];
+                if let Some(delta) = answers.delta(place, before) {
+                    members[place].shards[shard] = earlier[place][shard].next(before, &delta);
                     deltas.push((shard, delta));
                 }
             }
@@ -181,6 +187,16 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
             }
         }
         before = Some(*now);
+        // Whoever has members of a while ago has them unchanged.
+        if step % 3 == 0 {
+            let copied = members.iter().map(|members| Members {
+                shards: members.shards.iter().map(|s| Arc::new(RoaringBitmap::clone(s))).collect(),
+            });
+            held.push((members.clone(), copied.collect()));
+        }
+    }
+    for (held, copied) in held {
+        prop_assert_eq!(held, copied);
     }
     Ok(())
 }

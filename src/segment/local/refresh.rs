@@ -5,6 +5,7 @@
 //! another is asked of all, and so is every segment in the shards of a lane that was not held then.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::ingest::Pin;
 use crate::ingest::Traits;
 use crate::model::Millis;
 use crate::model::ShardId;
+use crate::plan::Earlier;
 use crate::plan::Members;
 use crate::plan::Question;
 use crate::plan::Repeated;
@@ -76,6 +78,8 @@ pub(super) struct Programs {
     of: Option<Arc<Compiled>>,
     ids: Vec<String>,
     made: Vec<(Arc<Traits>, Arc<Repeated>)>,
+    /// Of each of these rules and each shard in which its members changed.
+    earlier: HashMap<(usize, usize), Earlier>,
     /// Where a test says who are few.
     #[cfg(test)]
     pub(super) few: Option<u32>,
@@ -95,6 +99,7 @@ impl Programs {
             self.of = Some(compiled.clone());
             self.ids = known.iter().map(|(id, _)| (*id).to_owned()).collect();
             self.made.clear();
+            self.earlier.clear();
         }
         let before = std::mem::take(&mut self.made);
         let alike = |one: &Arc<Traits>, other: &Arc<Traits>| {
@@ -171,7 +176,10 @@ impl Standing {
                 };
                 let mut of_shard = Vec::new();
                 for (place, members) in all.iter_mut().enumerate() {
-                    if let Some((now, delta)) = answers.patched(place, &members.shards[shard]) {
+                    let before = &members.shards[shard];
+                    if let Some(delta) = answers.delta(place, before) {
+                        let earlier = self.programs.earlier.entry((place, shard)).or_default();
+                        let now = earlier.next(before, &delta);
                         Arc::make_mut(members).shards[shard] = now;
                         of_shard.extend(delta.entered.iter().chain(&delta.left));
                     }
