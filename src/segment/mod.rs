@@ -280,7 +280,7 @@ impl Segments {
     }
 
     /// What rules may name of the live segments, made once for each change of these.
-    fn library(&self, live: &Arc<Live>) -> Arc<Library> {
+    pub(super) fn library(&self, live: &Arc<Live>) -> Arc<Library> {
         let mut known = self.library.lock();
         if let Some((_, library)) = known.as_ref().filter(|(of, _)| Arc::ptr_eq(of, live)) {
             return library.clone();

@@ -88,14 +88,14 @@ impl Segments {
     }
 
     /// A look-alike that is to be trained now, once all other audiences are whole.
-    fn due(&self, live: &Live, generation: &Generation) -> Option<String> {
+    fn due(&self, live: &Arc<Live>, generation: &Generation) -> Option<String> {
         let is_filling = |state: &AudienceState| matches!(state, AudienceState::Backfilling { .. });
         if generation.version != live.version
             || generation.audiences.values().any(|audience| is_filling(&audience.state))
         {
             return None;
         }
-        let library = live.library();
+        let library = self.library(live);
         let until = self.parts.clock.now().saturating_sub(EVERY);
         let due = live.segments.iter().find(|(id, segment)| {
             let Body::Lookalike(lookalike) = &segment.file.body else { return false };
