@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Failure, Global};
+use crate::net::outgoing::tls;
 
 /// A running server's private listener.
 pub(super) struct Client {
@@ -66,6 +67,7 @@ impl Client {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
+            .tls_config(tls())
             .build()
             .into();
         Ok(Self { base, token, agent })

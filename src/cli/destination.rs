@@ -18,6 +18,14 @@ pub(super) enum Destination {
         /// The destination's name
         name: String,
     },
+    /// Show the last batches, and what became of each
+    Deliveries {
+        /// The destination's name
+        name: String,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u16,
+    },
     /// Push what changed, now
     Push {
         /// The destination's name; all without one
@@ -74,8 +82,49 @@ pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Fa
             }
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NO) })
         }
+        Destination::Deliveries { name, limit } => deliveries(global, &client, name, *limit),
         Destination::Push { name, dry_run } => push(global, &client, name.as_deref(), *dry_run),
     }
+}
+
+fn deliveries(
+    global: &Global,
+    client: &Client,
+    name: &str,
+    limit: u16,
+) -> Result<ExitCode, Failure> {
+    let path = format!("/api/v1/destinations/{}/deliveries?limit={limit}", escape(name));
+    let answer = client.get(&path)?;
+    let found = answer["deliveries"].as_array().cloned().unwrap_or_default();
+    if global.json {
+        print(&Value::Array(found).to_string())?;
+    } else if found.is_empty() {
+        print(&format!("nothing was sent to {name} yet"))?;
+    } else {
+        print(&delivered(&found))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each batch.
+fn delivered(deliveries: &[Value]) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value| value.as_u64().map_or_else(|| "–".to_owned(), count);
+    let rows = deliveries.iter().map(|delivery| {
+        vec![
+            text(&delivery["prepared_at"]),
+            text(&delivery["segment"]),
+            format!("{}-{}", delivery["generation"], delivery["seq"]),
+            number(&delivery["adds"]),
+            number(&delivery["removes"]),
+            text(&delivery["state"]),
+            number(&delivery["failures"]),
+            text(&delivery["trouble"]),
+        ]
+    });
+    let header =
+        ["PREPARED", "SEGMENT", "BATCH", "ADDS", "REMOVES", "STATE", "FAILED", "LAST TROUBLE"];
+    table(&header, rows)
 }
 
 fn push(
@@ -130,4 +179,26 @@ fn push(
         print(&table(&["DESTINATION", "SEGMENT", adds, removes, "HELD", "NOTE"], rows))?;
     }
     Ok(if failed { ExitCode::from(NO) } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_batch_is_a_line_with_what_became_of_it() {
+        let batch = |state: &str, failures: u64, trouble: Value| {
+            json!({ "prepared_at": "2026-11-24T06:00:00.000Z", "segment": "buyers", "generation": 12, "seq": 3,
+                    "adds": 1200, "removes": 7, "state": state, "failures": failures, "trouble": trouble })
+        };
+        let shown = delivered(&[
+            batch("prepared", 2, json!("answered 503: later")),
+            batch("acknowledged", 0, Value::Null),
+        ]);
+        let lines: Vec<&str> = shown.lines().collect();
+        for part in ["12-3", "1,200", "prepared", "2", "answered 503: later"] {
+            assert!(lines[1].contains(part), "{part} in {shown}");
+        }
+        assert!(lines[2].contains("acknowledged") && !lines[2].contains("null"), "{shown}");
+    }
 }

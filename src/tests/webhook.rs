@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 
 use super::certificates::Certificates;
-use super::harness::Server;
+use super::harness::{Server, THRONG};
 use super::standins::webhook::{Line, Webhook};
-use super::standins::{Fault, Reply, StandIn};
+use super::standins::{Fault, Reply, Request, Service, StandIn};
 
 const SECRET: &str = "a secret of two";
 const SEGMENT: &str = "rule = 'did purchase in 1h'\nmin_size = 1\n\
@@ -109,6 +110,10 @@ fn a_call_that_is_refused_waits_for_someone_and_goes_on_when_it_is_pushed() {
     let parked = server.api("/metrics").body;
     assert!(parked.contains("throng_delivery_parked{destination=\"hook\"} 1"), "{parked}");
     assert_eq!(push(&server)["held"], 3);
+    let deliveries = server.ok(&["destination", "deliveries", "hook"]);
+    for part in ["buyers", "acknowledged", "answered 401: who are you?"] {
+        assert!(deliveries.contains(part), "{part} in {deliveries}");
+    }
     assert_eq!(receiver.held("buyers"), users(0..3));
 
     fs::remove_file(server.folder().join("secret")).unwrap();
@@ -120,6 +125,15 @@ fn a_call_that_is_refused_waits_for_someone_and_goes_on_when_it_is_pushed() {
     fs::write(server.folder().join("secret"), SECRET).unwrap();
     assert_eq!(push(&server)["held"], 4);
     assert_eq!(receiver.held("buyers"), users(0..4));
+}
+
+/// Something that answers as a server without destinations does.
+struct Empty;
+
+impl Service for Empty {
+    fn answer(&self, _: &Request) -> Reply {
+        Reply::new(200, r#"{"destinations":[]}"#)
+    }
 }
 
 #[test]
@@ -152,5 +166,14 @@ fn a_receiver_of_tls_is_who_its_certificate_says_or_nothing_is_sent() {
         assert_eq!(report["trouble"].is_null(), is_trusted, "{name}: {report}");
         let expected = if is_trusted { users(0..2) } else { BTreeSet::new() };
         assert_eq!(receiver.held("buyers"), expected, "{name}");
+
+        // The command line calls a server behind TLS in the same way.
+        let standin = StandIn::start(Arc::new(Empty), Some(config(name)));
+        let mut command = Command::new(THRONG);
+        let url = format!("https://localhost:{}", standin.address.port());
+        command.args(["--server", &url, "--token", "t", "destination", "list"]);
+        let output = command.env("SSL_CERT_FILE", made.file("ca.pem")).output().unwrap();
+        let code = if is_trusted { 0 } else { 3 };
+        assert_eq!(output.status.code(), Some(code), "{name}: {output:?}");
     }
 }

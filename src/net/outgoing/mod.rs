@@ -70,13 +70,17 @@ pub enum OutgoingError {
     Lost(String),
 }
 
+/// TLS that trusts whom the system trusts; `SSL_CERT_FILE` names others.
+pub fn tls() -> TlsConfig {
+    TlsConfig::builder()
+        .root_certs(RootCerts::PlatformVerifier)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build()
+}
+
 impl Outgoing {
     /// Calls that trust whom the system trusts.
     pub fn new() -> Self {
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -85,7 +89,7 @@ impl Outgoing {
             .timeout_connect(Some(CONNECT))
             .max_response_header_size(HEADERS)
             .user_agent(concat!("throng/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
+            .tls_config(tls())
             .build();
         let agent =
             ureq::Agent::with_parts(config, DefaultConnector::default(), Guarded::default());
