@@ -60,7 +60,15 @@ struct Trouble {
     since: Millis,
     /// `None` where it waits for someone to act.
     retry_at: Option<Millis>,
+    /// It is looked at again, and waits for someone as it is now.
+    is_drain: bool,
     message: String,
+}
+
+impl Trouble {
+    fn waits_for_someone(&self) -> bool {
+        self.retry_at.is_none() || self.is_drain
+    }
 }
 
 /// Which segments a run is for.
@@ -70,6 +78,21 @@ pub(super) enum Which {
     Due,
     /// All, because someone asked.
     All,
+}
+
+/// How a destination is brought up to date.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    pub(super) which: Which,
+    /// Counts what would be sent; sends and writes nothing.
+    pub(super) dry_run: bool,
+    /// Someone says that it is meant, where much is removed.
+    pub(super) may_drain: bool,
+}
+
+impl How {
+    /// By schedule.
+    pub(super) const DUE: Self = Self { which: Which::Due, dry_run: false, may_drain: false };
 }
 
 impl Lane {
@@ -95,9 +118,9 @@ impl Lane {
     pub(super) fn run(
         &self,
         shared: &Shared,
-        which: Which,
-        dry_run: bool,
+        how: How,
     ) -> Result<Option<Vec<PushReport>>, StoreError> {
+        let How { which, dry_run, may_drain } = how;
         let _one_at_a_time = self.running.lock();
         let now = shared.clock.now();
         let targets = match self.targets(shared) {
@@ -119,7 +142,9 @@ impl Lane {
                 continue;
             }
             let target = Target::new(&self.destination.name, segment);
-            let run = Run { shared, connector: &*self.connector, target: &target, dry_run };
+            let max_drain = if may_drain { 100 } else { self.destination.max_drain };
+            let connector = &*self.connector;
+            let run = Run { shared, connector, target: &target, dry_run, max_drain };
             let mut report = PushReport::new(&target, dry_run);
             let done = run.run(activation.as_ref(), &mut report);
             let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
@@ -174,7 +199,7 @@ impl Lane {
                 held: standing.map_or(0, |standing| standing.held),
                 pending: standing.map_or(0, |standing| standing.prepared),
                 trouble: trouble.map(|trouble| trouble.message.clone()),
-                parked: trouble.is_some_and(|trouble| trouble.retry_at.is_none()),
+                parked: trouble.is_some_and(Trouble::waits_for_someone),
                 retry_at: trouble.and_then(|trouble| trouble.retry_at),
             }
         });
@@ -288,6 +313,8 @@ impl Lane {
                 Some(until)
             }
             Halt::Store(error) if !error.is_retryable() => None,
+            // It may be put right where the audience comes from.
+            Halt::Drain { .. } => Some(now + self.destination.every.0),
             _ => Some(now + pause(failures)),
         };
         if matches!(halt, Halt::Store(_)) {
@@ -316,9 +343,11 @@ impl Lane {
                 "a delivery waits for someone to act; then push it again"
             );
         }
-        state
-            .troubles
-            .insert(target.segment.clone(), Trouble { failures, since, retry_at, message });
+        let is_drain = matches!(halt, Halt::Drain { .. });
+        state.troubles.insert(
+            target.segment.clone(),
+            Trouble { failures, since, retry_at, is_drain, message },
+        );
     }
 
     /// Remembers that the run is over; if it broke off, the rest is due as soon as anything may be sent.
@@ -347,7 +376,7 @@ impl Lane {
             state.last_success = Some(started);
         }
         let labels = [self.destination.name.as_str()];
-        let parked = state.troubles.values().filter(|trouble| trouble.retry_at.is_none()).count();
+        let parked = state.troubles.values().filter(|trouble| trouble.waits_for_someone()).count();
         let parked = i64::try_from(parked).unwrap_or(i64::MAX);
         shared.metrics.delivery_parked.with_label_values(&labels).set(parked);
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds fits a float")]

@@ -14,6 +14,7 @@ use super::audience::Audiences;
 use super::connector::Connector;
 use super::connectors::connector;
 use super::identifiers::PART_BYTES;
+use super::lane::How;
 use super::lane::Lane;
 use super::lane::Which;
 use super::report::DestinationStatus;
@@ -31,6 +32,8 @@ use crate::store::ledger::Delivery;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Target;
 
+/// So many identifiers may always be removed at once: of a small audience any change is a large part.
+const FEW: u64 = 1_000;
 /// The longest a lane sleeps before it looks at the clock again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -112,7 +115,7 @@ impl Pusher {
             .map(|(destination, connector)| Lane::new(destination, connector))
             .collect();
         Self {
-            shared: Shared { ledger, audiences, clock, metrics, stopping, part_bytes },
+            shared: Shared { ledger, audiences, clock, metrics, stopping, part_bytes, few: FEW },
             lanes,
             asleep: Mutex::new(()),
             wake: Condvar::new(),
@@ -126,6 +129,13 @@ impl Pusher {
         self
     }
 
+    /// Bounds how many may always be removed.
+    #[cfg(test)]
+    pub(super) fn with_few(mut self, few: u64) -> Self {
+        self.shared.few = few;
+        self
+    }
+
     /// Brings one destination, or all, up to date now, whatever their schedule and troubles.
     ///
     /// A dry run counts what would be sent; it sends and writes nothing. One destination's trouble is told
@@ -135,6 +145,20 @@ impl Pusher {
         destination: Option<&str>,
         dry_run: bool,
     ) -> Result<Vec<PushReport>, PushError> {
+        self.run_by_hand(destination, How { which: Which::All, dry_run, may_drain: false })
+    }
+
+    /// Brings a destination up to date now, also where that removes more than its `max_drain` lets a run remove.
+    pub fn drain_once(&self, destination: &str) -> Result<Vec<PushReport>, PushError> {
+        let how = How { which: Which::All, dry_run: false, may_drain: true };
+        self.run_by_hand(Some(destination), how)
+    }
+
+    fn run_by_hand(
+        &self,
+        destination: Option<&str>,
+        how: How,
+    ) -> Result<Vec<PushReport>, PushError> {
         let lanes = match destination {
             Some(name) => std::slice::from_ref(self.lane(name)?),
             None => &self.lanes,
@@ -142,7 +166,7 @@ impl Pusher {
         let mut reports = Vec::new();
         let mut failed = None;
         for lane in lanes {
-            match lane.run(&self.shared, Which::All, dry_run) {
+            match lane.run(&self.shared, how) {
                 Ok(Some(done)) => reports.extend(done),
                 Ok(None) => return Err(PushError::NotReady),
                 Err(error) => failed = Some(error),
@@ -152,7 +176,7 @@ impl Pusher {
             return Err(error.into());
         }
         if destination.is_none() {
-            reports.extend(self.astray(dry_run)?);
+            reports.extend(self.astray(how.dry_run)?);
         }
         Ok(reports)
     }
@@ -222,7 +246,7 @@ impl Pusher {
     fn tick_lane(&self, lane: &Lane) -> Millis {
         if lane.next_run() <= self.shared.clock.now() {
             // Errors are on record in the lane.
-            let _ = lane.run(&self.shared, Which::Due, false);
+            let _ = lane.run(&self.shared, How::DUE);
         }
         lane.next_run()
     }

@@ -36,6 +36,8 @@ pub(super) struct Run<'a> {
     pub(super) target: &'a Target,
     /// Counts what would be sent; sends and writes nothing.
     pub(super) dry_run: bool,
+    /// The most that may be removed of what is held, in percent, but for who opted out.
+    pub(super) max_drain: u8,
 }
 
 /// Why a run did not get to its end.
@@ -47,6 +49,17 @@ pub(super) enum Halt {
     Store(StoreError),
     /// There is no audience to bring it in step with; who opted out was removed.
     NoAudience(NoAudience),
+    /// More would be removed than may be without someone's word; who opted out was removed.
+    Drain {
+        /// The destination.
+        destination: String,
+        /// How many identifiers would be.
+        removes: u64,
+        /// How many are held.
+        held: u64,
+        /// The most that may be, in percent.
+        max_drain: u8,
+    },
     /// The destination did not take a batch.
     Verdict(Verdict),
 }
@@ -63,6 +76,11 @@ impl std::fmt::Display for Halt {
             Self::Stopping => f.write_str("the server stops; the rest is sent when it runs again"),
             Self::Store(error) => f.write_str(&chain(error)),
             Self::NoAudience(why) => why.fmt(f),
+            Self::Drain { destination, removes, held, max_drain } => write!(
+                f,
+                "{removes} of {held} would be removed, more than the {max_drain} % of max_drain; if that is meant, \
+                 `throng destination push {destination} --drain`, else see where the audience went"
+            ),
             Self::Verdict(Verdict::Accepted) => f.write_str("accepted"),
             Self::Verdict(Verdict::Throttled(_)) => f.write_str("the destination asks to wait"),
             Self::Verdict(Verdict::Retry(why) | Verdict::Unknown(why) | Verdict::Fatal(why)) => {
@@ -114,6 +132,13 @@ impl Run<'_> {
             return self.count(&desired, may_add, report);
         }
         self.settle_prepared(Some(&desired), may_add, report)?;
+        // Who is taken out of a destination by the segment's file is meant to go.
+        if activation.is_some()
+            && let Some(halt) = self.drain(&desired)?
+        {
+            self.remove_opted_out(stamp, report)?;
+            return Err(halt);
+        }
         let mut changes = Changes::default();
         delta(&desired, &*self.shared.ledger, self.target, may_add, &mut |row| {
             match row {
@@ -126,20 +151,52 @@ impl Run<'_> {
         self.post(stamp, &mut changes, 1, report)
     }
 
-    /// Removes what only profiles that may go nowhere have. Who is a member is not known, so whatever
-    /// another profile has stays.
-    fn remove_opted_out(&self, stamp: Stamp, report: &mut PushReport) -> Result<(), Halt> {
-        let Shared { ledger, audiences, .. } = self.shared;
-        let leaving = audiences.ineligible()?;
-        if leaving.iter().all(roaring::RoaringBitmap::is_empty) {
-            return Ok(());
+    /// Why the removals have to wait for someone's word, where they have to.
+    fn drain(&self, desired: &IdentifiersOf<'_>) -> Result<Option<Halt>, Halt> {
+        let Shared { ledger, few, .. } = self.shared;
+        let standings = ledger.standings()?;
+        let standing = standings.iter().find(|standing| standing.target == *self.target);
+        let held = standing.map_or(0, |standing| standing.held);
+        let most = (held.saturating_mul(u64::from(self.max_drain)) / 100).max(*few);
+        if self.max_drain >= 100 || held <= most {
+            return Ok(None);
         }
+        let mut removes = 0_u64;
+        delta::<Halt>(desired, &**ledger, self.target, false, &mut |row| {
+            removes += u64::from(matches!(row, Row::Remove(_)));
+            Ok(())
+        })?;
+        if removes > most {
+            let (leaving, others) = self.leaving_and_others()?;
+            left_alone::<Halt>(&leaving, &others, &**ledger, self.target, &mut |_| {
+                removes = removes.saturating_sub(1);
+                Ok(())
+            })?;
+        }
+        let (destination, max_drain) = (self.target.destination.clone(), self.max_drain);
+        let halt = Halt::Drain { destination, removes, held, max_drain };
+        Ok((removes > most).then_some(halt))
+    }
+
+    /// The identifiers of profiles that may go nowhere, and those of all others.
+    fn leaving_and_others(&self) -> Result<(IdentifiersOf<'_>, IdentifiersOf<'_>), Halt> {
+        let audiences = &self.shared.audiences;
+        let leaving = audiences.ineligible()?;
         let mut others = audiences.everyone()?;
         for (others, leaving) in others.iter_mut().zip(&leaving) {
             *others -= leaving;
         }
-        let leaving = self.identifiers_of(leaving, None);
-        let others = self.identifiers_of(others, None);
+        Ok((self.identifiers_of(leaving, None), self.identifiers_of(others, None)))
+    }
+
+    /// Removes what only profiles that may go nowhere have. Who is a member is not known, so whatever
+    /// another profile has stays.
+    fn remove_opted_out(&self, stamp: Stamp, report: &mut PushReport) -> Result<(), Halt> {
+        let ledger = &self.shared.ledger;
+        let (leaving, others) = self.leaving_and_others()?;
+        if leaving.profiles.iter().all(roaring::RoaringBitmap::is_empty) {
+            return Ok(());
+        }
         if self.dry_run {
             let prepared = ledger.prepared(self.target)?;
             let mut open = identifiers(&prepared);

@@ -19,6 +19,8 @@ pub(super) struct Shared {
     pub(super) stopping: AtomicBool,
     /// Bytes of identifiers that a run holds at a time.
     pub(super) part_bytes: usize,
+    /// So many removals are never held back.
+    pub(super) few: u64,
 }
 
 impl Shared {

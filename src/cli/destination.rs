@@ -33,6 +33,9 @@ pub(super) enum Destination {
         /// Says what would be pushed, and sends nothing
         #[arg(long)]
         dry_run: bool,
+        /// Removes what is to be removed, also where it is more than `max_drain` lets a push remove
+        #[arg(long, requires = "name", conflicts_with = "dry_run")]
+        drain: bool,
     },
 }
 
@@ -83,7 +86,9 @@ pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Fa
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NO) })
         }
         Destination::Deliveries { name, limit } => deliveries(global, &client, name, *limit),
-        Destination::Push { name, dry_run } => push(global, &client, name.as_deref(), *dry_run),
+        Destination::Push { name, dry_run, drain } => {
+            push(global, &client, name.as_deref(), *dry_run, *drain)
+        }
     }
 }
 
@@ -132,6 +137,7 @@ fn push(
     client: &Client,
     name: Option<&str>,
     dry_run: bool,
+    drain: bool,
 ) -> Result<ExitCode, Failure> {
     let names: Vec<String> = match name {
         Some(name) => vec![name.to_owned()],
@@ -144,7 +150,8 @@ fn push(
     };
     let mut reports = Vec::new();
     for name in names {
-        let path = format!("/api/v1/destinations/{}/push?dry_run={dry_run}", escape(&name));
+        let path =
+            format!("/api/v1/destinations/{}/push?dry_run={dry_run}&drain={drain}", escape(&name));
         let answer = client.post_json(&path, &json!({}))?;
         reports.extend(answer["reports"].as_array().cloned().unwrap_or_default());
     }

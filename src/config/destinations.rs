@@ -26,6 +26,9 @@ pub struct Destination {
     pub name: String,
     /// How often it is brought up to date. Default `60s`.
     pub every: Period,
+    /// The most that one run may remove of what a segment holds there, in percent, unless someone says that it is meant;
+    /// who opts out is removed in any case. Default 30; 100 lets all pass.
+    pub max_drain: u8,
     /// The kind, and what the kind needs.
     #[serde(flatten)]
     pub kind: DestinationKind,
@@ -61,7 +64,8 @@ pub enum FileFormat {
     Ndjson,
 }
 
-const COMMON_KEYS: [&str; 3] = ["name", "kind", "every"];
+const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
+const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
 const KINDS: &str = "\"file\" or \"webhook\"";
@@ -141,6 +145,7 @@ impl<'a> Entry<'a> {
     fn read(mut self) -> Option<Destination> {
         let name = self.name();
         let every = self.every();
+        let max_drain = self.max_drain();
         let kind = match self.text("kind")? {
             Some("file") => {
                 self.refuse_unknown(&FILE_KEYS);
@@ -159,7 +164,7 @@ impl<'a> Entry<'a> {
                 None
             }
         };
-        Some(Destination { name: name?, every: every?, kind: kind? })
+        Some(Destination { name: name?, every: every?, max_drain: max_drain?, kind: kind? })
     }
 
     fn name(&mut self) -> Option<String> {
@@ -187,6 +192,16 @@ impl<'a> Entry<'a> {
             Err(error) => self.problem("every", &error.to_string()),
         }
         None
+    }
+
+    fn max_drain(&mut self) -> Option<u8> {
+        let Some(value) = self.table.get("max_drain") else { return Some(MAX_DRAIN) };
+        let percent = value.as_integer().and_then(|percent| u8::try_from(percent).ok());
+        let percent = percent.filter(|percent| (1..=100).contains(percent));
+        if percent.is_none() {
+            self.problem("max_drain", "expected a number of percent from 1 to 100");
+        }
+        percent
     }
 
     fn file(&mut self) -> Option<DestinationKind> {
@@ -272,7 +287,7 @@ mod tests {
         assert_eq!(read[1].every, Period(5 * MINUTE));
         assert_eq!(
             serde_json::to_string(&read[1]).unwrap(),
-            r#"{"name":"b_2","every":"5m","kind":"file","path":"/x","format":"ndjson"}"#
+            r#"{"name":"b_2","every":"5m","max_drain":30,"kind":"file","path":"/x","format":"ndjson"}"#
         );
     }
 
@@ -286,7 +301,7 @@ mod tests {
         assert_eq!(*secret, SecretSource::Env("CRM".into()));
         assert_eq!(
             serde_json::to_string(&read).unwrap(),
-            r#"{"name":"crm","every":"10s","kind":"webhook","url":"https://crm.example/in?…","secret":"env:CRM"}"#
+            r#"{"name":"crm","every":"10s","max_drain":30,"kind":"webhook","url":"https://crm.example/in?…","secret":"env:CRM"}"#
         );
     }
 
@@ -322,6 +337,7 @@ mod tests {
             name = "w"
             kind = "webhook"
             path = "out"
+            max_drain = 101
         "#;
         let problems = parse(text).unwrap_err().join("\n");
         for part in [
@@ -329,7 +345,7 @@ mod tests {
             "destination[0].name: expected 1 to 64",
             "destination[0].pth: unknown key; did you mean `path`?",
             "destination[0].frmat: unknown key; did you mean `format`?",
-            "destination[0].colour: unknown key; expected one of name, kind, every, path, format",
+            "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, path, format",
             "destination[0].path: missing",
             "destination[0].every: expected a period",
             "destination[1].kind: unknown kind \"fax\"; expected \"file\" or \"webhook\"",
@@ -342,6 +358,7 @@ mod tests {
             "destination[5].kind: missing",
             "destination[6].path: unknown key",
             "destination[6].url: missing",
+            "destination[6].max_drain: expected a number of percent",
             "destination[6].secret: missing",
         ] {
             assert!(problems.contains(part), "{part:?} is not in:\n{problems}");

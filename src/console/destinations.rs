@@ -15,6 +15,8 @@ use crate::activate::PushError;
 pub(super) struct Push {
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    drain: bool,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +55,7 @@ pub(super) async fn deliveries(
     Ok(HttpResponse::Ok().json(json!({ "deliveries": deliveries })))
 }
 
-/// `POST /api/v1/destinations/{name}/push?dry_run=…`: pushes what everything acknowledged up to now says.
+/// `POST /api/v1/destinations/{name}/push?dry_run=…&drain=…`: pushes what everything acknowledged up to now says.
 pub(super) async fn push(
     services: web::Data<Services>,
     name: web::Path<String>,
@@ -61,11 +63,14 @@ pub(super) async fn push(
 ) -> Result<HttpResponse, Problem> {
     let settling = services.clone();
     ask(move |caller| settling.segments.settle(caller)).await?;
-    let dry_run = asked.dry_run;
-    let reports = web::block(move || services.pusher.run_once(Some(&name), dry_run))
-        .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(problem)?;
+    let Push { dry_run, drain } = *asked;
+    let reports = web::block(move || match drain && !dry_run {
+        true => services.pusher.drain_once(&name),
+        false => services.pusher.run_once(Some(&name), dry_run),
+    })
+    .await
+    .map_err(|error| Problem::internal(&error))?
+    .map_err(problem)?;
     Ok(HttpResponse::Ok().json(json!({ "reports": reports })))
 }
 

@@ -1,6 +1,7 @@
 //! Pushes against a folder that someone reads: what matters is who is held there at the end.
 
 mod crash;
+mod drain;
 mod protocol;
 mod rig;
 mod schedule;

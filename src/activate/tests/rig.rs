@@ -223,6 +223,7 @@ pub(super) struct Rig {
     pub(super) script: Arc<Mutex<Vec<Verdict>>>,
     pub(super) max_rows: usize,
     pub(super) part_bytes: usize,
+    pub(super) few: u64,
 }
 
 impl Rig {
@@ -237,6 +238,7 @@ impl Rig {
             script: Arc::default(),
             max_rows: 3,
             part_bytes: 40,
+            few: u64::MAX,
         }
     }
 
@@ -280,7 +282,8 @@ impl Rig {
                 script: if *name == "crm" { Arc::clone(&self.script) } else { Arc::default() },
             };
             let kind = DestinationKind::File { path: folder, format };
-            let destination = Destination { name: (*name).into(), every: Period(MINUTE), kind };
+            let destination =
+                Destination { name: (*name).into(), every: Period(MINUTE), max_drain: 30, kind };
             (destination, Box::new(connector) as Box<dyn Connector>)
         };
         Pusher::with_connectors(
@@ -291,6 +294,7 @@ impl Rig {
             Arc::clone(&self.metrics),
         )
         .with_part_bytes(self.part_bytes)
+        .with_few(self.few)
     }
 
     /// What a reader of the folder holds for a segment.
