@@ -80,6 +80,15 @@ pub(super) enum Which {
     All,
 }
 
+/// What a run is to do for a segment.
+#[derive(Default)]
+struct Due {
+    /// Its activation; what is held is taken back where there is none.
+    activation: Option<Activation>,
+    /// How many identifiers are held.
+    held: u64,
+}
+
 /// How a destination is brought up to date.
 #[derive(Clone, Copy)]
 pub(super) struct How {
@@ -137,14 +146,14 @@ impl Lane {
         self.state.lock().unready_until = None;
         let mut reports = Vec::new();
         let mut whole = true;
-        for (segment, activation) in &targets {
+        for (segment, Due { activation, held }) in &targets {
             if which == Which::Due && !self.is_due(segment, now) {
                 continue;
             }
             let target = Target::new(&self.destination.name, segment);
             let max_drain = if may_drain { 100 } else { self.destination.max_drain };
             let connector = &*self.connector;
-            let run = Run { shared, connector, target: &target, dry_run, max_drain };
+            let run = Run { shared, connector, target: &target, held: *held, dry_run, max_drain };
             let mut report = PushReport::new(&target, dry_run);
             let done = run.run(activation.as_ref(), &mut report);
             let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
@@ -215,13 +224,10 @@ impl Lane {
     }
 
     /// Every segment that goes to the destination or is held there, with its activation where it has one.
-    fn targets(
-        &self,
-        shared: &Shared,
-    ) -> Result<Option<BTreeMap<String, Option<Activation>>>, StoreError> {
+    fn targets(&self, shared: &Shared) -> Result<Option<BTreeMap<String, Due>>, StoreError> {
         let name = &self.destination.name;
         let Some(activations) = shared.audiences.activations() else { return Ok(None) };
-        let mut targets: BTreeMap<String, Option<Activation>> = BTreeMap::new();
+        let mut targets: BTreeMap<String, Due> = BTreeMap::new();
         for standing in shared.ledger.standings()? {
             if standing.target.destination == *name {
                 let segment = standing.target.segment;
@@ -231,11 +237,11 @@ impl Lane {
                     identifiers: None,
                     min_size: 0,
                 });
-                targets.insert(segment, kept);
+                targets.insert(segment, Due { activation: kept, held: standing.held });
             }
         }
         for activation in activations.into_iter().filter(|one| one.destination == *name) {
-            let slot = targets.entry(activation.segment.clone()).or_default();
+            let slot = &mut targets.entry(activation.segment.clone()).or_default().activation;
             match slot {
                 None => *slot = Some(activation),
                 // Two `[[activate]]` for one destination ask for what either asks for.
@@ -355,7 +361,7 @@ impl Lane {
         &self,
         shared: &Shared,
         started: Millis,
-        targets: &BTreeMap<String, Option<Activation>>,
+        targets: &BTreeMap<String, Due>,
         whole: bool,
     ) {
         let mut state = self.state.lock();

@@ -34,6 +34,8 @@ pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
     pub(super) connector: &'a dyn Connector,
     pub(super) target: &'a Target,
+    /// How many identifiers the target holds before it.
+    pub(super) held: u64,
     /// Counts what would be sent; sends and writes nothing.
     pub(super) dry_run: bool,
     /// The most that may be removed of what is held, in percent, but for who opted out.
@@ -128,14 +130,14 @@ impl Run<'_> {
         let desired = self.identifiers_of(self.eligible(audience, report)?, namespaces);
         report.below_minimum = report.eligible < min_size;
         let may_add = !report.below_minimum;
+        // Who is taken out of a destination by the segment's file is meant to go.
+        let drain = || if activation.is_some() { self.drain(&desired) } else { Ok(None) };
         if self.dry_run {
-            return self.count(&desired, may_add, report);
+            self.count(&desired, may_add, report)?;
+            return drain()?.map_or(Ok(()), Err);
         }
         self.settle_prepared(Some(&desired), may_add, report)?;
-        // Who is taken out of a destination by the segment's file is meant to go.
-        if activation.is_some()
-            && let Some(halt) = self.drain(&desired)?
-        {
+        if let Some(halt) = drain()? {
             self.remove_opted_out(stamp, report)?;
             return Err(halt);
         }
@@ -153,10 +155,7 @@ impl Run<'_> {
 
     /// Why the removals have to wait for someone's word, where they have to.
     fn drain(&self, desired: &IdentifiersOf<'_>) -> Result<Option<Halt>, Halt> {
-        let Shared { ledger, few, .. } = self.shared;
-        let standings = ledger.standings()?;
-        let standing = standings.iter().find(|standing| standing.target == *self.target);
-        let held = standing.map_or(0, |standing| standing.held);
+        let (Shared { ledger, few, .. }, held) = (self.shared, self.held);
         let most = (held.saturating_mul(u64::from(self.max_drain)) / 100).max(*few);
         if self.max_drain >= 100 || held <= most {
             return Ok(None);

@@ -47,6 +47,7 @@ fn what_is_meant_is_removed() {
     rig.world().members.insert("buyers".into(), profiles(0..2));
     let dry = pusher.run_once(None, true).unwrap().remove(0);
     assert_eq!((dry.removes, rig.remote("buyers").len()), (15, 18));
+    assert!(dry.trouble.is_some(), "a dry run says that it would be held back");
     assert!(pusher.run_once(None, false).unwrap()[0].trouble.is_some());
     let report = pusher.drain_once("crm").unwrap().remove(0);
     assert_eq!((report.removes, report.trouble), (15, None));
