@@ -56,8 +56,8 @@ struct State {
 
 struct Trouble {
     failures: u32,
-    /// When the first of the failures in a row was, or its batch was prepared.
-    since: Millis,
+    /// When the first delivery that failed in a row did, or its batch was prepared; `None` where none was tried.
+    since: Option<Millis>,
     /// `None` where it waits for someone to act.
     retry_at: Option<Millis>,
     /// It is looked at again, and waits for someone as it is now.
@@ -305,11 +305,17 @@ impl Lane {
         // Nothing was tried while there is no audience: such a wait makes no later one longer.
         let tried = u32::from(!matches!(halt, Halt::NoAudience(_)));
         let failures = before.map_or(0, |trouble| trouble.failures) + tried;
-        let since = before.map_or(pending.unwrap_or(now), |trouble| trouble.since);
+        let failing = before.and_then(|trouble| trouble.since);
+        // To wait for an audience, or for someone's word, is no failure of the destination.
+        let since = match &halt {
+            Halt::Verdict(_) => Some(failing.or(pending).unwrap_or(now)),
+            Halt::NoAudience(_) | Halt::Drain { .. } => None,
+            Halt::Stopping | Halt::Store(_) => failing,
+        };
         let mut message = halt.to_string();
         let retry_at = match &halt {
             Halt::Verdict(Verdict::Fatal(_)) => None,
-            Halt::Verdict(_) if now - since >= GIVE_UP => {
+            Halt::Verdict(_) if since.is_some_and(|since| now - since >= GIVE_UP) => {
                 message = format!("did not work for 72 hours: {message}");
                 None
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::rig::*;
 use super::world::*;
+use crate::activate::NoAudience;
 use crate::activate::Verdict;
 use crate::metrics::Metrics;
 use crate::model::time::MINUTE;
@@ -184,4 +185,18 @@ fn what_fails_for_72_hours_waits_for_someone_also_in_another_process() {
     pusher.run_once(None, false).unwrap();
     assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
     assert!(!pusher.status().unwrap()[0].segments[0].parked);
+}
+
+#[test]
+fn what_waited_for_an_audience_for_days_is_tried_again_when_it_first_fails() {
+    let rig = rig(0..6, 0);
+    let pusher = rig.start(&whole());
+    rig.world().missing = Some(NoAudience::NotWhole);
+    pusher.tick();
+    rig.clock.0.store(100 * 60 * MINUTE, Ordering::SeqCst);
+    rig.world().missing = None;
+    rig.script.lock().push(Verdict::Retry("no room".into()));
+    pusher.tick();
+    let segment = pusher.status().unwrap().remove(0).segments.remove(0);
+    assert_eq!((segment.parked, segment.trouble.as_deref()), (false, Some("no room")));
 }
