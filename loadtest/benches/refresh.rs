@@ -14,6 +14,10 @@ use throng::bitmap::{Block, Snapshot, TraitId};
 use throng::model::time::DAY;
 use throng::plan::{Answers, Dirty, Earlier, Members, Repeated, ShardRows};
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const SHARDS: u32 = 16;
 const CHANGED: u64 = 1000;
 
@@ -75,7 +79,7 @@ fn refresh(criterion: &mut Criterion) {
                         let before = &members.shards[shard];
                         if let Some(delta) = answers.delta(output, before) {
                             let earlier = earlier.entry((output, shard)).or_default();
-                            members.shards[shard] = earlier.next(before, &delta);
+                            members.shards[shard] = earlier.next(before, delta);
                         }
                     }
                 }

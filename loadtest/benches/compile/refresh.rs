@@ -39,7 +39,7 @@ fn patch(members: &[Members], answers: &[Answers]) -> Vec<Members> {
     for (output, members) in now.iter_mut().enumerate() {
         for (members, answers) in members.shards.iter_mut().zip(answers) {
             if let Some(delta) = answers.delta(output, members) {
-                *members = Earlier::default().next(members, &delta);
+                *members = Earlier::default().next(members, delta);
             }
         }
     }

@@ -4,13 +4,14 @@
 //! edge of a window meanwhile. Where they are few in a block they are asked one by one, from rows; where they are
 //! many the block is evaluated, and what comes out of it for others is left aside.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use super::answers::Answers;
+use super::answers::Gathered;
 use super::crossed::Crossed;
 use super::dirty::Candidates;
 use super::dirty::Dirty;
@@ -19,7 +20,6 @@ use super::dirty::low;
 use super::groups::Groups;
 use super::lone::Lone;
 use super::lone::Tables;
-use super::members::Delta;
 use super::worker::Worker;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
@@ -27,7 +27,6 @@ use crate::bitmap::Interval;
 use crate::bitmap::Rows;
 use crate::bitmap::Snapshot;
 use crate::model::BLOCK;
-use crate::model::Ordinal;
 use crate::model::time::Millis;
 use crate::plan::compile::Program;
 use crate::plan::graph::Node;
@@ -43,17 +42,6 @@ pub struct Repeated {
     program: Program,
     tables: Tables,
     few: u32,
-}
-
-/// What came of asking again in one shard.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answers {
-    /// Who was asked everything; `None` where everybody was.
-    whole: Option<RoaringBitmap>,
-    /// For each rule, who else was asked it.
-    asked: Vec<RoaringBitmap>,
-    /// For each rule, who of all who were asked it is a member.
-    members: Vec<RoaringBitmap>,
 }
 
 /// The rows of a shard's blocks, as far as they were made.
@@ -148,19 +136,6 @@ impl ShardRows {
     }
 }
 
-/// What is gathered of one shard.
-struct Gathered {
-    whole: RoaringBitmap,
-    /// By rule, those who were asked it and not everything.
-    asked: Vec<Vec<Ordinal>>,
-    /// Those asked alone who are known, and the devices among them.
-    known: [RoaringBitmap; 2],
-    /// By rule, those whose answer is not that for a profile that has nothing.
-    differing: Vec<Vec<Ordinal>>,
-    /// By rule, the members among those whose block was evaluated.
-    members: Vec<RoaringBitmap>,
-}
-
 impl Again<'_> {
     /// Asks in all shards, with up to `threads` threads: in each of those that were changed and of those that time
     /// changed. Rows are made where they are missing.
@@ -193,13 +168,7 @@ impl Again<'_> {
 
     fn shard(&self, blocks: &[Arc<Block>], dirty: &Dirty, rows: &mut ShardRows) -> Answers {
         let outputs = &self.of.program.outputs;
-        let mut gathered = Gathered {
-            whole: RoaringBitmap::new(),
-            asked: vec![Vec::new(); outputs.len()],
-            known: Default::default(),
-            differing: vec![Vec::new(); outputs.len()],
-            members: vec![RoaringBitmap::new(); outputs.len()],
-        };
+        let mut gathered = Gathered::default();
         let mut facts = match dirty {
             Dirty::Some(touched) => touched.facts.clone(),
             Dirty::All => Vec::new(),
@@ -224,7 +193,8 @@ impl Again<'_> {
                 self.alone((number, block), &candidates, rows, lone, &mut gathered);
                 continue;
             }
-            gathered.whole.extend(list.iter().map(|low| number * BLOCK + u32::from(*low)));
+            gathered.evaluated.extend(list.iter().map(|low| number * BLOCK + u32::from(*low)));
+            gathered.found.resize_with(outputs.len(), RoaringBitmap::new);
             let worker: &mut Worker<'_> = worker.get_or_insert_with(|| {
                 let groups = || Groups::new(&self.of.program, self.now, self.snapshot);
                 Worker::new(&self.of.program, self.groups.get_or_init(groups), self.now)
@@ -236,11 +206,11 @@ impl Again<'_> {
                 answer.copy_from(set);
                 answer.intersect_with(&mask);
                 if !answer.is_empty() {
-                    gathered.members[output] |= answer.to_roaring(number, &mut bytes);
+                    gathered.found[output] |= answer.to_roaring(number, &mut bytes);
                 }
             });
         }
-        gathered.answers(&self.of.program, &self.of.tables, dirty)
+        gathered.answers(&self.of.program, &self.of.tables, *dirty == Dirty::All)
     }
 
     fn alone(
@@ -263,11 +233,10 @@ impl Again<'_> {
                 candidates.why(within, &facts, self.retained, &self.crossed).filter(|_| is_known);
             match why {
                 Some(traits) => {
-                    for output in lone.reached(traits.iter().map(|(_, id)| *id)) {
-                        gathered.asked[*output].push(ordinal);
-                    }
+                    let reached = lone.reached(traits.iter().map(|(_, id)| *id));
+                    gathered.asked.extend(reached.iter().map(|output| (*output, ordinal)));
                 }
-                None => _ = gathered.whole.insert(ordinal),
+                None => gathered.whole.push(ordinal),
             }
             if !is_known {
                 continue;
@@ -275,7 +244,7 @@ impl Again<'_> {
             let differing = &mut gathered.differing;
             lone.ask(block, within, &facts, why.is_none(), |output| {
                 if is_device || outputs[output].level != Level::Device {
-                    differing[output].push(ordinal);
+                    differing.push((output, ordinal));
                 }
             });
             gathered.known[0].insert(ordinal);
@@ -283,66 +252,5 @@ impl Again<'_> {
                 gathered.known[1].insert(ordinal);
             }
         }
-    }
-}
-
-impl Gathered {
-    fn answers(self, program: &Program, tables: &Tables, dirty: &Dirty) -> Answers {
-        let Self { whole, asked, known, differing, members } = self;
-        let asked: Vec<RoaringBitmap> =
-            asked.into_iter().map(|asked| asked.into_iter().collect()).collect();
-        let all = differing.into_iter().zip(members).zip(&asked).zip(&program.outputs);
-        let members = all.map(|(((differing, mut members), asked), output)| {
-            let mut alone: RoaringBitmap = differing.into_iter().collect();
-            if tables.none(output.root) {
-                let known = &known[usize::from(output.level == Level::Device)];
-                alone ^= (known & &whole) | (known & asked);
-            }
-            members |= alone;
-            members
-        });
-        let members = members.collect();
-        Answers { whole: (*dirty != Dirty::All).then_some(whole), asked, members }
-    }
-}
-
-impl Answers {
-    /// Whether nobody was asked.
-    pub fn is_empty(&self) -> bool {
-        self.whole.as_ref().is_some_and(RoaringBitmap::is_empty)
-            && self.asked.iter().all(RoaringBitmap::is_empty)
-    }
-
-    /// Who was asked a rule; `None` where everybody was.
-    pub fn asked(&self, output: usize) -> Option<Cow<'_, RoaringBitmap>> {
-        let (whole, asked) = (self.whole.as_ref()?, &self.asked[output]);
-        Some(match (whole.is_empty(), asked.is_empty()) {
-            (true, _) => Cow::Borrowed(asked),
-            (_, true) => Cow::Borrowed(whole),
-            (false, false) => Cow::Owned(whole | asked),
-        })
-    }
-
-    /// Who of those who were asked a rule is a member.
-    pub fn members(&self, output: usize) -> &RoaringBitmap {
-        &self.members[output]
-    }
-
-    /// Who came to the members of a rule and who left them; those who were not asked are as they were before. `None`
-    /// where nobody did.
-    pub fn delta(&self, output: usize, before: &RoaringBitmap) -> Option<Delta> {
-        let found = &self.members[output];
-        let Some(asked) = self.asked(output) else {
-            let delta = Delta { entered: found - before, left: before - found };
-            return (!delta.is_empty()).then_some(delta);
-        };
-        // Of most rules nothing changed: that is told without a bitmap of those who were members.
-        if asked.is_empty()
-            || before.intersection_len(&asked) == found.len() && found.is_subset(before)
-        {
-            return None;
-        }
-        let were = before & &*asked;
-        Some(Delta { entered: found - &were, left: &were - found })
     }
 }

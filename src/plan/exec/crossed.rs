@@ -45,11 +45,16 @@ impl Crossed {
         Self { of_all, of: crossed }
     }
 
-    /// Makes `out` the profiles of a block with an event that every rule feels.
-    pub(super) fn mark_all(&self, block: &Block, out: &mut BlockSet) {
+    /// Whether a block has an event that every rule feels; `out` becomes whose they are.
+    pub(super) fn mark_all(&self, block: &Block, out: &mut BlockSet) -> bool {
+        let Some(of_any) = block.columns(TraitId::ANY) else { return false };
+        let mut felt = self.of_all.iter().filter(|stretch| has(of_any, stretch)).peekable();
+        if felt.peek().is_none() {
+            return false;
+        }
         out.reset(block.population());
-        let Some(of_any) = block.columns(TraitId::ANY) else { return };
-        self.of_all.iter().for_each(|stretch| of_any.did(*stretch, out));
+        felt.for_each(|stretch| of_any.did(*stretch, out));
+        true
     }
 
     /// Gives the profiles of a block with a fact that crossed, trait by trait; `out` is scratch.
@@ -60,9 +65,6 @@ impl Crossed {
         mut found: impl FnMut(TraitId, &BlockSet),
     ) {
         let Some(of_any) = block.columns(TraitId::ANY) else { return };
-        let has = |columns: &TraitColumns, stretch: &Interval| {
-            columns.has_between(stretch.lo.saturating_sub(1), stretch.hi)
-        };
         // In most blocks nobody did anything then, whatever the trait.
         for (stretch, traits) in self.of.iter().filter(|(stretch, _)| has(of_any, stretch)) {
             for id in traits {
@@ -76,6 +78,11 @@ impl Crossed {
             }
         }
     }
+}
+
+/// Whether a trait has a fact within a stretch of time.
+fn has(columns: &TraitColumns, stretch: &Interval) -> bool {
+    columns.has_between(stretch.lo.saturating_sub(1), stretch.hi)
 }
 
 /// The facts that a leaf's answer follows from: those of a trait in a window.

@@ -64,15 +64,18 @@ impl Touched {
 pub(super) struct Candidates {
     /// All of them, in order.
     pub(super) list: Vec<u16>,
-    /// Those of whom anything may be other.
-    whole: BlockSet,
-    /// Those with an event that every rule feels, which may be one that came.
+    /// Whether anything may be other of each.
+    is_all: bool,
+    /// Those of whom anything may be other, in order.
+    whole: Vec<u16>,
+    /// Those with an event that every rule feels, which may be one that came, if there are any.
     of_all: BlockSet,
+    is_of_all: bool,
     /// For the others, the traits of which they have a fact that came, or that crossed an edge of a window.
     traits: Vec<(u16, TraitId)>,
     /// When events came.
     came: Vec<(u16, Millis)>,
-    mask: BlockSet,
+    scratch: BlockSet,
 }
 
 impl Candidates {
@@ -85,19 +88,19 @@ impl Candidates {
         crossed: &Crossed,
     ) {
         self.list.clear();
+        self.whole.clear();
         self.traits.clear();
         self.came.clear();
         let population = block.population();
+        self.is_all = *dirty == Dirty::All;
         let Dirty::Some(Touched { profiles, .. }) = dirty else {
-            self.whole.fill(population);
             self.list.extend((0..population).map(low));
             return;
         };
-        self.whole.reset(population);
         let first = number * BLOCK;
         let end = u64::from(first) + u64::from(population);
         let changed = profiles.range(first..).take_while(|ordinal| u64::from(*ordinal) < end);
-        changed.for_each(|ordinal| self.whole.insert(low(ordinal)));
+        self.whole.extend(changed.map(low));
         let from = facts.partition_point(|(ordinal, ..)| *ordinal < first);
         let to = facts.partition_point(|(ordinal, ..)| u64::from(*ordinal) < end);
         for (ordinal, id, time) in &facts[from..to] {
@@ -107,17 +110,18 @@ impl Candidates {
             }
         }
         let traits = &mut self.traits;
-        crossed.each(block, &mut self.mask, |id, found| {
+        crossed.each(block, &mut self.scratch, |id, found| {
             traits.extend(found.iter().map(|low| (low, id)));
         });
         traits.sort_unstable();
         traits.dedup();
-        crossed.mark_all(block, &mut self.of_all);
-        let mask = &mut self.mask;
-        mask.copy_from(&self.whole);
-        mask.union_with(&self.of_all);
-        self.traits.iter().for_each(|(low, _)| mask.insert(*low));
-        self.list.extend(mask.iter());
+        self.list.extend(self.whole.iter().copied().chain(traits.iter().map(|(low, _)| *low)));
+        self.is_of_all = crossed.mark_all(block, &mut self.of_all);
+        if self.is_of_all {
+            self.list.extend(self.of_all.iter());
+        }
+        self.list.sort_unstable();
+        self.list.dedup();
     }
 
     /// The traits for which one of them is asked, in order; `None` where it is asked everything. `facts` are those it
@@ -129,7 +133,7 @@ impl Candidates {
         retained: Interval,
         crossed: &Crossed,
     ) -> Option<&[(u16, TraitId)]> {
-        if self.whole.contains(ordinal) {
+        if self.is_all || self.whole.binary_search(&ordinal).is_ok() {
             return None;
         }
         let (events, came) = (lone::of(facts, TraitId::ANY), of(&self.came, ordinal));
@@ -141,7 +145,8 @@ impl Candidates {
         // What is true of nobody unknown may be true of one who had nothing that counted.
         let was_known = had(&|time| retained.holds(time)) > 0;
         let crossed = &crossed.of_all;
-        let is_of_all = self.of_all.contains(ordinal)
+        let is_of_all = self.is_of_all
+            && self.of_all.contains(ordinal)
             && had(&|time| crossed.iter().any(|stretch| stretch.holds(time))) > 0;
         (was_known && !is_of_all).then(|| of(&self.traits, ordinal))
     }

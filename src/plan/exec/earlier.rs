@@ -41,7 +41,7 @@ impl Earlier {
     }
 
     /// The members after a change of those that are given: made of earlier ones where nobody else has those.
-    pub fn next(&mut self, before: &Arc<RoaringBitmap>, delta: &Delta) -> Arc<RoaringBitmap> {
+    pub fn next(&mut self, before: &Arc<RoaringBitmap>, delta: Delta) -> Arc<RoaringBitmap> {
         let last = self.last.take().filter(|last| Arc::ptr_eq(&last.now, before));
         let reused = last.and_then(|last| {
             let mut members = Arc::try_unwrap(last.before).ok()?;
@@ -52,8 +52,7 @@ impl Earlier {
         delta.apply(&mut members);
         let now = Arc::new(members);
         if now.serialized_size() > self.large {
-            let (before, delta) = (before.clone(), delta.clone());
-            self.last = Some(Change { before, delta, now: now.clone() });
+            self.last = Some(Change { before: before.clone(), delta, now: now.clone() });
         }
         now
     }

@@ -5,6 +5,7 @@
 //! with share one scan.
 
 mod again;
+mod answers;
 mod compare;
 mod crossed;
 mod dirty;
@@ -22,9 +23,9 @@ use std::sync::atomic::Ordering;
 use roaring::RoaringBitmap;
 
 pub use self::again::Again;
-pub use self::again::Answers;
 pub use self::again::Repeated;
 pub use self::again::ShardRows;
+pub use self::answers::Answers;
 pub use self::dirty::Dirty;
 pub use self::dirty::Touched;
 pub use self::earlier::Earlier;

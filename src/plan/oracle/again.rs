@@ -166,7 +166,8 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
             for (shard, answers) in answers.iter().enumerate() {
                 let before = &then.shards[shard];
                 if let Some(delta) = answers.delta(place, before) {
-                    members[place].shards[shard] = earlier[place][shard].next(before, &delta);
+                    members[place].shards[shard] =
+                        earlier[place][shard].next(before, delta.clone());
                     deltas.push((shard, delta));
                 }
             }

@@ -179,9 +179,9 @@ impl Standing {
                     let before = &members.shards[shard];
                     if let Some(delta) = answers.delta(place, before) {
                         let earlier = self.programs.earlier.entry((place, shard)).or_default();
-                        let now = earlier.next(before, &delta);
-                        Arc::make_mut(members).shards[shard] = now;
                         of_shard.extend(delta.entered.iter().chain(&delta.left));
+                        let now = earlier.next(before, delta);
+                        Arc::make_mut(members).shards[shard] = now;
                     }
                 }
                 of_shard.sort_unstable();

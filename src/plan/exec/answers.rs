@@ -1,0 +1,165 @@
+//! What came of asking rules again: who was asked, and who of them is a member.
+//!
+//! Those who were asked alone are few and scattered, and lie in plain lists: a bitmap of a handful of profiles takes an
+//! allocation for nearly each of them.
+
+use roaring::RoaringBitmap;
+
+use super::lone::Tables;
+use super::members::Delta;
+use crate::model::Ordinal;
+use crate::plan::compile::Program;
+use crate::rules::Level;
+
+/// What came of asking again in one shard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answers {
+    /// Whether everybody was asked everything.
+    is_all: bool,
+    /// Who was asked everything, alone.
+    whole: Vec<Ordinal>,
+    /// By rule, who else was asked it alone.
+    asked: ByRule,
+    /// By rule, the members among those who were asked it alone.
+    alone: ByRule,
+    /// Who was asked everything with the block.
+    evaluated: RoaringBitmap,
+    /// By rule, the members among those; none where no block was evaluated.
+    found: Vec<RoaringBitmap>,
+}
+
+/// Profiles by rule, in order.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct ByRule {
+    /// Where those of each rule end.
+    ends: Vec<usize>,
+    profiles: Vec<Ordinal>,
+}
+
+impl ByRule {
+    /// Of pairs that come in the order of the profiles.
+    fn new(rules: usize, pairs: &[(usize, Ordinal)]) -> Self {
+        // Where the next of each rule goes: in the end, where those of each rule end.
+        let mut next = vec![0; rules + 1];
+        for (rule, _) in pairs {
+            next[rule + 1] += 1;
+        }
+        let mut sum = 0;
+        for count in &mut next {
+            sum += *count;
+            *count = sum;
+        }
+        let mut profiles = vec![0; pairs.len()];
+        for (rule, ordinal) in pairs {
+            profiles[next[*rule]] = *ordinal;
+            next[*rule] += 1;
+        }
+        next.truncate(rules);
+        Self { ends: next, profiles }
+    }
+
+    fn of(&self, rule: usize) -> &[Ordinal] {
+        let from = rule.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.profiles[from..self.ends[rule]]
+    }
+}
+
+/// What is gathered of one shard, its profiles in order.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// Who is asked everything, alone.
+    pub(super) whole: Vec<Ordinal>,
+    /// Who else is asked which rule.
+    pub(super) asked: Vec<(usize, Ordinal)>,
+    /// Those asked alone who are known, and the devices among them.
+    pub(super) known: [RoaringBitmap; 2],
+    /// Whose answer is not that for a profile that has nothing.
+    pub(super) differing: Vec<(usize, Ordinal)>,
+    /// Who is asked with the block.
+    pub(super) evaluated: RoaringBitmap,
+    /// By rule, the members among those; none while no block is evaluated.
+    pub(super) found: Vec<RoaringBitmap>,
+}
+
+impl Gathered {
+    pub(super) fn answers(self, program: &Program, tables: &Tables, is_all: bool) -> Answers {
+        let Self { whole, asked, known, differing, evaluated, found } = self;
+        let rules = program.outputs.len();
+        let asked = ByRule::new(rules, &asked);
+        let differing = ByRule::new(rules, &differing);
+        let mut alone = ByRule::default();
+        for (rule, output) in program.outputs.iter().enumerate() {
+            let differing = differing.of(rule);
+            if tables.none(output.root) {
+                let known = &known[usize::from(output.level == Level::Device)];
+                let first = alone.profiles.len();
+                let both = asked.of(rule).iter().chain(&whole).copied();
+                let is_member = |ordinal: &Ordinal| {
+                    known.contains(*ordinal) && differing.binary_search(ordinal).is_err()
+                };
+                alone.profiles.extend(both.filter(is_member));
+                alone.profiles[first..].sort_unstable();
+            } else {
+                alone.profiles.extend(differing);
+            }
+            alone.ends.push(alone.profiles.len());
+        }
+        Answers { is_all, whole, asked, alone, evaluated, found }
+    }
+}
+
+impl Answers {
+    /// Whether nobody was asked.
+    pub fn is_empty(&self) -> bool {
+        let is_nobody_alone = self.whole.is_empty() && self.asked.profiles.is_empty();
+        !self.is_all && is_nobody_alone && self.evaluated.is_empty()
+    }
+
+    /// Who came to the members of a rule and who left them; those who were not asked are as they were before. `None`
+    /// where nobody did.
+    pub fn delta(&self, rule: usize, before: &RoaringBitmap) -> Option<Delta> {
+        let mut delta = Delta::default();
+        if self.is_all {
+            let found = self.members(rule);
+            delta = Delta { entered: &found - before, left: before - found };
+            return (!delta.is_empty()).then_some(delta);
+        }
+        // Each is looked up, so that of a rule with many members no more is read than of one with few.
+        for asked in [self.asked.of(rule), &self.whole] {
+            let mut members = self.alone.of(rule).iter().peekable();
+            for ordinal in asked {
+                while members.next_if(|member| *member < ordinal).is_some() {}
+                match (before.contains(*ordinal), members.peek() == Some(&ordinal)) {
+                    (false, true) => _ = delta.entered.insert(*ordinal),
+                    (true, false) => _ = delta.left.insert(*ordinal),
+                    _ => {}
+                }
+            }
+        }
+        if let Some(found) = self.found.get(rule) {
+            let are_same =
+                before.intersection_len(&self.evaluated) == found.len() && found.is_subset(before);
+            if !are_same {
+                let were = before & &self.evaluated;
+                delta.entered |= found - &were;
+                delta.left |= were - found;
+            }
+        }
+        (!delta.is_empty()).then_some(delta)
+    }
+
+    /// Who of those who were asked a rule is a member.
+    pub fn members(&self, rule: usize) -> RoaringBitmap {
+        let mut members = self.found.get(rule).cloned().unwrap_or_default();
+        members.extend(self.alone.of(rule));
+        members
+    }
+
+    /// Who was asked a rule; `None` where everybody was.
+    #[cfg(test)]
+    pub(crate) fn asked(&self, rule: usize) -> Option<RoaringBitmap> {
+        let alone = self.asked.of(rule).iter().chain(&self.whole).copied();
+        let asked = self.evaluated.iter().chain(alone).collect();
+        (!self.is_all).then_some(asked)
+    }
+}
