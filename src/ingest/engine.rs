@@ -266,6 +266,11 @@ impl Engine {
         self.shared.memory.read().find(identifier)
     }
 
+    /// The shard of the profile that an identifier owns, or would.
+    pub fn shard_of_owner(&self, namespace: &str, value: &str) -> ShardId {
+        self.shared.keys.place(namespace, value).shard
+    }
+
     /// Whose list an identifier has; with no ordinal, where it owns no profile here.
     pub fn whose(&self, identifier: &Identifier) -> Whose {
         let memory = self.shared.memory.read();
@@ -368,7 +373,7 @@ impl Folded for Engine {
     }
 
     fn shard_of(&self, owner: &Identifier) -> ShardId {
-        self.shared.keys.place(owner.namespace.as_str(), owner.value()).shard
+        self.shard_of_owner(owner.namespace.as_str(), owner.value())
     }
 
     fn is_counted(&self, event: EventNo) -> bool {

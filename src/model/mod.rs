@@ -5,6 +5,7 @@
 pub mod codec;
 pub mod decimal;
 pub mod event;
+pub mod glance;
 pub mod hex;
 pub mod identifier;
 pub mod outcome;
@@ -17,6 +18,7 @@ pub mod value;
 pub use codec::Malformed;
 pub use decimal::{Decimal, Measure};
 pub use event::{Device, Event, Page, Source};
+pub use glance::Glance;
 pub use hex::hex;
 pub use identifier::{Identifier, InvalidIdentifier, Namespace, NamespaceOrder};
 pub use outcome::{FoldOutcome, Outcome};

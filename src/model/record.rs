@@ -180,6 +180,8 @@ impl RejectedLine {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
     use crate::model::event::{Device, Page, Source};
     use crate::model::identifier::Namespace;
@@ -225,6 +227,19 @@ mod tests {
         for record in [Record::Event(event()), Record::Choice(choice), Record::Import(import)] {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
+            let mut seen = Vec::new();
+            let look = Record::glance(&bytes, &mut |part, glance| {
+                let event = glance.event().unwrap();
+                assert_eq!(glance.name(), &*event.name);
+                let (namespace, value) = glance.owner().unwrap();
+                assert_eq!(namespace, event.owner().namespace.as_str());
+                assert_eq!(value, event.owner().value());
+                seen.push((part, event));
+                ControlFlow::Continue(())
+            });
+            assert_eq!(look, Ok(ControlFlow::Continue(())));
+            assert_eq!(seen.len(), usize::from(!matches!(record, Record::Choice(_))));
+            assert!(seen.iter().all(|(part, seen)| *part == 0 && *seen == event()));
             assert_eq!(Record::decode(&bytes), Ok(record));
             for cut in 0..bytes.len() {
                 assert!(Record::decode(&bytes[..cut]).is_err(), "cut at {cut}");

@@ -116,16 +116,25 @@ struct Reading<'a> {
 }
 
 impl Unread<'_> {
-    /// The columns that are made of the journal beyond the archive; `None` where nothing has to be read.
+    /// Whether events have to be read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// The columns of some shards that are made of the journal beyond the archive.
     pub(super) fn tail(
-        &mut self,
+        &self,
         of: &Holding,
+        shards: &dyn Fn(ShardId) -> bool,
         caller: &Caller,
-    ) -> Result<Option<Columns>, AskError> {
-        let Some(Reading { held, pin, traits, .. }) = &mut self.reading else { return Ok(None) };
-        let mut columns = Columns::new(pin.snapshot.shards.len());
-        of.scan(pin, traits, caller).tail(&mut *held.tail, &mut columns)?;
-        Ok(Some(columns))
+    ) -> Result<Columns, AskError> {
+        let mut columns = Columns::default();
+        if let Some(Reading { held, pin, traits, .. }) = &self.reading {
+            columns = Columns::new(pin.snapshot.shards.len());
+            let mut reader = of.lane.journal.reader(held.reached.position);
+            of.scan(pin, traits, caller).tail_of(shards, &mut *reader, &mut columns)?;
+        }
+        Ok(columns)
     }
 
     /// The columns that are made of what the archive has of a shard.

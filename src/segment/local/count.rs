@@ -50,13 +50,12 @@ impl Holding {
     fn count(
         &self,
         asked: &Asked<'_>,
-        mut unread: Unread<'_>,
+        unread: Unread<'_>,
         threads: usize,
         part: &Part<'_>,
         each: &(dyn Fn(Counted) + Sync),
     ) -> Result<(), AskError> {
         let question = Question { rule: asked.rule, level: asked.level };
-        let tail = unread.tail(self, part.caller)?;
         let (snapshot, shards) = (&unread.snapshot, &self.lane.shards);
         let program = compile(&[question], asked.library, &unread.set)?;
         let one = |shard: ShardId, columns: &[&Columns]| {
@@ -69,14 +68,24 @@ impl Holding {
             each(Counted { shard, members: members[0] });
             Ok(())
         };
-        let Some(tail) = tail else {
+        let Some((first, others)) = shards.split_first().filter(|_| unread.is_reading()) else {
             return shards.iter().try_for_each(|shard| one(*shard, &[]));
         };
+        // Of the first shard alone, so that something is told soon: the journal is in no order of shards.
+        let (tail, columns) = both(
+            threads,
+            || unread.tail(self, &|shard| shard == *first, part.caller),
+            || unread.shard(self, *first, part.caller),
+        );
+        let (tail, mut all) = (tail?, columns?);
+        one(*first, &[&tail, &all])?;
+        all.merge(&tail);
+        let tail = unread.tail(self, &|shard| shard != *first, part.caller)?;
         let next = AtomicUsize::new(0);
         let (send, made) = mpsc::channel();
         let work = |send: mpsc::Sender<Result<Columns, AskError>>| {
             loop {
-                let Some(shard) = shards.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                let Some(shard) = others.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
                 let read = unread.shard(self, *shard, part.caller).and_then(|columns| {
                     one(*shard, &[&tail, &columns])?;
                     Ok(columns)
@@ -87,9 +96,8 @@ impl Holding {
                 }
             }
         };
-        let mut all = tail.clone();
         std::thread::scope(|scope| {
-            for _ in 0..threads.clamp(1, shards.len().max(1)) {
+            for _ in 0..threads.clamp(1, others.len().max(1)) {
                 let (work, send) = (&work, send.clone());
                 scope.spawn(move || work(send));
             }
@@ -98,15 +106,31 @@ impl Holding {
                 match read {
                     Ok(columns) => all.merge(&columns),
                     Err(error) => {
-                        // The others find no more to do.
-                        next.store(shards.len(), Ordering::Relaxed);
+                        // The threads find no more to do.
+                        next.store(others.len(), Ordering::Relaxed);
                         return Err(error);
                     }
                 }
             }
             Ok(())
         })?;
+        all.merge(&tail);
         unread.keep(self, all, part);
         Ok(())
     }
+}
+
+/// Does both, side by side where there are threads for it.
+fn both<A: Send, B>(threads: usize, a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+    if threads <= 1 {
+        return (a(), b());
+    }
+    std::thread::scope(|scope| {
+        let a = scope.spawn(a);
+        let b = b();
+        match a.join() {
+            Ok(a) => (a, b),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }

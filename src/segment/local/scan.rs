@@ -15,6 +15,7 @@ use crate::ingest::Engine;
 use crate::ingest::Pin;
 use crate::metrics::Metrics;
 use crate::model::Event;
+use crate::model::Glance;
 use crate::model::Measure;
 use crate::model::Millis;
 use crate::model::Record;
@@ -166,17 +167,30 @@ impl Scan<'_> {
         reader: &mut dyn JournalReader,
         columns: &mut Columns,
     ) -> Result<(), ScanError> {
+        self.tail_of(&|_| true, reader, columns)
+    }
+
+    /// What [`Scan::tail`] does, for the profiles of some shards.
+    pub(super) fn tail_of(
+        &self,
+        shards: &dyn Fn(ShardId) -> bool,
+        reader: &mut dyn JournalReader,
+        columns: &mut Columns,
+    ) -> Result<(), ScanError> {
         let oldest = self.oldest();
+        let names = self.names();
+        let is_wanted = |glance: &Glance<'_>| {
+            // What has none that can be read fails to be read after it.
+            let is_of = |(namespace, value)| shards(self.engine.shard_of_owner(namespace, value));
+            names.binary_search(&glance.name()).is_ok() && glance.owner().is_ok_and(is_of)
+        };
+        let is_late = || self.cancelled.load(Ordering::Relaxed);
         let mut facts = Vec::new();
-        tail(reader, self.pin, &mut |event| {
+        tail(reader, self.pin, &is_late, &is_wanted, &mut |event| {
             self.take(event, oldest, &mut facts, &mut |fact| {
                 columns.add(fact.profile, fact.id, fact.time, fact.value);
             });
-            if self.cancelled.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            ControlFlow::Continue(())
         })?;
         self.still_wanted()
     }
@@ -215,36 +229,35 @@ impl Scan<'_> {
     }
 }
 
-/// Gives every event that is counted from where a reader stands, which is the archive's end or later, to the pin;
-/// until `give` breaks.
+/// Gives the events that are wanted and counted from where a reader stands, which is the archive's end or later, to the
+/// pin; until `give` breaks, or it `is_late`.
 pub(super) fn tail(
     reader: &mut dyn JournalReader,
     pin: &Pin,
+    is_late: &dyn Fn() -> bool,
+    is_wanted: &dyn Fn(&Glance<'_>) -> bool,
     give: &mut dyn FnMut(&Event) -> ControlFlow<()>,
 ) -> Result<(), ScanError> {
-    while reader.position() < pin.position {
+    while reader.position() < pin.position && !is_late() {
         let Some(frame) = reader.next()? else { break };
         if frame.start >= pin.position {
             break;
         }
         for record in frame.records() {
             // What cannot be read stands in the dead letters and is not counted.
-            let Ok((number, bytes)) = record else { break };
-            let mut each = |part: u32, event: &Event| {
-                if pin.is_counted(EventNo { record: number, part }) {
-                    give(event)
-                } else {
-                    ControlFlow::Continue(())
+            let Ok((record, bytes)) = record else { break };
+            let mut found = Vec::new();
+            let looked = Record::glance(bytes, &mut |part, glance| {
+                if is_wanted(&glance) && pin.is_counted(EventNo { record, part }) {
+                    found.push(glance.event());
                 }
+                ControlFlow::Continue(())
+            });
+            let Ok(found) = looked.and_then(|_| found.into_iter().collect::<Result<Vec<_>, _>>())
+            else {
+                continue;
             };
-            let given = match Record::decode(bytes) {
-                Ok(Record::Event(event)) => each(0, &event),
-                Ok(Record::Import(lines)) => {
-                    (0u32..).zip(&lines.events).try_for_each(|(part, line)| each(part, &line.event))
-                }
-                Ok(Record::Choice(_)) | Err(_) => ControlFlow::Continue(()),
-            };
-            if given.is_break() {
+            if found.iter().try_for_each(&mut *give).is_break() {
                 return Ok(());
             }
         }

@@ -14,6 +14,7 @@ use super::reads::unknown;
 use super::scan;
 use crate::archive;
 use crate::model::Event;
+use crate::model::Glance;
 use crate::model::Identifier;
 use crate::model::Ordinal;
 use crate::model::ShardId;
@@ -94,7 +95,13 @@ impl Holding {
             }
         };
         // The latest events are told, and these come last: from the end of the archive on first.
-        scan::tail(&mut *held.tail, &pin, &mut give)?;
+        let is_wanted = |glance: &Glance<'_>| {
+            let is_of = |(namespace, value): (&str, &str)| {
+                lane.engine.shard_of_owner(namespace, value) == profile.0
+            };
+            names.contains(glance.name()) && glance.owner().is_ok_and(is_of)
+        };
+        scan::tail(&mut *held.tail, &pin, &is_late, &is_wanted, &mut give)?;
         let wanted = |name: &str| names.contains(name) && !is_late();
         let days = day_of(*times.start())..=day_of(*times.end());
         let texts: Vec<&str> = names.iter().map(String::as_str).collect();
