@@ -1,16 +1,14 @@
 //! The seam between the run protocol and the platforms: what a connector must be able to do.
 //!
-//! `encode` and `classify` are pure, so that payloads and answers are tested as tables; `send` and
-//! `delivered` are all the I/O there is.
-
-use std::io;
+//! `encode` is pure, and each connector judges answers in a function that is, so that payloads and answers are tested as
+//! tables. What came back is the connector's own affair: a folder and a server have nothing in common there.
 
 use crate::model::Millis;
 use crate::model::Namespace;
-use crate::net::Answered;
-use crate::net::OutgoingError;
 use crate::store::ledger::Batch;
 use crate::store::ledger::BatchId;
+use crate::store::ledger::Job;
+use crate::store::ledger::Refusal;
 
 /// What a platform takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +17,8 @@ pub struct Caps {
     pub max_rows: usize,
     /// The namespaces it takes; every one where `None`.
     pub namespaces: Option<&'static [&'static str]>,
+    /// Whether one batch may add and remove; else all that is added goes first.
+    pub mixes: bool,
 }
 
 /// A batch as the platform wants it: the same for every repeat.
@@ -26,41 +26,62 @@ pub struct Caps {
 pub struct Encoded {
     /// The batch's name.
     pub batch: BatchId,
+    /// The method of the call, where it is one.
+    pub method: &'static str,
     /// Where it goes at the destination.
     pub address: String,
     /// What is sent.
     pub body: Vec<u8>,
+    /// How many lines of the batch are in it.
+    pub lines: usize,
+    /// Lines of the batch that are not in it, in order: the platform would take none such.
+    pub refused: Vec<Refusal>,
 }
 
-/// What came back, before anyone has judged it.
-#[derive(Debug)]
-pub enum Reply {
-    /// It was written, or was there already with the same bytes.
-    Written,
-    /// Something else is there under its name.
-    Differs,
-    /// The system refused.
-    Failed(io::Error),
-    /// The platform answered.
-    Answered(Answered),
-    /// It did not.
-    Unanswered(OutgoingError),
-    /// Nothing was sent, because something that it needs is not there: what to do.
-    Unfit(String),
+/// Where a segment goes at a platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The platform has nothing that stands for a segment.
+    None,
+    /// An audience with this name of the platform's own, as the configuration says.
+    Named(String),
+    /// An audience that has to be found or made.
+    Made,
+}
+
+/// Whether a platform has an audience for a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It has: the platform's own name of it.
+    Place(String),
+    /// It has none.
+    Nothing,
+    /// It does not say.
+    Untold,
 }
 
 /// The verdict on one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The destination has every line of the batch.
+    /// The destination has every line that was sent.
     Accepted,
+    /// It has all but some lines, in order.
+    Partial(Vec<Refusal>),
+    /// It has taken the batch, and what becomes of it is to be asked for later.
+    Staged(Job),
+    /// It will not take the batch as it is, for one or more of its lines or for its size, and does not say which: why.
+    Split(String),
     /// Not now, and not before the given time where there is one; nothing else goes to the destination
     /// until then.
     Throttled(Option<Millis>),
+    /// Not before a time, which concerns this audience alone: why.
+    NotReady(Millis, String),
     /// It did not work and may work later: why.
     Retry(String),
     /// Nobody knows whether it worked: why. It may be sent again.
     Unknown(String),
+    /// It knows nothing of what it had taken: why. What is still wanted is sent in another batch.
+    Gone(String),
     /// It will not work until someone does something: what.
     Fatal(String),
 }
@@ -75,17 +96,42 @@ pub trait Connector: Send + Sync {
     /// Tries whether the destination would take a batch, without sending one; else what to do.
     fn check(&self) -> Result<(), String>;
 
-    /// Writes a batch as the platform wants it. Pure.
-    fn encode(&self, batch: &Batch) -> Encoded;
+    /// Where a segment goes. Pure.
+    fn place(&self, segment: &str) -> Place {
+        let _ = segment;
+        Place::None
+    }
+
+    /// Looks for the audience of a segment. Asked where the place is to be made.
+    fn find(&self, segment: &str, now: Millis) -> Result<Found, Verdict> {
+        let _ = (segment, now);
+        Ok(Found::Untold)
+    }
+
+    /// Makes the audience of a segment: the platform's own name of it.
+    fn make(&self, segment: &str, now: Millis) -> Result<String, Verdict> {
+        let _ = now;
+        Err(Verdict::Fatal(format!("the audience of {segment} cannot be made by us")))
+    }
+
+    /// Writes a batch as the platform wants it; `place` is the platform's own name of the audience, where it has one.
+    /// Pure.
+    fn encode(&self, batch: &Batch, place: &str) -> Encoded;
 
     /// Whether the destination is known to have these very bytes already; `false` where it cannot tell.
-    fn delivered(&self, encoded: &Encoded) -> bool;
+    fn delivered(&self, encoded: &Encoded) -> bool {
+        let _ = encoded;
+        false
+    }
 
-    /// Sends it.
-    fn send(&self, encoded: &Encoded) -> Reply;
+    /// Sends it, and judges the answer.
+    fn deliver(&self, encoded: &Encoded, now: Millis) -> Verdict;
 
-    /// Judges an answer that came at a time. Pure.
-    fn classify(&self, reply: &Reply, now: Millis) -> Verdict;
+    /// Asks what became of a batch that was taken.
+    fn ask(&self, job: &Job, encoded: &Encoded, now: Millis) -> Verdict {
+        let _ = (encoded, now);
+        Verdict::Gone(format!("{} is no job of ours", job.name))
+    }
 }
 
 impl Caps {
@@ -100,8 +146,17 @@ impl Verdict {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
-            Self::Throttled(_) | Self::Retry(_) | Self::Unknown(_) => "retry",
+            Self::Partial(_) => "partial",
+            Self::Staged(_) => "staged",
+            Self::Split(_) => "split",
+            Self::Throttled(_) | Self::NotReady(..) | Self::Retry(_) | Self::Unknown(_) => "retry",
+            Self::Gone(_) => "gone",
             Self::Fatal(_) => "rejected",
         }
+    }
+
+    /// Whether the platform may have done what was asked without anybody knowing.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown(_))
     }
 }

@@ -8,9 +8,11 @@ use super::identifiers::IdentifiersOf;
 use super::identifiers::compare;
 use super::identifiers::identifier;
 use crate::model::Identifier;
+use crate::model::Millis;
 use crate::store::StoreError;
 use crate::store::ledger::Held;
 use crate::store::ledger::Ledger;
+use crate::store::ledger::Refused;
 use crate::store::ledger::Target;
 
 /// How many rows of the ledger are read at once.
@@ -25,6 +27,10 @@ pub(super) enum Row {
     Remove(Identifier),
     /// It would be added, but nothing may be.
     Withheld,
+    /// It would be added, but the destination would not take it, since when.
+    Refused(Millis),
+    /// It was refused, and is not desired any more.
+    Forget(Identifier),
 }
 
 /// Where an identifier stands: with the profiles, with the target, or both.
@@ -34,7 +40,7 @@ enum Place<'a> {
     Target(Held),
 }
 
-/// Gives every row of the delta, in order of identifier.
+/// Gives every row of the delta, in order of identifier. What was refused since `now` is no news.
 ///
 /// Both sides are read in order as the rows come, so the caller may apply to the ledger what it was given
 /// before.
@@ -42,16 +48,45 @@ pub(super) fn delta<E: From<StoreError>>(
     desired: &IdentifiersOf<'_>,
     ledger: &dyn Ledger,
     target: &Target,
-    may_add: bool,
+    (may_add, now): (bool, Millis),
     each: &mut dyn FnMut(Row) -> Result<(), E>,
 ) -> Result<(), E> {
-    merge(desired, ledger, target, &mut |place| match place {
-        Place::Profiles(key) if may_add => each(Row::Add(identifier(key))),
-        Place::Profiles(_) => each(Row::Withheld),
-        Place::Both(held) if held.unsure && may_add => each(Row::Add(held.identifier)),
-        Place::Both(_) => Ok(()),
-        Place::Target(held) => each(Row::Remove(held.identifier)),
-    })
+    let read = |after: Option<&Identifier>| ledger.refused(target, after, PAGE);
+    let mut refused = Pages::new(read, |refused: &Refused| &refused.identifier);
+    merge(desired, ledger, target, &mut |place| {
+        let since = loop {
+            let Some(first) = refused.peek()? else { break None };
+            let order = match &place {
+                Place::Profiles(key) => compare(key, &first.identifier).reverse(),
+                Place::Both(held) | Place::Target(held) => first.identifier.cmp(&held.identifier),
+            };
+            match order {
+                Ordering::Less => {}
+                Ordering::Equal => break Some(first.since),
+                Ordering::Greater => break None,
+            }
+            if let Some(old) = refused.next().filter(|refused| refused.since < now) {
+                each(Row::Forget(old.identifier))?;
+            }
+        };
+        match (place, since) {
+            (Place::Profiles(_), Some(since)) => {
+                refused.next();
+                each(Row::Refused(since))
+            }
+            (Place::Profiles(key), None) if may_add => each(Row::Add(identifier(key))),
+            (Place::Profiles(_), None) => each(Row::Withheld),
+            (Place::Both(held), _) if held.unsure && may_add => each(Row::Add(held.identifier)),
+            (Place::Both(_), _) => Ok(()),
+            (Place::Target(held), _) => each(Row::Remove(held.identifier)),
+        }
+    })?;
+    while refused.peek()?.is_some() {
+        if let Some(old) = refused.next().filter(|refused| refused.since < now) {
+            each(Row::Forget(old.identifier))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives every identifier that the target holds or may hold, that a leaving profile has and no other, in
@@ -88,7 +123,8 @@ fn merge<E: From<StoreError>>(
     target: &Target,
     each: &mut dyn FnMut(Place<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut holding = Holding { ledger, target, page: VecDeque::new(), last: None, ended: false };
+    let read = |after: Option<&Identifier>| ledger.held(target, after, PAGE);
+    let mut holding = Pages::new(read, |held: &Held| &held.identifier);
     let mut after = None;
     loop {
         let part = identifiers.part(after.as_ref())?;
@@ -117,26 +153,30 @@ fn merge<E: From<StoreError>>(
     }
 }
 
-/// What a target holds, page by page.
-struct Holding<'a> {
-    ledger: &'a dyn Ledger,
-    target: &'a Target,
-    page: VecDeque<Held>,
+/// What the ledger has of a target in order, page by page.
+struct Pages<T, R> {
+    read: R,
+    identifier: fn(&T) -> &Identifier,
+    page: VecDeque<T>,
     last: Option<Identifier>,
     ended: bool,
 }
 
-impl Holding<'_> {
-    fn peek(&mut self) -> Result<Option<&Held>, StoreError> {
+impl<T, R: Fn(Option<&Identifier>) -> Result<Vec<T>, StoreError>> Pages<T, R> {
+    fn new(read: R, identifier: fn(&T) -> &Identifier) -> Self {
+        Self { read, identifier, page: VecDeque::new(), last: None, ended: false }
+    }
+
+    fn peek(&mut self) -> Result<Option<&T>, StoreError> {
         if self.page.is_empty() && !self.ended {
-            self.page = self.ledger.held(self.target, self.last.as_ref(), PAGE)?.into();
+            self.page = (self.read)(self.last.as_ref())?.into();
             self.ended = self.page.len() < PAGE;
-            self.last = self.page.back().map(|held| held.identifier.clone());
+            self.last = self.page.back().map(|last| (self.identifier)(last).clone());
         }
         Ok(self.page.front())
     }
 
-    fn next(&mut self) -> Option<Held> {
+    fn next(&mut self) -> Option<T> {
         self.page.pop_front()
     }
 }

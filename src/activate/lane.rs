@@ -1,6 +1,8 @@
 //! One destination: when it is due, what stands in its way, and the run for each of its segments.
 
 use parking_lot::Mutex;
+use std::cell::Cell;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
@@ -153,7 +155,16 @@ impl Lane {
             let target = Target::new(&self.destination.name, segment);
             let max_drain = if may_drain { 100 } else { self.destination.max_drain };
             let connector = &*self.connector;
-            let run = Run { shared, connector, target: &target, held: *held, dry_run, max_drain };
+            let run = Run {
+                shared,
+                connector,
+                target: &target,
+                held: *held,
+                dry_run,
+                max_drain,
+                place: OnceCell::new(),
+                splits: Cell::new(0),
+            };
             let mut report = PushReport::new(&target, dry_run);
             let done = run.run(activation.as_ref(), &mut report);
             let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
@@ -303,7 +314,8 @@ impl Lane {
         };
         let before = state.troubles.get(&target.segment);
         // Nothing was tried while there is no audience: such a wait makes no later one longer.
-        let tried = u32::from(!matches!(halt, Halt::NoAudience(_)));
+        let tried =
+            u32::from(!matches!(halt, Halt::NoAudience(_) | Halt::Verdict(Verdict::NotReady(..))));
         let failures = before.map_or(0, |trouble| trouble.failures) + tried;
         let failing = before.and_then(|trouble| trouble.since);
         // To wait for an audience, or for someone's word, is no failure of the destination.
@@ -324,6 +336,7 @@ impl Lane {
                 state.not_before = Some(until);
                 Some(until)
             }
+            Halt::Verdict(Verdict::NotReady(at, _)) => Some(*at),
             Halt::Store(error) if !error.is_retryable() => None,
             // It may be put right where the audience comes from.
             Halt::Drain { .. } => Some(now + self.destination.every.0),
@@ -332,8 +345,11 @@ impl Lane {
         if matches!(halt, Halt::Store(_)) {
             shared.metrics.store_errors.with_label_values(&["ledger"]).inc();
         }
-        if matches!(halt, Halt::NoAudience(NoAudience::NotWhole)) {
-            // So it is for a while after each start.
+        if matches!(
+            halt,
+            Halt::NoAudience(NoAudience::NotWhole) | Halt::Verdict(Verdict::NotReady(..))
+        ) {
+            // So it is for a while after each start, and while a destination works.
             tracing::debug!(
                 destination = target.destination,
                 segment = target.segment,

@@ -22,7 +22,7 @@ mod run;
 mod shared;
 
 pub use audience::{Activation, Audiences, NoAudience, WholeAudience};
-pub use connector::{Caps, Connector, Encoded, Reply, Verdict};
+pub use connector::{Caps, Connector, Encoded, Found, Place, Verdict};
 pub use live::LiveAudiences;
 pub use push::{PushError, PushThreads, Pusher};
 pub use report::{DestinationStatus, PushReport, TargetStatus};

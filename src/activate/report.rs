@@ -32,6 +32,10 @@ pub struct PushReport {
     pub removes: u64,
     /// Identifiers not added because the audience is below its minimum.
     pub withheld: u64,
+    /// Identifiers that the destination would not take, in this run or before.
+    pub refused: u64,
+    /// Batches that the destination has taken and works on.
+    pub staged: u64,
     /// Identifiers that the destination holds for the segment after the run.
     pub held: u64,
     /// Batches acknowledged; in a dry run, those that would be sent.
@@ -101,6 +105,8 @@ impl PushReport {
             adds: 0,
             removes: 0,
             withheld: 0,
+            refused: 0,
+            staged: 0,
             held: 0,
             batches: 0,
             pending: 0,

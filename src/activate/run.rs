@@ -6,13 +6,16 @@
 //! all it says is wanted, and what a batch that is not repeated may have done is unsure in the ledger,
 //! which the delta then settles.
 
+use std::cell::Cell;
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use super::audience::Activation;
 use super::audience::NoAudience;
 use super::audience::WholeAudience;
 use super::connector::Connector;
-use super::connector::Encoded;
+use super::connector::Found;
+use super::connector::Place;
 use super::connector::Verdict;
 use super::delta::Row;
 use super::delta::delta;
@@ -27,6 +30,8 @@ use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Changes;
+use crate::store::ledger::Job;
+use crate::store::ledger::Refusal;
 use crate::store::ledger::Target;
 
 /// One run.
@@ -40,7 +45,16 @@ pub(super) struct Run<'a> {
     pub(super) dry_run: bool,
     /// The most that may be removed of what is held, in percent, but for who opted out.
     pub(super) max_drain: u8,
+    /// The platform's own name of where it goes, once it is known.
+    pub(super) place: OnceCell<String>,
+    /// How many batches were split.
+    pub(super) splits: Cell<u32>,
 }
+
+/// After so many in a run somebody has to look: it is not a few lines that are wrong.
+const MOST_SPLITS: u32 = 1_000;
+/// Said of an audience that is being made, in place of its name.
+const MAKING: &str = "?";
 
 /// Why a run did not get to its end.
 #[derive(Debug)]
@@ -83,14 +97,30 @@ impl std::fmt::Display for Halt {
                 "{removes} of {held} would be removed, more than the {max_drain} % of max_drain; if that is meant, \
                  `throng destination push {destination} --drain`, else see where the audience went"
             ),
-            Self::Verdict(Verdict::Accepted) => f.write_str("accepted"),
+            Self::Verdict(Verdict::Accepted | Verdict::Partial(_)) => f.write_str("accepted"),
+            Self::Verdict(Verdict::Staged(_)) => f.write_str("the destination works on it"),
             Self::Verdict(Verdict::Throttled(_)) => f.write_str("the destination asks to wait"),
-            Self::Verdict(Verdict::Retry(why) | Verdict::Unknown(why) | Verdict::Fatal(why)) => {
-                f.write_str(why)
-            }
+            Self::Verdict(
+                Verdict::Retry(why)
+                | Verdict::Unknown(why)
+                | Verdict::Split(why)
+                | Verdict::NotReady(_, why)
+                | Verdict::Gone(why)
+                | Verdict::Fatal(why),
+            ) => f.write_str(why),
         }
     }
 }
+
+/// What a batch does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Adds,
+    Removes,
+}
+
+/// How many refused identifiers are forgotten at once.
+const PAGE: usize = 1_000;
 
 /// What batches are stamped with.
 #[derive(Clone, Copy)]
@@ -141,15 +171,46 @@ impl Run<'_> {
             self.remove_opted_out(stamp, report)?;
             return Err(halt);
         }
-        let mut changes = Changes::default();
-        delta(&desired, &*self.shared.ledger, self.target, may_add, &mut |row| {
+        match self.connector.caps().mixes {
+            true => self.send(&desired, may_add, &[Side::Adds, Side::Removes], stamp, report),
+            // What comes is confirmed before anything goes.
+            false => {
+                self.send(&desired, may_add, &[Side::Adds], stamp, report)?;
+                self.send(&desired, may_add, &[Side::Removes], stamp, report)
+            }
+        }
+    }
+
+    /// Sends the delta, or one side of it.
+    fn send(
+        &self,
+        desired: &IdentifiersOf<'_>,
+        may_add: bool,
+        sides: &[Side],
+        stamp: Stamp,
+        report: &mut PushReport,
+    ) -> Result<(), Halt> {
+        let Shared { ledger, clock, .. } = self.shared;
+        let (mut changes, mut forgotten) = (Changes::default(), Vec::new());
+        let (adds, removes) = (sides.contains(&Side::Adds), sides.contains(&Side::Removes));
+        let now = clock.now();
+        delta(desired, &**ledger, self.target, (may_add, now), &mut |row| {
             match row {
-                Row::Add(identifier) => changes.adds.push(identifier),
-                Row::Remove(identifier) => changes.removes.push(identifier),
-                Row::Withheld => report.withheld += 1,
+                Row::Add(identifier) if adds => changes.adds.push(identifier),
+                Row::Remove(identifier) if removes => changes.removes.push(identifier),
+                Row::Withheld if adds => report.withheld += 1,
+                Row::Refused(since) if adds => report.refused += u64::from(since < now),
+                Row::Forget(identifier) if adds => forgotten.push(identifier),
+                _ => {}
+            }
+            if forgotten.len() >= PAGE {
+                ledger.forget_refused(self.target, &std::mem::take(&mut forgotten))?;
             }
             self.post(stamp, &mut changes, self.max_rows(), report)
         })?;
+        if !forgotten.is_empty() {
+            ledger.forget_refused(self.target, &forgotten)?;
+        }
         self.post(stamp, &mut changes, 1, report)
     }
 
@@ -161,7 +222,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let mut removes = 0_u64;
-        delta::<Halt>(desired, &**ledger, self.target, false, &mut |row| {
+        delta::<Halt>(desired, &**ledger, self.target, (false, 0), &mut |row| {
             removes += u64::from(matches!(row, Row::Remove(_)));
             Ok(())
         })?;
@@ -266,17 +327,94 @@ impl Run<'_> {
                     && !removes.iter().any(|identifier| wanted.contains(identifier))
             })
         };
+        let ledger = &self.shared.ledger;
+        let (mut waits, mut ask_at) = (0_u64, Millis::MAX);
         for batch in &prepared {
-            let encoded = self.connector.encode(batch);
+            if let Some(job) = ledger.job(batch)? {
+                let now = self.shared.clock.now();
+                let later =
+                    if job.ask_at > now { Some(job) } else { self.ask(batch, &job, report)? };
+                if let Some(later) = later {
+                    (waits, ask_at) = (waits + 1, ask_at.min(later.ask_at));
+                }
+                continue;
+            }
+            let encoded = self.connector.encode(batch, self.place()?);
             if self.connector.delivered(&encoded) {
-                self.acknowledge(batch, report)?;
+                self.acknowledge(batch, &encoded.refused, report)?;
             } else if is_wanted(&batch.changes) {
-                self.deliver(batch, &encoded, report)?;
+                self.deliver(batch, report)?;
             } else {
-                self.shared.ledger.withdraw(batch, self.shared.clock.now())?;
+                ledger.withdraw(batch, self.shared.clock.now())?;
             }
         }
-        Ok(())
+        // Nobody is added by one batch and removed by another while the destination works on both.
+        match waits {
+            0 => Ok(()),
+            _ => Err(Halt::Verdict(Verdict::NotReady(
+                ask_at,
+                format!("the destination works on {waits} batches that it has taken"),
+            ))),
+        }
+    }
+
+    /// Asks what became of a batch; the job, if it is not done.
+    fn ask(&self, batch: &Batch, job: &Job, report: &mut PushReport) -> Result<Option<Job>, Halt> {
+        let encoded = self.connector.encode(batch, self.place()?);
+        match self.connector.ask(job, &encoded, self.shared.clock.now()) {
+            Verdict::Staged(later) => {
+                self.shared.ledger.begin_job(batch, &later)?;
+                Ok(Some(later))
+            }
+            verdict => self.conclude(batch, encoded.refused, verdict, report).map(|()| None),
+        }
+    }
+
+    /// The platform's own name of where the segment goes; finds or makes it where it has to be.
+    fn place(&self) -> Result<&str, Halt> {
+        if let Some(place) = self.place.get() {
+            return Ok(place);
+        }
+        let place = match self.connector.place(&self.target.segment) {
+            Place::None => String::new(),
+            Place::Named(place) => place,
+            Place::Made => self.made()?,
+        };
+        Ok(self.place.get_or_init(|| place))
+    }
+
+    fn made(&self) -> Result<String, Halt> {
+        let Shared { ledger, clock, .. } = self.shared;
+        let known = ledger.place(self.target)?.filter(|place| !place.is_empty());
+        if let Some(place) = known.as_ref().filter(|place| *place != MAKING) {
+            return Ok(place.clone());
+        }
+        let segment = &self.target.segment;
+        let found = self.connector.find(segment, clock.now()).map_err(Halt::Verdict)?;
+        let place = match found {
+            Found::Place(place) => place,
+            // It may be there twice otherwise.
+            Found::Untold if known.is_some() => {
+                return Err(Halt::Verdict(Verdict::Fatal(format!(
+                    "an audience for {segment} was to be made, and its answer was lost: look whether it is there, and \
+                     write its id into `audiences` of the destination"
+                ))));
+            }
+            Found::Untold | Found::Nothing => {
+                ledger.set_place(self.target, MAKING)?;
+                self.connector.make(segment, clock.now()).map_err(|verdict| {
+                    // What was not made for sure may be made again.
+                    let undone = if verdict.is_unknown() {
+                        Ok(())
+                    } else {
+                        ledger.set_place(self.target, "")
+                    };
+                    undone.map_or_else(Halt::Store, |()| Halt::Verdict(verdict))
+                })?
+            }
+        };
+        ledger.set_place(self.target, &place)?;
+        Ok(place)
     }
 
     /// Once there are so many changes, writes them down as a batch, sends it, and applies it to the ledger.
@@ -297,40 +435,96 @@ impl Run<'_> {
         let now = self.shared.clock.now();
         let changes = std::mem::take(changes);
         let batch = self.shared.ledger.prepare(self.target, generation, true_for, changes, now)?;
-        self.deliver(&batch, &self.connector.encode(&batch), report)
+        self.deliver(&batch, report)
     }
 
-    fn deliver(
+    fn deliver(&self, batch: &Batch, report: &mut PushReport) -> Result<(), Halt> {
+        let encoded = self.connector.encode(batch, self.place()?);
+        let verdict = match encoded.lines {
+            // Nothing of it would be taken.
+            0 if !encoded.refused.is_empty() => Verdict::Accepted,
+            _ => self.connector.deliver(&encoded, self.shared.clock.now()),
+        };
+        self.conclude(batch, encoded.refused, verdict, report)
+    }
+
+    /// Acts on a verdict; `refused` are lines that were not sent.
+    fn conclude(
         &self,
         batch: &Batch,
-        encoded: &Encoded,
+        refused: Vec<Refusal>,
+        verdict: Verdict,
         report: &mut PushReport,
     ) -> Result<(), Halt> {
-        let reply = self.connector.send(encoded);
-        let verdict = self.connector.classify(&reply, self.shared.clock.now());
+        let Shared { ledger, clock, metrics, .. } = self.shared;
         let labels = [self.target.destination.as_str(), verdict.as_str()];
-        self.shared.metrics.delivery_attempts.with_label_values(&labels).inc();
-        if verdict == Verdict::Accepted {
-            return self.acknowledge(batch, report);
+        metrics.delivery_attempts.with_label_values(&labels).inc();
+        let fail = |halt: Halt| {
+            if let Err(error) = ledger.failed(batch, &halt.to_string()) {
+                tracing::warn!(destination = self.target.destination, segment = self.target.segment,
+                    error = %chain(&error), "a failed attempt is not on record");
+            }
+            Err(halt)
+        };
+        match verdict {
+            Verdict::Accepted => self.acknowledge(batch, &refused, report),
+            Verdict::Partial(more) => {
+                let mut refused = refused;
+                refused.extend(more);
+                refused.sort_by_key(|refusal| refusal.line);
+                refused.dedup_by_key(|refusal| refusal.line);
+                self.acknowledge(batch, &refused, report)
+            }
+            Verdict::Staged(job) => {
+                report.staged += 1;
+                Ok(ledger.begin_job(batch, &job)?)
+            }
+            Verdict::Split(why) if batch.changes.len() <= 1 => {
+                self.acknowledge(batch, &[Refusal { line: 0, why }], report)
+            }
+            Verdict::Split(why) if self.splits.get() >= MOST_SPLITS => {
+                let why = format!("most of what is sent is refused; the last was: {why}");
+                fail(Halt::Verdict(Verdict::Fatal(why)))
+            }
+            Verdict::Split(_) => {
+                self.splits.set(self.splits.get() + 1);
+                ledger.withdraw(batch, clock.now())?;
+                for half in batch.changes.halves() {
+                    let Batch { generation, true_for, .. } = *batch;
+                    let now = clock.now();
+                    let half = ledger.prepare(self.target, generation, true_for, half, now)?;
+                    self.deliver(&half, report)?;
+                }
+                Ok(())
+            }
+            Verdict::Gone(_) => {
+                ledger.withdraw(batch, clock.now())?;
+                fail(Halt::Verdict(verdict))
+            }
+            verdict => fail(Halt::Verdict(verdict)),
         }
-        let halt = Halt::Verdict(verdict);
-        if let Err(error) = self.shared.ledger.failed(batch, &halt.to_string()) {
-            tracing::warn!(destination = self.target.destination, segment = self.target.segment,
-                error = %chain(&error), "a failed attempt is not on record");
-        }
-        Err(halt)
     }
 
-    fn acknowledge(&self, batch: &Batch, report: &mut PushReport) -> Result<(), Halt> {
-        self.shared.ledger.acknowledge(batch, self.shared.clock.now())?;
-        let adds = batch.changes.adds.len() as u64;
-        let removes = batch.changes.removes.len() as u64;
-        for (operation, count) in [("add", adds), ("remove", removes)] {
+    fn acknowledge(
+        &self,
+        batch: &Batch,
+        refused: &[Refusal],
+        report: &mut PushReport,
+    ) -> Result<(), Halt> {
+        self.shared.ledger.acknowledge_but(batch, refused, self.shared.clock.now())?;
+        let Changes { adds, removes } = &batch.changes;
+        let not_added = refused.iter().filter(|refusal| refusal.line < adds.len()).count();
+        let added = (adds.len() - not_added) as u64;
+        let removed = (removes.len() - (refused.len() - not_added)) as u64;
+        for (operation, count) in
+            [("add", added), ("remove", removed), ("refuse", refused.len() as u64)]
+        {
             let labels = [self.target.destination.as_str(), operation];
             self.shared.metrics.delivery_identifiers.with_label_values(&labels).inc_by(count);
         }
-        report.adds += adds;
-        report.removes += removes;
+        report.adds += added;
+        report.removes += removed;
+        report.refused += refused.len() as u64;
         report.batches += 1;
         Ok(())
     }
@@ -345,7 +539,7 @@ impl Run<'_> {
         let prepared = self.shared.ledger.prepared(self.target)?;
         let mut open = identifiers(&prepared);
         let wanted = desired.among(&open)?;
-        delta::<Halt>(desired, &*self.shared.ledger, self.target, may_add, &mut |row| {
+        delta::<Halt>(desired, &*self.shared.ledger, self.target, (may_add, 0), &mut |row| {
             match row {
                 Row::Add(identifier) => {
                     open.remove(&identifier);
@@ -356,6 +550,8 @@ impl Run<'_> {
                     report.removes += 1;
                 }
                 Row::Withheld => report.withheld += 1,
+                Row::Refused(_) => report.refused += 1,
+                Row::Forget(_) => {}
             }
             Ok(())
         })?;

@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use crate::activate::connector::Caps;
 use crate::activate::connector::Connector;
 use crate::activate::connector::Encoded;
-use crate::activate::connector::Reply;
 use crate::activate::connector::Verdict;
 use crate::config::FileFormat;
 use crate::model::Identifier;
@@ -45,13 +44,21 @@ struct Line<'a> {
     value: &'a str,
 }
 
+/// What became of a file.
+enum Wrote {
+    /// It was written, or was there already with the same bytes.
+    Whole,
+    /// Something else is there under its name.
+    Differs,
+}
+
 impl FileConnector {
     /// A connector for the folder; it is made when the first file is written.
     pub fn new(path: PathBuf, format: FileFormat) -> Self {
-        Self { path, format, caps: Caps { max_rows: MAX_ROWS, namespaces: None } }
+        Self { path, format, caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true } }
     }
 
-    fn write(&self, encoded: &Encoded) -> io::Result<Reply> {
+    fn write(&self, encoded: &Encoded) -> io::Result<Wrote> {
         let file = self.path.join(&encoded.address);
         let folder = file.parent().unwrap_or(&self.path);
         make_folder(folder)?;
@@ -60,7 +67,7 @@ impl FileConnector {
                 // Whoever wrote it may have crashed before it was durable.
                 File::open(&file)?.sync_all()?;
             }
-            Ok(_) => return Ok(Reply::Differs),
+            Ok(_) => return Ok(Wrote::Differs),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let aside = folder.join(ASIDE);
                 if let Err(error) = write_synced(&aside, &encoded.body) {
@@ -73,7 +80,19 @@ impl FileConnector {
             Err(error) => return Err(error),
         }
         sync_folder(folder)?;
-        Ok(Reply::Written)
+        Ok(Wrote::Whole)
+    }
+
+    fn judge(&self, wrote: io::Result<Wrote>) -> Verdict {
+        match wrote {
+            Ok(Wrote::Whole) => Verdict::Accepted,
+            Ok(Wrote::Differs) => Verdict::Fatal(format!(
+                "{} holds a file of the same name with other content, so it was written from another \
+                 data directory; empty it, or give the destination another path",
+                self.path.display()
+            )),
+            Err(error) => Verdict::Retry(self.hint(&error)),
+        }
     }
 
     fn hint(&self, error: &io::Error) -> String {
@@ -106,7 +125,7 @@ impl Connector for FileConnector {
         tried.map_err(|error| self.hint(&error))
     }
 
-    fn encode(&self, batch: &Batch) -> Encoded {
+    fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
         let extension = match self.format {
             FileFormat::Csv => "csv",
             FileFormat::Ndjson => "ndjson",
@@ -129,31 +148,16 @@ impl Connector for FileConnector {
                 body.extend_from_slice(&line(action, identifier));
             }
         }
-        Encoded { batch: batch.id(), address, body }
+        let (batch, lines) = (batch.id(), batch.changes.len());
+        Encoded { batch, method: "", address, body, lines, refused: Vec::new() }
     }
 
     fn delivered(&self, encoded: &Encoded) -> bool {
         fs::read(self.path.join(&encoded.address)).is_ok_and(|there| there == encoded.body)
     }
 
-    fn send(&self, encoded: &Encoded) -> Reply {
-        self.write(encoded).unwrap_or_else(Reply::Failed)
-    }
-
-    fn classify(&self, reply: &Reply, _now: Millis) -> Verdict {
-        match reply {
-            Reply::Written => Verdict::Accepted,
-            Reply::Differs => Verdict::Fatal(format!(
-                "{} holds a file of the same name with other content, so it was written from another \
-                 data directory; empty it, or give the destination another path",
-                self.path.display()
-            )),
-            Reply::Failed(error) => Verdict::Retry(self.hint(error)),
-            // No other kind of answer comes from a folder.
-            Reply::Answered(_) | Reply::Unanswered(_) | Reply::Unfit(_) => {
-                Verdict::Unknown("the folder gave no answer".to_owned())
-            }
-        }
+    fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
+        self.judge(self.write(encoded))
     }
 }
 
@@ -243,11 +247,11 @@ mod tests {
     fn a_batch_is_written_as_rfc_4180_has_it() {
         let folder = tempfile::tempdir().unwrap();
         let connector = FileConnector::new(folder.path().join("new/out"), FileFormat::Csv);
-        let encoded = connector.encode(&batch());
+        let encoded = connector.encode(&batch(), "");
         assert_eq!(encoded.address, "buyers/12-3.csv");
         assert!(!connector.delivered(&encoded));
         for _ in 0..2 {
-            assert_eq!(connector.classify(&connector.send(&encoded), 0), Verdict::Accepted);
+            assert_eq!(connector.deliver(&encoded, 0), Verdict::Accepted);
             assert!(connector.delivered(&encoded));
             let written = fs::read(folder.path().join("new/out/buyers/12-3.csv")).unwrap();
             let expected = "action,namespace,value\r\nremove,cookie,0a\r\n\
@@ -268,7 +272,7 @@ mod tests {
         let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Ndjson);
         let mut batch = batch();
         batch.changes.adds.truncate(2);
-        let encoded = connector.encode(&batch);
+        let encoded = connector.encode(&batch, "");
         assert_eq!(encoded.address, "buyers/12-3.ndjson");
         assert_eq!(
             String::from_utf8(encoded.body).unwrap(),
@@ -282,12 +286,12 @@ mod tests {
     fn a_file_of_another_installation_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Csv);
-        let encoded = connector.encode(&batch());
+        let encoded = connector.encode(&batch(), "");
         let file = folder.path().join(&encoded.address);
         fs::create_dir(folder.path().join("buyers")).unwrap();
         fs::write(&file, "theirs").unwrap();
         assert!(!connector.delivered(&encoded));
-        assert!(matches!(connector.classify(&connector.send(&encoded), 0), Verdict::Fatal(_)));
+        assert!(matches!(connector.deliver(&encoded, 0), Verdict::Fatal(_)));
         assert_eq!(fs::read(&file).unwrap(), b"theirs");
     }
 
@@ -295,11 +299,11 @@ mod tests {
     fn what_a_crash_left_aside_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Csv);
-        let encoded = connector.encode(&batch());
+        let encoded = connector.encode(&batch(), "");
         fs::create_dir(folder.path().join("buyers")).unwrap();
         fs::write(folder.path().join("buyers/.part"), "action,namespace,value\r\nadd,".repeat(99))
             .unwrap();
-        assert_eq!(connector.classify(&connector.send(&encoded), 0), Verdict::Accepted);
+        assert_eq!(connector.deliver(&encoded, 0), Verdict::Accepted);
         assert!(connector.delivered(&encoded));
         assert!(!folder.path().join("buyers/.part").exists());
     }
@@ -309,12 +313,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         let connector = FileConnector::new(folder.path().join("file"), FileFormat::Csv);
-        let verdict = connector.classify(&connector.send(&connector.encode(&batch())), 0);
+        let verdict = connector.deliver(&connector.encode(&batch(), ""), 0);
         let Verdict::Retry(trouble) = verdict else { panic!("{verdict:?}") };
         assert!(trouble.contains("is not a folder"), "{trouble}");
         assert_eq!(connector.check().unwrap_err(), trouble);
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let Verdict::Retry(trouble) = connector.classify(&Reply::Failed(full), 0) else { panic!() };
+        let Verdict::Retry(trouble) = connector.judge(Err(full)) else { panic!() };
         assert!(trouble.contains("no room left"), "{trouble}");
         assert_eq!(FileConnector::new(folder.path().join("new"), FileFormat::Csv).check(), Ok(()));
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);

@@ -1,6 +1,7 @@
 //! One file for each kind of destination.
 
 pub mod file;
+mod http;
 pub mod webhook;
 
 use std::sync::Arc;

@@ -15,7 +15,6 @@ use std::time::Duration;
 use hmac::Hmac;
 use hmac::KeyInit;
 use hmac::Mac;
-use jiff::fmt::rfc2822;
 use serde::Serialize;
 use serde::Serializer;
 use serde::ser::SerializeMap;
@@ -24,20 +23,18 @@ use sha2::Sha256;
 use crate::activate::connector::Caps;
 use crate::activate::connector::Connector;
 use crate::activate::connector::Encoded;
-use crate::activate::connector::Reply;
 use crate::activate::connector::Verdict;
+use crate::activate::connectors::http;
 use crate::config::SecretSource;
 use crate::config::WebUrl;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::hex;
-use crate::model::time::DAY;
 use crate::model::time::SECOND;
 use crate::model::time::format_rfc3339;
 use crate::net::Answered;
 use crate::net::Clock;
 use crate::net::Outgoing;
-use crate::net::OutgoingError;
 use crate::net::OutgoingRequest;
 use crate::net::read_secret;
 use crate::store::ledger::Batch;
@@ -47,8 +44,6 @@ use crate::store::ledger::BatchId;
 const MAX_ROWS: usize = 1_000;
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest that a receiver may ask to wait.
-const LONGEST_WAIT: Millis = DAY;
 
 /// Calls an address.
 #[derive(Clone)]
@@ -91,7 +86,13 @@ impl WebhookConnector {
         outgoing: Outgoing,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { url, secret, outgoing, clock, caps: Caps { max_rows: MAX_ROWS, namespaces: None } }
+        Self {
+            url,
+            secret,
+            outgoing,
+            clock,
+            caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true },
+        }
     }
 }
 
@@ -101,16 +102,6 @@ fn signature(secret: &str, seconds: i64, body: &[u8]) -> String {
     mac.update(format!("{seconds}.").as_bytes());
     mac.update(body);
     format!("t={seconds},v1={}", hex(&mac.finalize().into_bytes()))
-}
-
-/// The time before which nothing is to be sent, where an answer says one: seconds from now on, or a date.
-fn wait_until(answered: &Answered, now: Millis) -> Option<Millis> {
-    let text = answered.retry_after.as_deref()?.trim();
-    let until = match text.parse::<u32>() {
-        Ok(seconds) => now + Millis::from(seconds) * SECOND,
-        Err(_) => rfc2822::parse(text).ok()?.timestamp().as_millisecond(),
-    };
-    Some(until.clamp(now, now + LONGEST_WAIT))
 }
 
 impl Connector for WebhookConnector {
@@ -134,7 +125,7 @@ impl Connector for WebhookConnector {
         }
     }
 
-    fn encode(&self, batch: &Batch) -> Encoded {
+    fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
         let body = Body {
             destination: &batch.target.destination,
             segment: &batch.target.segment,
@@ -144,22 +135,24 @@ impl Connector for WebhookConnector {
             adds: batch.changes.adds.iter().map(Member).collect(),
             removes: batch.changes.removes.iter().map(Member).collect(),
         };
-        let body = serde_json::to_vec(&body).expect("texts and numbers are JSON");
-        Encoded { batch: batch.id(), address: self.url.as_str().to_owned(), body }
+        Encoded {
+            batch: batch.id(),
+            method: "POST",
+            address: self.url.as_str().to_owned(),
+            body: serde_json::to_vec(&body).expect("texts and numbers are JSON"),
+            lines: batch.changes.len(),
+            refused: Vec::new(),
+        }
     }
 
-    fn delivered(&self, _encoded: &Encoded) -> bool {
-        false
-    }
-
-    fn send(&self, encoded: &Encoded) -> Reply {
+    fn deliver(&self, encoded: &Encoded, now: Millis) -> Verdict {
         let secret = match read_secret("secret", &self.secret) {
             Ok(secret) => secret,
-            Err(why) => return Reply::Unfit(why),
+            Err(why) => return Verdict::Retry(why),
         };
         let signature = signature(&secret, self.clock.now().div_euclid(SECOND), &encoded.body);
         let request = OutgoingRequest {
-            method: "POST",
+            method: encoded.method,
             url: &encoded.address,
             headers: &[
                 ("Content-Type", "application/json"),
@@ -170,48 +163,25 @@ impl Connector for WebhookConnector {
             timeout: TIMEOUT,
         };
         match self.outgoing.call(&request) {
-            Ok(answered) => Reply::Answered(answered),
-            Err(error) => Reply::Unanswered(error),
-        }
-    }
-
-    fn classify(&self, reply: &Reply, now: Millis) -> Verdict {
-        match reply {
-            Reply::Answered(answered) => self.of_status(answered, now),
-            Reply::Unanswered(error) => {
-                let why = format!("{}: {error}", self.url);
-                match error {
-                    OutgoingError::NotSent(_) => Verdict::Retry(why),
-                    OutgoingError::Lost(_) => Verdict::Unknown(why),
-                }
-            }
-            Reply::Unfit(why) => Verdict::Retry(why.clone()),
-            Reply::Written | Reply::Differs | Reply::Failed(_) => {
-                Verdict::Unknown(format!("{} gave no answer", self.url))
-            }
+            Ok(answered) => self.judge(&answered, now),
+            Err(error) => http::unanswered(&self.url.to_string(), &error),
         }
     }
 }
 
 impl WebhookConnector {
-    fn of_status(&self, answered: &Answered, now: Millis) -> Verdict {
-        let status = answered.status;
-        let said = || match answered.gist() {
-            gist if gist.is_empty() => format!("{} answered {status}", self.url),
-            gist => format!("{} answered {status}: {gist}", self.url),
-        };
+    fn judge(&self, answered: &Answered, now: Millis) -> Verdict {
+        let (url, status) = (self.url.to_string(), answered.status);
+        if let Some(later) = http::later(&url, answered, now) {
+            return later;
+        }
         match status {
             200..=299 => Verdict::Accepted,
-            408 | 425 | 429 | 500..=599 => match wait_until(answered, now) {
-                Some(until) => Verdict::Throttled(Some(until)),
-                None => Verdict::Retry(said()),
-            },
             300..=399 => Verdict::Fatal(format!(
-                "{} answered {status}: it leads elsewhere, and calls are not sent on; give the destination its \
-                 last address",
-                self.url
+                "{url} answered {status}: it leads elsewhere, and calls are not sent on; give the destination its \
+                 last address"
             )),
-            _ => Verdict::Fatal(said()),
+            _ => Verdict::Fatal(http::said(&url, answered)),
         }
     }
 }
@@ -220,6 +190,8 @@ impl WebhookConnector {
 mod tests {
     use super::*;
     use crate::model::Namespace;
+    use crate::model::time::DAY;
+    use crate::net::OutgoingError;
     use crate::net::SystemClock;
     use crate::store::ledger::Changes;
     use crate::store::ledger::Target;
@@ -248,8 +220,8 @@ mod tests {
                 removes: vec![identifier("cookie", "0a")],
             },
         };
-        let encoded = connector().encode(&batch);
-        assert_eq!(encoded, connector().encode(&batch));
+        let encoded = connector().encode(&batch, "");
+        assert_eq!(encoded, connector().encode(&batch, ""));
         assert_eq!(encoded.address, "https://crm.example/in?key=k3y");
         let expected = format!(
             r#"{{"destination":"crm","segment":"buyers","generation":12,"true_for":"2026-11-24T06:00:00.123Z","batch":"{}","adds":[{{"user_id":["12680"]}},{{"user_id":["a \"b\" é"]}}],"removes":[{{"cookie":["0a"]}}]}}"#,
@@ -274,7 +246,7 @@ mod tests {
         let of = |status, retry_after: Option<&str>| {
             let retry_after = retry_after.map(str::to_owned);
             let answered = Answered { status, retry_after, body: b"no such key".to_vec() };
-            connector.classify(&Reply::Answered(answered), now)
+            connector.judge(&answered, now)
         };
         for status in [200, 201, 202, 204] {
             assert_eq!(of(status, None), Verdict::Accepted);
@@ -295,10 +267,10 @@ mod tests {
         assert_eq!(of(503, Some("Tue, 24 Nov 2020 06:00:30 GMT")), Verdict::Throttled(Some(now)));
         assert_eq!(of(503, Some("4294967295")), Verdict::Throttled(Some(now + DAY)));
         assert!(matches!(of(503, Some("soon")), Verdict::Retry(_)));
-        let lost = Reply::Unanswered(OutgoingError::Lost("no answer in time".into()));
-        assert!(matches!(connector.classify(&lost, now), Verdict::Unknown(_)));
-        let not_sent = Reply::Unanswered(OutgoingError::NotSent("refused".into()));
-        assert!(matches!(connector.classify(&not_sent, now), Verdict::Retry(_)));
+        let lost = OutgoingError::Lost("no answer in time".into());
+        assert!(matches!(http::unanswered("it", &lost), Verdict::Unknown(_)));
+        let not_sent = OutgoingError::NotSent("refused".into());
+        assert!(matches!(http::unanswered("it", &not_sent), Verdict::Retry(_)));
     }
 
     #[test]
@@ -306,11 +278,14 @@ mod tests {
         let connector = connector();
         let encoded = Encoded {
             batch: connector_batch().id(),
+            method: "POST",
             address: "http://127.0.0.1:1/".into(),
             body: Vec::new(),
+            lines: 0,
+            refused: Vec::new(),
         };
-        let reply = connector.send(&encoded);
-        let Verdict::Retry(why) = connector.classify(&reply, 0) else { panic!("{reply:?}") };
+        let verdict = connector.deliver(&encoded, 0);
+        let Verdict::Retry(why) = verdict else { panic!("{verdict:?}") };
         assert_eq!(why, "secret: the variable THRONG_NO_SUCH is not set");
         assert_eq!(connector.check(), Err(why));
     }

@@ -2,7 +2,9 @@
 
 mod crash;
 mod drain;
+mod platform;
 mod protocol;
 mod rig;
 mod schedule;
+mod verdicts;
 mod world;

@@ -18,7 +18,6 @@ use crate::activate::Caps;
 use crate::activate::Connector;
 use crate::activate::Encoded;
 use crate::activate::Pusher;
-use crate::activate::Reply;
 use crate::activate::Verdict;
 use crate::activate::connectors::file::FileConnector;
 use crate::config::Destination;
@@ -37,8 +36,11 @@ use crate::store::ledger::Books;
 use crate::store::ledger::Changes;
 use crate::store::ledger::Delivery;
 use crate::store::ledger::Held;
+use crate::store::ledger::Job;
 use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger;
+use crate::store::ledger::Refusal;
+use crate::store::ledger::Refused;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
 
@@ -69,7 +71,7 @@ impl Fuse {
         self.0.store(steps, Ordering::SeqCst);
     }
 
-    fn step(&self) -> bool {
+    pub(super) fn step(&self) -> bool {
         self.0.fetch_sub(1, Ordering::SeqCst) > 0
     }
 }
@@ -127,8 +129,46 @@ impl Ledger for FusedLedger {
         self.call(|ledger| ledger.failed(batch, trouble))
     }
 
-    fn acknowledge(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
-        self.call(|ledger| ledger.acknowledge(batch, now))
+    fn acknowledge_but(
+        &self,
+        batch: &Batch,
+        refused: &[Refusal],
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.acknowledge_but(batch, refused, now))
+    }
+
+    fn refused(
+        &self,
+        target: &Target,
+        after: Option<&Identifier>,
+        limit: usize,
+    ) -> Result<Vec<Refused>, StoreError> {
+        self.0.refused(target, after, limit.min(4096))
+    }
+
+    fn forget_refused(
+        &self,
+        target: &Target,
+        identifiers: &[Identifier],
+    ) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.forget_refused(target, identifiers))
+    }
+
+    fn begin_job(&self, batch: &Batch, job: &Job) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.begin_job(batch, job))
+    }
+
+    fn job(&self, batch: &Batch) -> Result<Option<Job>, StoreError> {
+        self.0.job(batch)
+    }
+
+    fn place(&self, target: &Target) -> Result<Option<String>, StoreError> {
+        self.0.place(target)
+    }
+
+    fn set_place(&self, target: &Target, place: &str) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.set_place(target, place))
     }
 
     fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
@@ -174,21 +214,22 @@ impl Connector for FusedConnector {
         self.file.check()
     }
 
-    fn encode(&self, batch: &Batch) -> Encoded {
-        self.file.encode(batch)
+    fn encode(&self, batch: &Batch, place: &str) -> Encoded {
+        self.file.encode(batch, place)
     }
 
     fn delivered(&self, encoded: &Encoded) -> bool {
         self.file.delivered(encoded)
     }
 
-    fn send(&self, encoded: &Encoded) -> Reply {
-        let dead = || Reply::Failed(std::io::Error::other("the process is dead"));
+    fn deliver(&self, encoded: &Encoded, now: Millis) -> Verdict {
+        let dead = || Verdict::Retry("the process is dead".to_owned());
         if !self.fuse.step() {
             return dead();
         }
-        if !self.script.lock().is_empty() {
-            return Reply::Failed(std::io::Error::other("as the script says"));
+        let mut script = self.script.lock();
+        if !script.is_empty() {
+            return script.remove(0);
         }
         if !self.fuse.step() {
             // It died while it wrote.
@@ -198,13 +239,8 @@ impl Connector for FusedConnector {
             std::fs::write(folder.join(".part"), &encoded.body[..encoded.body.len() / 2]).unwrap();
             return dead();
         }
-        let reply = self.file.send(encoded);
-        if self.fuse.step() { reply } else { dead() }
-    }
-
-    fn classify(&self, reply: &Reply, now: Millis) -> Verdict {
-        let mut script = self.script.lock();
-        if script.is_empty() { self.file.classify(reply, now) } else { script.remove(0) }
+        let verdict = self.file.deliver(encoded, now);
+        if self.fuse.step() { verdict } else { dead() }
     }
 }
 
@@ -277,7 +313,7 @@ impl Rig {
             let connector = FusedConnector {
                 file: FileConnector::new(folder.clone(), format),
                 folder: folder.clone(),
-                caps: Caps { max_rows: self.max_rows, namespaces: None },
+                caps: Caps { max_rows: self.max_rows, namespaces: None, mixes: true },
                 fuse: Arc::clone(fuse),
                 script: if *name == "crm" { Arc::clone(&self.script) } else { Arc::default() },
             };

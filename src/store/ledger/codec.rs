@@ -10,6 +10,8 @@ use crate::model::codec::put_varint;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Changes;
 use crate::store::ledger::Delivery;
+use crate::store::ledger::Job;
+use crate::store::ledger::Refused;
 use crate::store::ledger::Target;
 
 /// What is kept of a target.
@@ -126,6 +128,46 @@ pub(in crate::store) fn identifier(bytes: &[u8]) -> Result<Identifier, Malformed
     let (namespace, value) = text.split_once('\0').ok_or(wrong)?;
     let namespace = Namespace::new(namespace).map_err(|_| wrong)?;
     Identifier::new(namespace, value).map_err(|_| wrong)
+}
+
+/// The bytes of an identifier, a zero byte, when it was refused, and why. They sort as identifiers do.
+pub(in crate::store) fn refused_bytes(
+    identifier: &Identifier,
+    why: &str,
+    since: Millis,
+) -> Vec<u8> {
+    let mut out = refused_range(identifier).0;
+    put_i64(&mut out, since);
+    out.extend_from_slice(why.as_bytes());
+    out
+}
+
+/// The first bytes that a refused identifier could have, and the first beyond all of its bytes.
+pub(in crate::store) fn refused_range(identifier: &Identifier) -> (Vec<u8>, Vec<u8>) {
+    let namespace = identifier.namespace.as_str().as_bytes();
+    let bytes = |end| [namespace, &[0], identifier.value().as_bytes(), &[end]].concat();
+    (bytes(0), bytes(1))
+}
+
+/// What was refused.
+pub(in crate::store) fn refused(bytes: &[u8]) -> Result<Refused, Malformed> {
+    let wrong = Malformed("a refused identifier");
+    let mut zeros = bytes.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
+    let end = zeros.nth(1).ok_or(wrong)?;
+    let mut reader = Reader::new(&bytes[end + 1..]);
+    let since = reader.i64()?;
+    let why = std::str::from_utf8(reader.take(reader.remaining())?).map_err(|_| wrong)?;
+    Ok(Refused { identifier: identifier(&bytes[..end])?, why: why.to_owned(), since })
+}
+
+/// The bytes of a job.
+pub(in crate::store) fn job_bytes(job: &Job) -> Vec<u8> {
+    serde_json::to_vec(job).expect("a job is texts and numbers")
+}
+
+/// A job.
+pub(in crate::store) fn job(bytes: &[u8]) -> Result<Job, Malformed> {
+    serde_json::from_slice(bytes).map_err(|_| Malformed("a job"))
 }
 
 /// The bytes of a delivery on record.

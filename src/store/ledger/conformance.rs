@@ -13,7 +13,7 @@ pub(crate) const ACROSS_PROCESSES: [fn(Open<'_>); 2] =
     [names_of_batches_only_rise, everything_outlives_the_process];
 
 /// Every contract. Each gets a store of its own.
-pub(crate) const ALL: [fn(Open<'_>); 10] = [
+pub(crate) const ALL: [fn(Open<'_>); 13] = [
     what_is_acknowledged_is_held_in_order,
     what_is_held_comes_in_pages,
     targets_do_not_meet,
@@ -24,6 +24,9 @@ pub(crate) const ALL: [fn(Open<'_>); 10] = [
     deliveries_are_remembered_and_bounded,
     another_goes_on_where_one_has_ended,
     one_goes_on_where_another_has_ended,
+    what_is_refused_is_not_held_and_is_remembered,
+    many_are_refused_and_come_in_pages,
+    a_job_lasts_as_long_as_its_batch,
 ];
 
 fn identifier(namespace: &str, value: &str) -> Identifier {
@@ -297,4 +300,105 @@ fn hand_on(from: &dyn Ledger, to: &dyn Ledger) {
     }
     assert_eq!(to.destinations().unwrap(), destinations);
     assert_eq!(to.standings().unwrap(), from.standings().unwrap());
+}
+
+fn refusals(lines: &[usize]) -> Vec<Refusal> {
+    lines.iter().map(|line| Refusal { line: *line, why: format!("no \"{line}\"") }).collect()
+}
+
+fn refused(ledger: &dyn Ledger) -> Vec<(String, String, Millis)> {
+    let refused = ledger.refused(&target(), None, 1_000).unwrap();
+    refused.into_iter().map(|one| (one.identifier.value().to_owned(), one.why, one.since)).collect()
+}
+
+fn what_is_refused_is_not_held_and_is_remembered(open: Open<'_>) {
+    let ledger = open();
+    let add = |values: &[&str], lines: &[usize], now: Millis| {
+        let batch = ledger.prepare(&target(), 1, 0, changes(values, &[]), now).unwrap();
+        ledger.acknowledge_but(&batch, &refusals(lines), now).unwrap();
+    };
+    add(&["a", "b", "c", "d"], &[1, 3], 5);
+    assert_eq!(held(&*ledger, &target()), sure(&["a", "c"]));
+    let told = |value: &str, line: usize, now| (value.to_owned(), format!("no \"{line}\""), now);
+    assert_eq!(refused(&*ledger), [told("b", 1, 5), told("d", 3, 5)]);
+    assert_eq!(ledger.standings().unwrap()[0].held, 2);
+    assert_eq!(ledger.deliveries("crm", 9).unwrap()[0].refused, 2);
+    assert_eq!(ledger.refused(&Target::new("crm", "buyer"), None, 9).unwrap(), []);
+
+    // Refused again, and taken the next time.
+    add(&["b", "d"], &[0], 6);
+    assert_eq!(refused(&*ledger), [told("b", 0, 6)]);
+    assert_eq!(held(&*ledger, &target()), sure(&["a", "c", "d"]));
+    add(&["ba", "b"], &[0], 7);
+    assert_eq!(refused(&*ledger), [told("ba", 0, 7)]);
+    // Held, unsure since, and refused then.
+    let batch = ledger.prepare(&target(), 1, 0, changes(&["c"], &["a"]), 8).unwrap();
+    ledger.withdraw(&batch, 8).unwrap();
+    add(&["c"], &[0], 9);
+    let unsure = ("a".to_owned(), true);
+    let mut expected = vec![unsure.clone()];
+    expected.extend(sure(&["b", "d"]));
+    assert_eq!(held(&*ledger, &target()), expected);
+    assert_eq!(ledger.standings().unwrap()[0].held, 3);
+
+    // What could not be removed may be held or not.
+    let batch = ledger.prepare(&target(), 1, 0, changes(&["e"], &["a", "b", "d"]), 10).unwrap();
+    ledger.acknowledge_but(&batch, &refusals(&[2]), 10).unwrap();
+    let unsure = ("b".to_owned(), true);
+    assert_eq!(held(&*ledger, &target()), [unsure, ("e".to_owned(), false)]);
+    assert_eq!(refused(&*ledger), [told("ba", 0, 7), told("c", 0, 9)]);
+
+    ledger.forget_refused(&target(), &users(&["c", "nobody"])).unwrap();
+    drop(ledger);
+    assert_eq!(refused(&*open()), [told("ba", 0, 7)]);
+}
+
+fn many_are_refused_and_come_in_pages(open: Open<'_>) {
+    let ledger = open();
+    let mut all: Vec<Identifier> =
+        (0..25).map(|n| identifier("user_id", &format!("{n}"))).collect();
+    all.extend(["user", "user_id_x", "a", "z9"].map(|namespace| identifier(namespace, "!")));
+    all.sort();
+    let changes = Changes { adds: all.clone(), removes: Vec::new() };
+    let lines: Vec<usize> = (0..all.len()).collect();
+    let batch = ledger.prepare(&target(), 1, 0, changes, 0).unwrap();
+    ledger.acknowledge_but(&batch, &refusals(&lines), 0).unwrap();
+    let mut read: Vec<Identifier> = Vec::new();
+    loop {
+        let page = ledger.refused(&target(), read.last(), 7).unwrap();
+        assert!(page.len() <= 7);
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page.into_iter().map(|refused| refused.identifier));
+    }
+    assert_eq!(read, all);
+    let page = ledger.refused(&target(), Some(&identifier("user_id", "10x")), 1).unwrap();
+    assert_eq!(page[0].identifier, identifier("user_id", "11"));
+}
+
+fn a_job_lasts_as_long_as_its_batch(open: Open<'_>) {
+    let ledger = open();
+    let job = |at| Job { name: "j-1".to_owned(), ask_at: at, since: 3 };
+    let batch = ledger.prepare(&target(), 1, 0, changes(&["a"], &[]), 3).unwrap();
+    let other = ledger.prepare(&target(), 1, 0, changes(&["b"], &[]), 3).unwrap();
+    assert_eq!(ledger.job(&batch).unwrap(), None);
+    ledger.begin_job(&batch, &job(7)).unwrap();
+    ledger.begin_job(&batch, &job(8)).unwrap();
+    drop(ledger);
+    let ledger = open();
+    assert_eq!(ledger.job(&batch).unwrap(), Some(job(8)));
+    assert_eq!(ledger.job(&other).unwrap(), None);
+    assert_eq!(ledger.prepared(&target()).unwrap().len(), 2);
+    ledger.acknowledge(&batch, 9).unwrap();
+    assert_eq!(ledger.job(&batch).unwrap(), None);
+    ledger.begin_job(&batch, &job(9)).unwrap();
+    assert_eq!(ledger.job(&batch).unwrap(), None);
+    assert_eq!(ledger.prepared(&target()).unwrap(), std::slice::from_ref(&other));
+
+    assert_eq!(ledger.place(&target()).unwrap(), None);
+    ledger.set_place(&target(), "1").unwrap();
+    ledger.set_place(&target(), "2é").unwrap();
+    assert_eq!(ledger.place(&target()).unwrap().as_deref(), Some("2é"));
+    assert_eq!(ledger.place(&Target::new("crm", "lookers")).unwrap(), None);
 }

@@ -52,6 +52,37 @@ pub struct Held {
     pub unsure: bool,
 }
 
+/// A line of a batch that the destination would not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place among the adds and, behind them, the removes.
+    pub line: usize,
+    /// What the destination says is wrong with it.
+    pub why: String,
+}
+
+/// An identifier that a destination would not take: it is not sent again before someone asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Which.
+    pub identifier: Identifier,
+    /// What the destination says is wrong with it.
+    pub why: String,
+    /// Since when.
+    pub since: Millis,
+}
+
+/// What a destination does with a batch after it has taken it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The destination's name for it.
+    pub name: String,
+    /// When to ask for it.
+    pub ask_at: Millis,
+    /// When the batch was taken.
+    pub since: Millis,
+}
+
 /// What a batch says: no identifier is in both.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
@@ -112,6 +143,9 @@ pub struct Delivery {
     pub adds: u64,
     /// How many identifiers it removes.
     pub removes: u64,
+    /// How many of these the destination would not take.
+    #[serde(default)]
+    pub refused: u64,
     /// When it was prepared; written as RFC 3339.
     #[serde(with = "crate::model::rfc3339")]
     pub prepared_at: Millis,
@@ -188,7 +222,42 @@ pub trait Ledger: Send + Sync {
 
     /// The destination has the batch: its adds are held, its removes are not. Does nothing for a batch
     /// that is not prepared.
-    fn acknowledge(&self, batch: &Batch, now: Millis) -> Result<(), StoreError>;
+    fn acknowledge(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
+        self.acknowledge_but(batch, &[], now)
+    }
+
+    /// The destination has the batch but for some lines, in order. What could not be added is not held, and is among
+    /// the refused; what could not be removed is unsure. Does nothing for a batch that is not prepared.
+    fn acknowledge_but(
+        &self,
+        batch: &Batch,
+        refused: &[Refusal],
+        now: Millis,
+    ) -> Result<(), StoreError>;
+
+    /// What a destination would not take of a target, in order, after an identifier, at most `limit` of them.
+    fn refused(
+        &self,
+        target: &Target,
+        after: Option<&Identifier>,
+        limit: usize,
+    ) -> Result<Vec<Refused>, StoreError>;
+
+    /// Forgets that some identifiers were refused.
+    fn forget_refused(&self, target: &Target, identifiers: &[Identifier])
+    -> Result<(), StoreError>;
+
+    /// Remembers what a destination does with a batch; the batch stays prepared, and its settling forgets the job.
+    fn begin_job(&self, batch: &Batch, job: &Job) -> Result<(), StoreError>;
+
+    /// What a destination does with a prepared batch, if it was remembered.
+    fn job(&self, batch: &Batch) -> Result<Option<Job>, StoreError>;
+
+    /// The destination's own name for a target, once it was given.
+    fn place(&self, target: &Target) -> Result<Option<String>, StoreError>;
+
+    /// Gives a target the destination's own name for it.
+    fn set_place(&self, target: &Target, place: &str) -> Result<(), StoreError>;
 
     /// Nobody will know whether the destination has the batch: every identifier in it is unsure. Does
     /// nothing for a batch that is not prepared.
@@ -257,6 +326,27 @@ impl Changes {
         self.adds.len() + self.removes.len()
     }
 
+    /// An identifier by its place among the adds and, behind them, the removes.
+    pub fn line(&self, line: usize) -> Option<&Identifier> {
+        match line.checked_sub(self.adds.len()) {
+            None => self.adds.get(line),
+            Some(line) => self.removes.get(line),
+        }
+    }
+
+    /// The first half of its lines, and the others.
+    pub fn halves(&self) -> [Self; 2] {
+        let at = self.len() / 2;
+        let split = |side: &[Identifier], at: usize| {
+            let (first, rest) = side.split_at(at.min(side.len()));
+            (first.to_vec(), rest.to_vec())
+        };
+        let (first, rest) = split(&self.adds, at);
+        let (first_removed, rest_removed) =
+            split(&self.removes, at.saturating_sub(self.adds.len()));
+        [Self { adds: first, removes: first_removed }, Self { adds: rest, removes: rest_removed }]
+    }
+
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -288,6 +378,7 @@ impl Batch {
             seq: self.seq,
             adds: self.changes.adds.len() as u64,
             removes: self.changes.removes.len() as u64,
+            refused: 0,
             prepared_at: self.prepared_at,
             state: DeliveryState::Prepared,
             settled_at: None,

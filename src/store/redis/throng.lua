@@ -480,7 +480,7 @@ local function settle(keys, args)
   if args[4] == '0' then
     redis.call('HSET', out, settling, args[2])
   else
-    redis.call('HDEL', out, args[1], numbered, settling)
+    redis.call('HDEL', out, args[1], numbered, settling, 'j:' .. args[1])
     if delivery then redis.call('HSET', destination, args[5], args[7]) end
   end
   return 'OK'

@@ -5,7 +5,10 @@
 //! numbers     name → number                  the last order, the last target number
 //! targets     (destination, segment) → number, last generation, last seq, how many are held
 //! held        target number ‖ namespace ‖ 0 ‖ value → 0 sure, 1 unsure
+//! refused     target number ‖ namespace ‖ 0 ‖ value ‖ 0 ‖ when, why → nothing
 //! outbox      (target number, generation, seq) → order, times, adds, removes
+//! jobs        (target number, generation, seq) → JSON of a `Job`
+//! places      (destination, segment) → the destination's own name of it
 //! deliveries  (destination, order) → JSON of a `Delivery`
 //! ```
 //! Target numbers are big-endian in `held`, so that a target's identifiers lie together, in order. A target
@@ -13,12 +16,17 @@
 
 mod doubt;
 mod moved;
+mod refused;
 
+use redb::ReadTransaction;
 use redb::ReadableTable;
 use redb::TableDefinition;
 use redb::WriteTransaction;
 use std::ops::Bound;
 use std::path::Path;
+
+use self::refused::drop_refused;
+use self::refused::numbered;
 
 use crate::model::Identifier;
 use crate::model::Malformed;
@@ -39,8 +47,11 @@ use crate::store::ledger::DELIVERIES_KEPT;
 use crate::store::ledger::Delivery;
 use crate::store::ledger::DeliveryState;
 use crate::store::ledger::Held;
+use crate::store::ledger::Job;
 use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger;
+use crate::store::ledger::Refusal;
+use crate::store::ledger::Refused;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
 use crate::store::ledger::codec;
@@ -51,6 +62,9 @@ const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const TARGETS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("targets");
 const HELD: TableDefinition<'_, &[u8], u8> = TableDefinition::new("held");
 const OUTBOX: TableDefinition<'_, (u32, u64, u64), &[u8]> = TableDefinition::new("outbox");
+const REFUSED: TableDefinition<'_, &[u8], ()> = TableDefinition::new("refused");
+const JOBS: TableDefinition<'_, (u32, u64, u64), &[u8]> = TableDefinition::new("jobs");
+const PLACES: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("places");
 const DELIVERIES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("deliveries");
 
 const SURE: u8 = 0;
@@ -85,13 +99,17 @@ impl EmbeddedLedger {
             // A delta reads the ledger once from end to end, so more would not be used twice.
             cache: 16 << 20,
         };
-        Ok(Self { file: RedbFile::open(path.to_owned(), access, layout, make)? })
+        let file = RedbFile::open(path.to_owned(), access, layout, make)?;
+        // A file of before has some tables fewer.
+        file.write(make)?;
+        Ok(Self { file })
     }
 
     /// Ends a prepared batch: every identifier in it takes the mark given for its side, or leaves.
     fn settle(
         &self,
         batch: &Batch,
+        refused: &[Refusal],
         now: Millis,
         state: DeliveryState,
         marks: Marks,
@@ -102,27 +120,44 @@ impl EmbeddedLedger {
             let Some(posted) = take_posted(txn, key)? else { return Ok(()) };
             {
                 let mut held = txn.open_table(HELD)?;
-                let sides =
-                    [(&posted.changes.adds, marks.adds), (&posted.changes.removes, marks.removes)];
-                for (identifiers, mark) in sides {
-                    for identifier in identifiers {
-                        let key = codec::held_key(row.number, identifier);
-                        match mark {
-                            Some(mark) => {
-                                let new = held.insert(key.as_slice(), mark)?.is_none();
-                                row.held += u64::from(new);
-                            }
-                            None => {
-                                let gone = held.remove(key.as_slice())?.is_some();
-                                row.held -= u64::from(gone);
-                            }
+                let mut without = txn.open_table(REFUSED)?;
+                let mut refusals = refused.iter().peekable();
+                let Changes { adds, removes } = &posted.changes;
+                let sides = adds.iter().map(|one| (one, true));
+                let sides = sides.chain(removes.iter().map(|one| (one, false)));
+                for (line, (identifier, is_add)) in sides.enumerate() {
+                    let refusal = refusals.next_if(|refusal| refusal.line == line);
+                    let mark = match (is_add, refusal) {
+                        (true, None) => marks.adds,
+                        (false, None) => marks.removes,
+                        (true, Some(_)) => None,
+                        (false, Some(_)) => Some(UNSURE),
+                    };
+                    if is_add && state == DeliveryState::Acknowledged {
+                        drop_refused(&mut without, row.number, identifier)?;
+                    }
+                    if let Some(Refusal { why, .. }) = refusal.filter(|_| is_add) {
+                        let bytes = codec::refused_bytes(identifier, why, now);
+                        without.insert(&*numbered(row.number, &bytes), ())?;
+                    }
+                    let key = codec::held_key(row.number, identifier);
+                    match mark {
+                        Some(mark) => {
+                            let new = held.insert(key.as_slice(), mark)?.is_none();
+                            row.held += u64::from(new);
+                        }
+                        None => {
+                            let gone = held.remove(key.as_slice())?.is_some();
+                            row.held -= u64::from(gone);
                         }
                     }
                 }
+                txn.open_table(JOBS)?.remove(key)?;
             }
             put_target_row(txn, &batch.target, &row)?;
             change_delivery(txn, &batch.target.destination, posted.order, |delivery| {
                 delivery.state = state;
+                delivery.refused = refused.len() as u64;
                 delivery.settled_at = Some(now);
             })
         })
@@ -165,10 +200,7 @@ impl Ledger for EmbeddedLedger {
         limit: usize,
     ) -> Result<Vec<Held>, StoreError> {
         self.file.read(|txn| {
-            let targets = txn.open_table(TARGETS)?;
-            let key = (target.destination.as_str(), target.segment.as_str());
-            let Some(row) = targets.get(key)? else { return Ok(Vec::new()) };
-            let number = TargetRow::decode(row.value())?.number;
+            let Some(number) = number_of(txn, target)? else { return Ok(Vec::new()) };
             let (first, end) = codec::held_range(number);
             let after = after.map(|identifier| codec::held_key(number, identifier));
             let from = match &after {
@@ -229,10 +261,7 @@ impl Ledger for EmbeddedLedger {
 
     fn prepared(&self, target: &Target) -> Result<Vec<Batch>, StoreError> {
         self.file.read(|txn| {
-            let targets = txn.open_table(TARGETS)?;
-            let key = (target.destination.as_str(), target.segment.as_str());
-            let Some(row) = targets.get(key)? else { return Ok(Vec::new()) };
-            let number = TargetRow::decode(row.value())?.number;
+            let Some(number) = number_of(txn, target)? else { return Ok(Vec::new()) };
             let mut batches = Vec::new();
             for entry in txn.open_table(OUTBOX)?.range(batches_of(number))? {
                 let (key, bytes) = entry?;
@@ -262,14 +291,75 @@ impl Ledger for EmbeddedLedger {
         })
     }
 
-    fn acknowledge(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
+    fn acknowledge_but(
+        &self,
+        batch: &Batch,
+        refused: &[Refusal],
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let marks = Marks { adds: Some(SURE), removes: None };
-        self.settle(batch, now, DeliveryState::Acknowledged, marks)
+        self.settle(batch, refused, now, DeliveryState::Acknowledged, marks)
+    }
+
+    fn refused(
+        &self,
+        target: &Target,
+        after: Option<&Identifier>,
+        limit: usize,
+    ) -> Result<Vec<Refused>, StoreError> {
+        self.refused_of(target, after, limit)
+    }
+
+    fn forget_refused(
+        &self,
+        target: &Target,
+        identifiers: &[Identifier],
+    ) -> Result<(), StoreError> {
+        self.file.write(|txn| {
+            let Some(row) = target_row(txn, target)? else { return Ok(()) };
+            let mut table = txn.open_table(REFUSED)?;
+            identifiers.iter().try_for_each(|one| drop_refused(&mut table, row.number, one))
+        })
+    }
+
+    fn begin_job(&self, batch: &Batch, job: &Job) -> Result<(), StoreError> {
+        self.file.write(|txn| {
+            let Some(row) = target_row(txn, &batch.target)? else { return Ok(()) };
+            let key = (row.number, batch.generation, batch.seq);
+            if txn.open_table(OUTBOX)?.get(key)?.is_some() {
+                txn.open_table(JOBS)?.insert(key, codec::job_bytes(job).as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn job(&self, batch: &Batch) -> Result<Option<Job>, StoreError> {
+        self.file.read(|txn| {
+            let Some(number) = number_of(txn, &batch.target)? else { return Ok(None) };
+            let key = (number, batch.generation, batch.seq);
+            let found = txn.open_table(JOBS)?.get(key)?;
+            Ok(found.map(|bytes| codec::job(bytes.value())).transpose()?)
+        })
+    }
+
+    fn place(&self, target: &Target) -> Result<Option<String>, StoreError> {
+        self.file.read(|txn| {
+            let key = (target.destination.as_str(), target.segment.as_str());
+            Ok(txn.open_table(PLACES)?.get(key)?.map(|place| place.value().to_owned()))
+        })
+    }
+
+    fn set_place(&self, target: &Target, place: &str) -> Result<(), StoreError> {
+        self.file.write(|txn| {
+            let key = (target.destination.as_str(), target.segment.as_str());
+            txn.open_table(PLACES)?.insert(key, place)?;
+            Ok(())
+        })
     }
 
     fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
         let marks = Marks { adds: Some(UNSURE), removes: Some(UNSURE) };
-        self.settle(batch, now, DeliveryState::Withdrawn, marks)
+        self.settle(batch, &[], now, DeliveryState::Withdrawn, marks)
     }
 
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {
@@ -310,7 +400,10 @@ impl Ledger for EmbeddedLedger {
             new.table(txn, NUMBERS)?;
             new.table(txn, TARGETS)?;
             new.table(txn, HELD)?;
+            new.table(txn, REFUSED)?;
             new.table(txn, OUTBOX)?;
+            new.table(txn, JOBS)?;
+            new.table(txn, PLACES)?;
             new.table(txn, DELIVERIES)?;
             new.last_table(txn, META)
         })?;
@@ -324,7 +417,10 @@ fn make(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.open_table(NUMBERS)?;
     txn.open_table(TARGETS)?;
     txn.open_table(HELD)?;
+    txn.open_table(REFUSED)?;
     txn.open_table(OUTBOX)?;
+    txn.open_table(JOBS)?;
+    txn.open_table(PLACES)?;
     txn.open_table(DELIVERIES)?;
     Ok(())
 }
@@ -346,6 +442,13 @@ fn target_row(txn: &WriteTransaction, target: &Target) -> Result<Option<TargetRo
     let table = txn.open_table(TARGETS)?;
     let row = table.get((target.destination.as_str(), target.segment.as_str()))?;
     Ok(row.map(|row| TargetRow::decode(row.value())).transpose()?)
+}
+
+/// The short name of a target.
+fn number_of(txn: &ReadTransaction, target: &Target) -> Result<Option<u32>, Failure> {
+    let table = txn.open_table(TARGETS)?;
+    let row = table.get((target.destination.as_str(), target.segment.as_str()))?;
+    Ok(row.map(|row| TargetRow::decode(row.value())).transpose()?.map(|row| row.number))
 }
 
 fn put_target_row(txn: &WriteTransaction, target: &Target, row: &TargetRow) -> Result<(), Failure> {

@@ -3,16 +3,19 @@
 //! ```text
 //! throng:{store}:destinations      set: every destination that was ever sent to
 //! throng:{to.D}:ledger             hash: format, order, t:<segment> → generation, seq and a token,
-//!                                  d:<order> → JSON of a delivery
+//!                                  d:<order> → JSON of a delivery, p:<segment> → the destination's own
+//!                                  name of it
 //! throng:{to.D}:outbox             hash: <generation>.<seq>.<segment> → a batch, n:… → its order,
-//!                                  s:… → the token of the settling under way
+//!                                  s:… → the token of the settling under way, j:… → JSON of a job
 //! throng:{to.D}:held:<segment>     sorted set: namespace ‖ 0 ‖ value, all of one score
 //! throng:{to.D}:unsure:<segment>   set: those held that may not be
+//! throng:{to.D}:refused:<segment>  sorted set: namespace ‖ 0 ‖ value ‖ 0 ‖ when, why, all of one score
 //! ```
 //! A large batch is settled some hundred identifiers at a time, and stays in the outbox until the last of them:
 //! what a crash leaves half done is a batch without verdict, to be settled again.
 
 mod moved;
+mod refused;
 
 use parking_lot::Mutex;
 use redis::Value;
@@ -29,8 +32,11 @@ use crate::store::ledger::DELIVERIES_KEPT;
 use crate::store::ledger::Delivery;
 use crate::store::ledger::DeliveryState;
 use crate::store::ledger::Held;
+use crate::store::ledger::Job;
 use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger as Port;
+use crate::store::ledger::Refusal;
+use crate::store::ledger::Refused;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
 use crate::store::ledger::codec;
@@ -128,15 +134,20 @@ impl Ledger {
     fn settle(
         &self,
         batch: &Batch,
+        refused: &[Refusal],
         now: Millis,
         state: DeliveryState,
         marks: Marks,
     ) -> Result<(), StoreError> {
-        let sides = [(&batch.changes.adds, marks.adds), (&batch.changes.removes, marks.removes)];
-        let members: Vec<Vec<u8>> = sides
-            .iter()
-            .flat_map(|(side, mark)| side.iter().map(|identifier| member(*mark, identifier)))
-            .collect();
+        let Changes { adds, removes } = &batch.changes;
+        let is_refused = |line: usize| refused.binary_search_by_key(&line, |one| one.line).is_ok();
+        let adds = adds.iter().enumerate().map(|(line, identifier)| {
+            member(if is_refused(line) { b'g' } else { marks.adds }, identifier)
+        });
+        let removes = (batch.changes.adds.len()..).zip(removes).map(|(line, identifier)| {
+            member(if is_refused(line) { b'u' } else { marks.removes }, identifier)
+        });
+        let members: Vec<Vec<u8>> = adds.chain(removes).collect();
         let keys = self.keys(&batch.target.destination);
         let (held, unsure) =
             (self.set_of(&batch.target, "held"), self.set_of(&batch.target, "unsure"));
@@ -144,6 +155,7 @@ impl Ledger {
             let Some(record) = self.record(batch)? else { return Ok(()) };
             let (before, after) = record.change(|delivery| {
                 delivery.state = state;
+                delivery.refused = refused.len() as u64;
                 delivery.settled_at = Some(now);
             })?;
             let token = Lease::new_token()?.to_string();
@@ -348,14 +360,70 @@ impl Port for Ledger {
         }
     }
 
-    fn acknowledge(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
+    fn acknowledge_but(
+        &self,
+        batch: &Batch,
+        refused: &[Refusal],
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        // First: a batch that is half settled is settled again.
+        self.note_refused(batch, refused, now)?;
         let marks = Marks { adds: b's', removes: b'g' };
-        self.settle(batch, now, DeliveryState::Acknowledged, marks)
+        self.settle(batch, refused, now, DeliveryState::Acknowledged, marks)
+    }
+
+    fn refused(
+        &self,
+        target: &Target,
+        after: Option<&Identifier>,
+        limit: usize,
+    ) -> Result<Vec<Refused>, StoreError> {
+        self.refused_of(target, after, limit)
+    }
+
+    fn forget_refused(
+        &self,
+        target: &Target,
+        identifiers: &[Identifier],
+    ) -> Result<(), StoreError> {
+        self.drop_refused(target, identifiers.iter())
+    }
+
+    fn begin_job(&self, batch: &Batch, job: &Job) -> Result<(), StoreError> {
+        let key = self.keys(&batch.target.destination).outbox;
+        let field = batch_field(&batch.target, batch.generation, batch.seq);
+        if self.get(&key, &format!("n:{field}"))?.is_some() {
+            let mut cmd = redis::cmd("HSET");
+            cmd.arg(&key).arg(format!("j:{field}")).arg(codec::job_bytes(job));
+            self.store.link.one(&key, cmd)?;
+        }
+        Ok(())
+    }
+
+    fn job(&self, batch: &Batch) -> Result<Option<Job>, StoreError> {
+        let key = self.keys(&batch.target.destination).outbox;
+        let field = batch_field(&batch.target, batch.generation, batch.seq);
+        let found = self.get(&key, &format!("j:{field}"))?;
+        found.map(|bytes| codec::job(&bytes).map_err(damaged)).transpose()
+    }
+
+    fn place(&self, target: &Target) -> Result<Option<String>, StoreError> {
+        let key = self.keys(&target.destination).ledger;
+        let found = self.get(&key, &format!("p:{}", target.segment))?;
+        Ok(found.map(|place| String::from_utf8_lossy(&place).into_owned()))
+    }
+
+    fn set_place(&self, target: &Target, place: &str) -> Result<(), StoreError> {
+        let key = self.keys(&target.destination).ledger;
+        let mut cmd = redis::cmd("HSET");
+        cmd.arg(&key).arg(format!("p:{}", target.segment)).arg(place);
+        self.store.link.one(&key, cmd)?;
+        Ok(())
     }
 
     fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
         let marks = Marks { adds: b'u', removes: b'u' };
-        self.settle(batch, now, DeliveryState::Withdrawn, marks)
+        self.settle(batch, &[], now, DeliveryState::Withdrawn, marks)
     }
 
     fn destinations(&self) -> Result<Vec<String>, StoreError> {

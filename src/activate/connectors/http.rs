@@ -1,0 +1,50 @@
+//! What the answers of all platforms that are called have in common.
+
+use jiff::fmt::rfc2822;
+
+use crate::activate::connector::Verdict;
+use crate::model::Millis;
+use crate::model::time::DAY;
+use crate::model::time::SECOND;
+use crate::net::Answered;
+use crate::net::OutgoingError;
+
+/// The longest that a platform may ask to wait.
+const LONGEST_WAIT: Millis = DAY;
+
+/// The time before which nothing is to be sent, where an answer says one: seconds from now on, or a date.
+pub(super) fn wait_until(answered: &Answered, now: Millis) -> Option<Millis> {
+    let text = answered.retry_after.as_deref()?.trim();
+    let until = match text.parse::<u32>() {
+        Ok(seconds) => now + Millis::from(seconds) * SECOND,
+        Err(_) => rfc2822::parse(text).ok()?.timestamp().as_millisecond(),
+    };
+    Some(until.clamp(now, now + LONGEST_WAIT))
+}
+
+/// What a platform answered, in a few words.
+pub(super) fn said(platform: &str, answered: &Answered) -> String {
+    match answered.gist() {
+        gist if gist.is_empty() => format!("{platform} answered {}", answered.status),
+        gist => format!("{platform} answered {}: {gist}", answered.status),
+    }
+}
+
+/// The verdict on a call that was not answered.
+pub(super) fn unanswered(platform: &str, error: &OutgoingError) -> Verdict {
+    let why = format!("{platform}: {error}");
+    match error {
+        OutgoingError::NotSent(_) => Verdict::Retry(why),
+        OutgoingError::Lost(_) => Verdict::Unknown(why),
+    }
+}
+
+/// The verdict on an answer whose status says by itself that it is to be tried again.
+pub(super) fn later(platform: &str, answered: &Answered, now: Millis) -> Option<Verdict> {
+    matches!(answered.status, 408 | 425 | 429 | 500..=599).then(|| {
+        match wait_until(answered, now) {
+            Some(until) => Verdict::Throttled(Some(until)),
+            None => Verdict::Retry(said(platform, answered)),
+        }
+    })
+}

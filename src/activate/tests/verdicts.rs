@@ -1,0 +1,246 @@
+//! What the engine makes of verdicts other than yes and no.
+
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::platform::*;
+use super::rig::*;
+use super::world::*;
+use crate::activate::Caps;
+use crate::activate::Place;
+use crate::activate::Verdict;
+use crate::model::time::HOUR;
+use crate::model::time::MINUTE;
+use crate::store::ledger::Target;
+
+type Shared = Arc<Mutex<Platform>>;
+
+fn connector(platform: &Shared, fuse: &Arc<Fuse>) -> PlatformConnector {
+    PlatformConnector {
+        platform: Arc::clone(platform),
+        caps: Caps { max_rows: 8, namespaces: None, mixes: true },
+        tells: Tells::Each,
+        place: Place::Named("a1".into()),
+        fuse: Arc::clone(fuse),
+    }
+}
+
+/// What a platform holds in the end: who is desired, but for those that it takes for nobody.
+fn desired(rig: &Rig, platform: &Shared) -> BTreeSet<Known> {
+    let bad = platform.lock().bad.clone();
+    let desired = rig.world().desired("crm", "buyers");
+    desired.into_iter().filter(|(_, value)| !bad.contains(value)).collect()
+}
+
+fn members(platform: &Shared, audience: &str) -> BTreeSet<Known> {
+    platform.lock().members.get(audience).cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_line_that_is_refused_costs_no_other_and_is_not_sent_again() {
+    for tells in [Tells::Each, Tells::Some] {
+        let rig = rig(0..12, 0);
+        let platform = Shared::default();
+        platform.lock().bad = ["c03".to_owned(), "c07".to_owned()].into();
+        let pusher = || rig.start_on(PlatformConnector { tells, ..connector(&platform, &whole()) });
+        let report = pusher().run_once(None, false).unwrap().remove(0);
+        assert_eq!((report.adds, report.refused, report.held), (16, 2, 16), "{tells:?}");
+        assert_eq!(report.trouble, None);
+        assert_eq!(members(&platform, "a1"), desired(&rig, &platform));
+
+        // Known in another process, too.
+        rig.clock.0.store(1, Ordering::SeqCst);
+        let calls = platform.lock().calls.len();
+        let report = pusher().run_once(None, false).unwrap().remove(0);
+        assert_eq!((report.adds, report.refused, report.batches), (0, 2, 0));
+        assert_eq!(platform.lock().calls.len(), calls);
+        let target = Target::new("crm", "buyers");
+        let refused = rig.ledger().refused(&target, None, 9).unwrap();
+        let values: Vec<&str> = refused.iter().map(|one| one.identifier.value()).collect();
+        assert_eq!(values, ["c03", "c07"]);
+        assert!(!refused[0].why.is_empty());
+
+        rig.clock.0.store(2, Ordering::SeqCst);
+        // Who leaves is forgotten, and sent again when they come back.
+        rig.world().members.insert("buyers".into(), profiles((0..12).filter(|p| *p != 3)));
+        pusher().run_once(None, false).unwrap();
+        assert_eq!(rig.ledger().refused(&target, None, 9).unwrap().len(), 1);
+        platform.lock().bad.clear();
+        rig.world().members.insert("buyers".into(), profiles(0..12));
+        let report = pusher().run_once(None, false).unwrap().remove(0);
+        assert_eq!(report.refused, 1, "the other waits for someone's word");
+        rig.ledger().forget_refused(&target, &[refused[1].identifier.clone()]).unwrap();
+        pusher().run_once(None, false).unwrap();
+        assert_eq!(members(&platform, "a1"), rig.world().desired("crm", "buyers"));
+    }
+}
+
+#[test]
+fn a_removal_that_is_refused_is_tried_again() {
+    let rig = rig(0..12, 0);
+    let platform = Shared::default();
+    let pusher = rig.start_on(connector(&platform, &whole()));
+    pusher.run_once(None, false).unwrap();
+    rig.world().marked = profiles([3, 4]);
+    platform.lock().bad = ["c03".to_owned()].into();
+    let report = pusher.run_once(None, false).unwrap().remove(0);
+    assert_eq!(report.refused, 1);
+    assert!(members(&platform, "a1").contains(&("cookie".into(), "c03".into())));
+    platform.lock().bad.clear();
+    pusher.run_once(None, false).unwrap();
+    assert_eq!(members(&platform, "a1"), rig.world().desired("crm", "buyers"));
+}
+
+#[test]
+fn where_all_is_refused_somebody_has_to_look() {
+    let rig = rig(0..12, 0);
+    let platform = Shared::default();
+    let all = rig.world().desired("crm", "buyers").into_iter().map(|(_, value)| value);
+    platform.lock().bad = all.collect();
+    let of = PlatformConnector { tells: Tells::Some, ..connector(&platform, &whole()) };
+    let report = rig.start_on(of).run_once(None, false).unwrap().remove(0);
+    assert_eq!((report.adds, report.refused, report.held), (0, 18, 0));
+    assert!(platform.lock().calls.len() < 2 * 18 + 3);
+}
+
+#[test]
+fn what_the_platform_works_on_is_asked_for_and_nothing_overtakes_it() {
+    let rig = rig(0..12, 0);
+    let platform = Shared::default();
+    platform.lock().works = HOUR;
+    platform.lock().bad = ["c05".to_owned()].into();
+    let pusher = rig.start_on(connector(&platform, &whole()));
+    let report = pusher.run_once(None, false).unwrap().remove(0);
+    assert_eq!((report.staged, report.adds, report.pending, report.held), (3, 0, 3, 0));
+    // Somebody leaves meanwhile: that waits for what was sent before.
+    rig.world().members.insert("buyers".into(), profiles(0..11));
+    let calls = platform.lock().calls.len();
+    for now in [MINUTE, HOUR / 2, HOUR - 1] {
+        rig.clock.0.store(now, Ordering::SeqCst);
+        let report = rig.start_on(connector(&platform, &whole())).run_once(None, false).unwrap();
+        let trouble = report[0].trouble.clone().unwrap();
+        assert_eq!(trouble, "the destination works on 3 batches that it has taken");
+        assert!(
+            !rig.start_on(connector(&platform, &whole())).status().unwrap()[0].segments[0].parked
+        );
+    }
+    assert_eq!(platform.lock().calls.len(), calls);
+    rig.clock.0.store(HOUR, Ordering::SeqCst);
+    let report = pusher.run_once(None, false).unwrap().remove(0);
+    assert_eq!((report.adds, report.refused, report.staged), (17, 1, 1));
+    rig.clock.0.store(2 * HOUR, Ordering::SeqCst);
+    pusher.run_once(None, false).unwrap();
+    assert_eq!(members(&platform, "a1"), desired(&rig, &platform));
+}
+
+#[test]
+fn what_the_platform_has_lost_is_sent_again() {
+    let rig = rig(0..12, 0);
+    let platform = Shared::default();
+    platform.lock().works = HOUR;
+    let pusher = rig.start_on(connector(&platform, &whole()));
+    pusher.run_once(None, false).unwrap();
+    platform.lock().lose_jobs();
+    platform.lock().works = 0;
+    rig.clock.0.store(HOUR, Ordering::SeqCst);
+    for _ in 0..4 {
+        pusher.run_once(None, false).unwrap();
+    }
+    assert_eq!(members(&platform, "a1"), rig.world().desired("crm", "buyers"));
+}
+
+#[test]
+fn where_a_batch_cannot_do_both_all_that_comes_goes_first() {
+    let rig = rig(0..6, 0);
+    let platform = Shared::default();
+    let caps = Caps { max_rows: 2, namespaces: None, mixes: false };
+    let pusher = rig.start_on(PlatformConnector { caps, ..connector(&platform, &whole()) });
+    pusher.run_once(None, false).unwrap();
+    platform.lock().calls.clear();
+    rig.world().members.insert("buyers".into(), profiles(4..12));
+    pusher.drain_once("crm").unwrap();
+    assert_eq!(members(&platform, "a1"), rig.world().desired("crm", "buyers"));
+    let calls = platform.lock().calls.clone();
+    assert!(calls.iter().all(|(_, adds, removes)| *adds == 0 || *removes == 0), "{calls:?}");
+    let first_removal = calls.iter().position(|(_, adds, _)| *adds == 0).unwrap();
+    assert!(calls[first_removal..].iter().all(|(_, adds, _)| *adds == 0), "{calls:?}");
+}
+
+#[test]
+fn an_audience_is_made_once() {
+    let made = |lists: bool, script: Vec<(bool, Verdict)>| {
+        let rig = rig(0..6, 0);
+        let platform = Shared::default();
+        platform.lock().lists = lists;
+        platform.lock().script = script;
+        let start = || {
+            let of = PlatformConnector { place: Place::Made, ..connector(&platform, &whole()) };
+            rig.start_on(of)
+        };
+        let reports = (0..3).map(|_| start().run_once(None, false).unwrap().remove(0));
+        let last = reports.last().unwrap();
+        let members = members(&platform, "buyers!").len();
+        (platform.lock().made.len(), members, last.trouble)
+    };
+    let nine = 9;
+    assert_eq!(made(false, Vec::new()), (1, nine, None));
+    assert_eq!(made(true, Vec::new()), (1, nine, None));
+    let busy = || (false, Verdict::Retry("busy".into()));
+    assert_eq!(made(false, vec![busy()]), (1, nine, None));
+    // Made, and the answer lost: it is found, or somebody has to say.
+    let lost = || (true, Verdict::Unknown("lost".into()));
+    assert_eq!(made(true, vec![lost()]), (1, nine, None));
+    let (count, members, trouble) = made(false, vec![lost()]);
+    assert_eq!((count, members), (1, 0));
+    assert!(trouble.unwrap().contains("write its id into `audiences`"));
+}
+
+/// Kills the process at each step of a run that is partly refused, split, or worked on.
+#[test]
+fn after_a_crash_at_any_step_the_platform_holds_who_is_desired() {
+    for (tells, works) in [(Tells::Each, 0), (Tells::Some, 0), (Tells::Each, MINUTE)] {
+        for place in [Place::Named("a1".into()), Place::Made] {
+            let mut steps = 0;
+            loop {
+                let rig = rig(0..7, 0);
+                let platform = Shared::default();
+                platform.lock().lists = true;
+                platform.lock().bad = ["c03".to_owned()].into();
+                platform.lock().works = works;
+                let audience = if place == Place::Made { "buyers!" } else { "a1" };
+                let start = |fuse: &Arc<Fuse>| {
+                    rig.start_on(PlatformConnector {
+                        tells,
+                        place: place.clone(),
+                        ..connector(&platform, fuse)
+                    })
+                };
+                let fuse = Fuse::new(steps);
+                let turn = |fuse: &Arc<Fuse>, from: i64| {
+                    for now in [from, from + MINUTE, from + 2 * MINUTE] {
+                        rig.clock.0.store(now, Ordering::SeqCst);
+                        let _ = start(fuse).run_once(None, false);
+                    }
+                };
+                turn(&fuse, 0);
+                rig.world().members.insert("buyers".into(), profiles(1..8));
+                turn(&fuse, HOUR);
+                let is_whole = !fuse.is_blown();
+                turn(&whole(), 2 * HOUR);
+                turn(&whole(), 3 * HOUR);
+                let now = rig.clock.0.load(Ordering::SeqCst);
+                platform.lock().work(now + HOUR, tells);
+                let said = format!("{tells:?} {works} {place:?}, dead after {steps} steps");
+                assert_eq!(members(&platform, audience), desired(&rig, &platform), "{said}");
+                assert!(platform.lock().made.len() <= 1, "{said}");
+                if is_whole {
+                    break;
+                }
+                steps += 1;
+            }
+            assert!(steps > 10);
+        }
+    }
+}
