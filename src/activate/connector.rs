@@ -155,6 +155,21 @@ impl Verdict {
         }
     }
 
+    /// What it says to people; nothing where all went well.
+    pub fn why(&self) -> Option<String> {
+        match self {
+            Self::Accepted | Self::Partial(_) => None,
+            Self::Staged(_) => Some("the destination works on it".to_owned()),
+            Self::Throttled(_) => Some("the destination asks to wait".to_owned()),
+            Self::Retry(why)
+            | Self::Unknown(why)
+            | Self::Split(why)
+            | Self::NotReady(_, why)
+            | Self::Gone(why)
+            | Self::Fatal(why) => Some(why.clone()),
+        }
+    }
+
     /// Whether the platform may have done what was asked without anybody knowing.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown(_))

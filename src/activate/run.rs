@@ -97,17 +97,7 @@ impl std::fmt::Display for Halt {
                 "{removes} of {held} would be removed, more than the {max_drain} % of max_drain; if that is meant, \
                  `throng destination push {destination} --drain`, else see where the audience went"
             ),
-            Self::Verdict(Verdict::Accepted | Verdict::Partial(_)) => f.write_str("accepted"),
-            Self::Verdict(Verdict::Staged(_)) => f.write_str("the destination works on it"),
-            Self::Verdict(Verdict::Throttled(_)) => f.write_str("the destination asks to wait"),
-            Self::Verdict(
-                Verdict::Retry(why)
-                | Verdict::Unknown(why)
-                | Verdict::Split(why)
-                | Verdict::NotReady(_, why)
-                | Verdict::Gone(why)
-                | Verdict::Fatal(why),
-            ) => f.write_str(why),
+            Self::Verdict(verdict) => f.write_str(&verdict.why().unwrap_or("accepted".to_owned())),
         }
     }
 }

@@ -14,7 +14,7 @@ const LONGEST_WAIT: Millis = DAY;
 
 /// The time before which nothing is to be sent, where an answer says one: seconds from now on, or a date.
 pub(super) fn wait_until(answered: &Answered, now: Millis) -> Option<Millis> {
-    let text = answered.retry_after.as_deref()?.trim();
+    let text = answered.header("retry-after")?.trim();
     let until = match text.parse::<u32>() {
         Ok(seconds) => now + Millis::from(seconds) * SECOND,
         Err(_) => rfc2822::parse(text).ok()?.timestamp().as_millisecond(),
@@ -47,4 +47,13 @@ pub(super) fn later(platform: &str, answered: &Answered, now: Millis) -> Option<
             None => Verdict::Retry(said(platform, answered)),
         }
     })
+}
+
+/// The SHA-256 of the empty text: of somebody who had nothing to be hashed.
+pub(super) const SHA256_OF_NOTHING: &str =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Whether a text is a SHA-256 in lower-case hexadecimal.
+pub(super) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

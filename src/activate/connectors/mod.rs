@@ -1,7 +1,9 @@
 //! One file for each kind of destination.
 
+mod api;
 pub mod file;
 mod http;
+pub mod meta;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -21,6 +23,9 @@ pub fn connector(
     match &destination.kind {
         DestinationKind::File { path, format } => {
             Box::new(file::FileConnector::new(path.clone(), *format))
+        }
+        DestinationKind::Meta(settings) => {
+            Box::new(meta::MetaConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
             url.clone(),

@@ -244,8 +244,9 @@ mod tests {
         let connector = connector();
         let now = 1_795_500_000_000;
         let of = |status, retry_after: Option<&str>| {
-            let retry_after = retry_after.map(str::to_owned);
-            let answered = Answered { status, retry_after, body: b"no such key".to_vec() };
+            let header = |value: &str| ("retry-after".to_owned(), value.to_owned());
+            let headers = retry_after.map(header).into_iter().collect();
+            let answered = Answered { status, headers, body: b"no such key".to_vec() };
             connector.judge(&answered, now)
         };
         for status in [200, 201, 202, 204] {

@@ -53,8 +53,8 @@ pub struct OutgoingRequest<'a> {
 pub struct Answered {
     /// The status.
     pub status: u16,
-    /// `Retry-After`, where it says one.
-    pub retry_after: Option<String>,
+    /// Its headers, with names in lower case; those that are no text are left out.
+    pub headers: Vec<(String, String)>,
     /// The body, as far as it is read.
     pub body: Vec<u8>,
 }
@@ -109,12 +109,14 @@ impl Outgoing {
         let built = built.timeout_global(Some(request.timeout)).build();
         let answer = self.agent.run(built).map_err(failed)?;
         let status = answer.status().as_u16();
-        let retry_after = answer.headers().get("retry-after");
-        let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let headers = answer.headers().iter().filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        });
+        let headers = headers.collect();
         let mut body = Vec::new();
         // The status is the verdict: of a body that breaks off, what has come of it has to do.
         let _ = answer.into_body().into_reader().take(ANSWER).read_to_end(&mut body);
-        Ok(Answered { status, retry_after, body })
+        Ok(Answered { status, headers, body })
     }
 }
 
@@ -131,6 +133,11 @@ impl fmt::Debug for Outgoing {
 }
 
 impl Answered {
+    /// A header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// The beginning of the body as one line for people.
     pub fn gist(&self) -> String {
         const LONGEST: usize = 300;

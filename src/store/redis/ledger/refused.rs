@@ -70,13 +70,20 @@ impl Ledger {
         let commands: Vec<_> = identifiers
             .map(|identifier| {
                 let (first, end) = codec::refused_range(identifier);
-                let mut cmd = redis::cmd("ZREMRANGEBYLEX");
+                let mut cmd = redis::cmd("ZRANGEBYLEX");
                 cmd.arg(&key).arg([b"[", &first[..]].concat()).arg([b"(", &end[..]].concat());
                 cmd
             })
             .collect();
         for commands in commands.chunks(AT_ONCE) {
-            self.store.link.run(&key, commands)?;
+            let found = self.store.link.run(&key, commands)?;
+            let found = found.iter().filter_map(reply::items).flatten().filter_map(reply::bytes);
+            let found: Vec<&[u8]> = found.collect();
+            if !found.is_empty() {
+                let mut cmd = redis::cmd("ZREM");
+                cmd.arg(&key).arg(found);
+                self.store.link.one(&key, cmd)?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! Only what the file says, checked, with all its problems told at once. How a kind is spoken to is
 //! known to `activate`.
 
+mod platform;
+
 use serde::Serialize;
 use std::fmt::Display;
 use std::path::Component;
@@ -11,6 +13,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use toml::{Table, Value};
 
+pub use self::platform::Platform;
+use self::platform::Traits;
 use super::ConfigError;
 use super::Period;
 use super::SecretSource;
@@ -52,6 +56,8 @@ pub enum DestinationKind {
         /// Where the secret is that calls are signed with.
         secret: SecretSource,
     },
+    /// Meta Custom Audiences.
+    Meta(Platform),
 }
 
 /// What a file of the kind `file` holds.
@@ -68,7 +74,15 @@ const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\" or \"webhook\"";
+const KINDS: &str = "\"file\", \"webhook\" or \"meta\"";
+const META: Traits = Traits {
+    url: "https://graph.facebook.com/v25.0",
+    account: "the ad account's number",
+    has_secret: true,
+    ttl: None,
+    version: None,
+    has_source: false,
+};
 const MAX_NAME: usize = 64;
 
 /// Reads the file of destinations. One that does not exist lists none.
@@ -155,6 +169,7 @@ impl<'a> Entry<'a> {
                 self.refuse_unknown(&WEBHOOK_KEYS);
                 self.webhook()
             }
+            Some("meta") => self.platform(&META).map(DestinationKind::Meta),
             Some(other) => {
                 self.problem("kind", &format!("unknown kind \"{other}\"; expected {KINDS}"));
                 None
