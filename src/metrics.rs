@@ -188,9 +188,11 @@ metrics! {
     /// Segment files whose latest edit is wrong, so that the last good version stands (service). Alert
     /// above 0.
     segment_files_wrong: gauge "throng_segment_files_wrong" [];
-    /// Batches sent, by destination and result (`accepted`, `retry`, `rejected`).
+    /// Batches sent or asked for, by destination and result (`accepted`, `partial`, `staged`, `split`, `retry`, `gone`,
+    /// `rejected`).
     delivery_attempts: counters "throng_delivery_attempts_total" ["destination", "result"];
-    /// Identifiers acknowledged, by destination and operation (`add`, `remove`).
+    /// Identifiers acknowledged, by destination and operation (`add`, `remove`), and those that it would not take
+    /// (`refuse`).
     delivery_identifiers: counters "throng_delivery_identifiers_total" ["destination", "operation"];
     /// When the oldest batch that waits was prepared, 0 where none waits (service).
     delivery_oldest_pending: floats "throng_delivery_oldest_pending_timestamp_seconds" ["destination"];

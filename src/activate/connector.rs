@@ -19,6 +19,8 @@ pub struct Caps {
     pub namespaces: Option<&'static [&'static str]>,
     /// Whether one batch may add and remove; else all that is added goes first.
     pub mixes: bool,
+    /// How long a member stays that is not sent again; for ever where `None`.
+    pub ttl: Option<Millis>,
 }
 
 /// A batch as the platform wants it: the same for every repeat.

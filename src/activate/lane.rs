@@ -17,12 +17,16 @@ use super::run::Halt;
 use super::run::Run;
 use super::shared::Shared;
 use crate::config::Destination;
+use crate::model::Identifier;
 use crate::model::Millis;
+use crate::model::time::DAY;
 use crate::model::time::HOUR;
 use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
+use crate::model::time::day_of;
 use crate::store::StoreError;
 use crate::store::chain;
+use crate::store::ledger::Ledger;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
 
@@ -52,6 +56,8 @@ struct State {
     troubles: BTreeMap<String, Trouble>,
     /// When the oldest waiting batch of each segment was prepared.
     pending: BTreeMap<String, Millis>,
+    /// Someone has paused it.
+    is_paused: bool,
     last_run: Option<Millis>,
     last_success: Option<Millis>,
 }
@@ -64,6 +70,7 @@ struct Trouble {
     retry_at: Option<Millis>,
     /// It is looked at again, and waits for someone as it is now.
     is_drain: bool,
+    is_pause: bool,
     message: String,
 }
 
@@ -99,11 +106,32 @@ pub(super) struct How {
     pub(super) dry_run: bool,
     /// Someone says that it is meant, where much is removed.
     pub(super) may_drain: bool,
+    /// What is done before, as someone asked.
+    pub(super) first: First,
 }
+
+/// What is done before a destination is brought up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    /// Nothing.
+    Nothing,
+    /// What was refused is forgotten, so that it is sent again.
+    Replay,
+    /// What is held counts as unsure, so that all of it is sent again.
+    Resync,
+    /// What is held is removed, so that all is added anew.
+    Reseed,
+}
+
+/// How many rows of the ledger are changed at once.
+const PAGE: usize = 4_096;
 
 impl How {
     /// By schedule.
-    pub(super) const DUE: Self = Self { which: Which::Due, dry_run: false, may_drain: false };
+    pub(super) const DUE: Self =
+        Self { which: Which::Due, dry_run: false, may_drain: false, first: First::Nothing };
+    /// All of it, because someone asked.
+    pub(super) const NOW: Self = Self { which: Which::All, ..Self::DUE };
 }
 
 impl Lane {
@@ -125,13 +153,23 @@ impl Lane {
         [state.not_before, state.unready_until].into_iter().flatten().fold(next, Millis::max)
     }
 
+    /// Looks at all segments again as soon as it can, now that someone paused it or let it go on.
+    pub(super) fn be_due(&self, is_paused: bool) {
+        let mut state = self.state.lock();
+        (state.is_paused, state.due) = (is_paused, None);
+        if !is_paused {
+            let troubles = state.troubles.values_mut().filter(|trouble| trouble.is_pause);
+            troubles.for_each(|trouble| trouble.retry_at = Some(Millis::MIN));
+        }
+    }
+
     /// Brings the destination up to date; `None` while it is not known what is activated.
     pub(super) fn run(
         &self,
         shared: &Shared,
         how: How,
     ) -> Result<Option<Vec<PushReport>>, StoreError> {
-        let How { which, dry_run, may_drain } = how;
+        let How { which, dry_run, may_drain, first } = how;
         let _one_at_a_time = self.running.lock();
         let now = shared.clock.now();
         let targets = match self.targets(shared) {
@@ -146,6 +184,14 @@ impl Lane {
             }
         };
         self.state.lock().unready_until = None;
+        let is_paused = match shared.ledger.paused(&self.destination.name) {
+            Ok(is_paused) => is_paused,
+            Err(error) => {
+                self.failed_whole(shared, now, &error);
+                return Err(error);
+            }
+        };
+        self.state.lock().is_paused = is_paused;
         let mut reports = Vec::new();
         let mut whole = true;
         for (segment, Due { activation, held }) in &targets {
@@ -162,11 +208,20 @@ impl Lane {
                 held: *held,
                 dry_run,
                 max_drain,
+                is_paused,
                 place: OnceCell::new(),
                 splits: Cell::new(0),
             };
             let mut report = PushReport::new(&target, dry_run);
-            let done = run.run(activation.as_ref(), &mut report);
+            let done = self
+                .begin(shared, &target, (first, dry_run))
+                .and_then(|()| match first {
+                    First::Reseed if activation.is_some() && !is_paused => {
+                        run.run(None, &mut report)
+                    }
+                    _ => Ok(()),
+                })
+                .and_then(|()| run.run(activation.as_ref(), &mut report));
             let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
             if let Err(halt) = &done {
                 report.trouble = Some(halt.to_string());
@@ -228,6 +283,7 @@ impl Lane {
             last_run: state.last_run,
             last_success: state.last_success,
             next_run: (next_run > Millis::MIN).then_some(next_run),
+            paused: state.is_paused,
             oldest_pending: state.pending.values().min().copied(),
             trouble: state.trouble.clone(),
             segments: segments.collect(),
@@ -269,6 +325,33 @@ impl Lane {
             }
         }
         Ok(Some(targets))
+    }
+
+    /// Does in the ledger what comes before a run for a target.
+    fn begin(
+        &self,
+        shared: &Shared,
+        target: &Target,
+        (first, dry_run): (First, bool),
+    ) -> Result<(), Halt> {
+        let ledger = &shared.ledger;
+        let ttl = self.connector.caps().ttl.filter(|_| !dry_run);
+        if let Some(ttl) = ttl {
+            renew(&**ledger, target, ttl, shared.clock.now())?;
+        }
+        match first {
+            First::Nothing | First::Reseed => {}
+            First::Replay => loop {
+                let refused = ledger.refused(target, None, PAGE)?;
+                if refused.is_empty() {
+                    break;
+                }
+                let refused: Vec<_> = refused.into_iter().map(|one| one.identifier).collect();
+                ledger.forget_refused(target, &refused)?;
+            },
+            First::Resync => doubt(&**ledger, target, &|_| true)?,
+        }
+        Ok(())
     }
 
     fn is_due(&self, segment: &str, now: Millis) -> bool {
@@ -314,14 +397,16 @@ impl Lane {
         };
         let before = state.troubles.get(&target.segment);
         // Nothing was tried while there is no audience: such a wait makes no later one longer.
-        let tried =
-            u32::from(!matches!(halt, Halt::NoAudience(_) | Halt::Verdict(Verdict::NotReady(..))));
+        let tried = u32::from(!matches!(
+            halt,
+            Halt::NoAudience(_) | Halt::Paused(_) | Halt::Verdict(Verdict::NotReady(..))
+        ));
         let failures = before.map_or(0, |trouble| trouble.failures) + tried;
         let failing = before.and_then(|trouble| trouble.since);
         // To wait for an audience, or for someone's word, is no failure of the destination.
         let since = match &halt {
             Halt::Verdict(_) => Some(failing.or(pending).unwrap_or(now)),
-            Halt::NoAudience(_) | Halt::Drain { .. } => None,
+            Halt::NoAudience(_) | Halt::Drain { .. } | Halt::Paused(_) => None,
             Halt::Stopping | Halt::Store(_) => failing,
         };
         let mut message = halt.to_string();
@@ -339,7 +424,7 @@ impl Lane {
             Halt::Verdict(Verdict::NotReady(at, _)) => Some(*at),
             Halt::Store(error) if !error.is_retryable() => None,
             // It may be put right where the audience comes from.
-            Halt::Drain { .. } => Some(now + self.destination.every.0),
+            Halt::Drain { .. } | Halt::Paused(_) => Some(now + self.destination.every.0),
             _ => Some(now + pause(failures)),
         };
         if matches!(halt, Halt::Store(_)) {
@@ -347,7 +432,9 @@ impl Lane {
         }
         if matches!(
             halt,
-            Halt::NoAudience(NoAudience::NotWhole) | Halt::Verdict(Verdict::NotReady(..))
+            Halt::NoAudience(NoAudience::NotWhole)
+                | Halt::Paused(_)
+                | Halt::Verdict(Verdict::NotReady(..))
         ) {
             // So it is for a while after each start, and while a destination works.
             tracing::debug!(
@@ -372,9 +459,10 @@ impl Lane {
             );
         }
         let is_drain = matches!(halt, Halt::Drain { .. });
+        let is_pause = matches!(halt, Halt::Paused(_));
         state.troubles.insert(
             target.segment.clone(),
-            Trouble { failures, since, retry_at, is_drain, message },
+            Trouble { failures, since, retry_at, is_drain, is_pause, message },
         );
     }
 
@@ -421,6 +509,44 @@ impl Lane {
         state.trouble = Some(chain(error));
         state.unready_until = Some(now + pause(state.failures));
     }
+}
+
+/// Counts what a target holds as unsure, so that it is sent again, where `is_due`.
+fn doubt(
+    ledger: &dyn Ledger,
+    target: &Target,
+    is_due: &dyn Fn(&Identifier) -> bool,
+) -> Result<(), Halt> {
+    let mut after = None;
+    loop {
+        let mut held = ledger.held(target, after.as_ref(), PAGE)?;
+        let Some(last) = held.last() else { return Ok(()) };
+        after = Some(last.identifier.clone());
+        held.retain(|held| !held.unsure && is_due(&held.identifier));
+        held.iter_mut().for_each(|held| held.unsure = true);
+        if !held.is_empty() {
+            ledger.take_held(target, &held)?;
+        }
+    }
+}
+
+/// Lets what a target holds be sent again before it ends there: each identifier on one day of half the time that it has. No
+/// time is kept of each for that: which day it is follows from the identifier.
+fn renew(ledger: &dyn Ledger, target: &Target, ttl: Millis, now: Millis) -> Result<(), Halt> {
+    let (days, today) = ((ttl / 2 / DAY).max(1), day_of(now));
+    let last = match ledger.renewed(target)? {
+        Some(last) if last >= today => return Ok(()),
+        last => last,
+    };
+    if let Some(last) = last {
+        doubt(ledger, target, &|identifier| {
+            let text = [identifier.namespace.as_str(), identifier.value()].join("\0");
+            let day = i64::from(crc32c::crc32c(text.as_bytes())) % days;
+            // Whether one of the days after the last is this one.
+            (day - (last + 1)).rem_euclid(days) < today - last
+        })?;
+    }
+    Ok(ledger.set_renewed(target, today)?)
 }
 
 fn standing<'a>(

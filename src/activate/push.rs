@@ -14,9 +14,9 @@ use super::audience::Audiences;
 use super::connector::Connector;
 use super::connectors::connector;
 use super::identifiers::PART_BYTES;
+use super::lane::First;
 use super::lane::How;
 use super::lane::Lane;
-use super::lane::Which;
 use super::report::DestinationStatus;
 use super::report::PushReport;
 use super::shared::Shared;
@@ -29,7 +29,9 @@ use crate::net::Workers;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::ledger::Delivery;
+use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger;
+use crate::store::ledger::Refused;
 use crate::store::ledger::Target;
 
 /// So many identifiers may always be removed at once: of a small audience any change is a large part.
@@ -145,13 +147,52 @@ impl Pusher {
         destination: Option<&str>,
         dry_run: bool,
     ) -> Result<Vec<PushReport>, PushError> {
-        self.run_by_hand(destination, How { which: Which::All, dry_run, may_drain: false })
+        self.run_by_hand(destination, How { dry_run, ..How::NOW })
     }
 
     /// Brings a destination up to date now, also where that removes more than its `max_drain` lets a run remove.
     pub fn drain_once(&self, destination: &str) -> Result<Vec<PushReport>, PushError> {
-        let how = How { which: Which::All, dry_run: false, may_drain: true };
-        self.run_by_hand(Some(destination), how)
+        self.run_by_hand(Some(destination), How { may_drain: true, ..How::NOW })
+    }
+
+    /// Brings a destination up to date now, and sends what it refused again.
+    pub fn replay(&self, destination: &str) -> Result<Vec<PushReport>, PushError> {
+        self.run_by_hand(Some(destination), How { first: First::Replay, ..How::NOW })
+    }
+
+    /// Sends a destination all that it should hold again, and removes the rest.
+    pub fn resync(&self, destination: &str) -> Result<Vec<PushReport>, PushError> {
+        self.run_by_hand(Some(destination), How { first: First::Resync, ..How::NOW })
+    }
+
+    /// Empties a destination, and fills it anew.
+    pub fn reseed(&self, destination: &str) -> Result<Vec<PushReport>, PushError> {
+        self.run_by_hand(Some(destination), How { first: First::Reseed, ..How::NOW })
+    }
+
+    /// Pauses a destination, or lets it go on. While it is paused nobody is added, and nobody removed but who opts out.
+    pub fn set_paused(&self, destination: &str, paused: bool) -> Result<(), PushError> {
+        let lane = self.lane(destination)?;
+        self.shared.ledger.set_paused(&lane.destination.name, paused)?;
+        lane.be_due(paused);
+        let _asleep = self.asleep.lock();
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    /// What a destination would not take, by segment, at most `limit` of each.
+    pub fn refused(
+        &self,
+        destination: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Refused)>, PushError> {
+        let (ledger, name) = (&self.shared.ledger, &self.lane(destination)?.destination.name);
+        let mut found = Vec::new();
+        for LastBatch { segment, .. } in ledger.last_batches(name)? {
+            let refused = ledger.refused(&Target::new(&**name, &*segment), None, limit)?;
+            found.extend(refused.into_iter().map(|refused| (segment.clone(), refused)));
+        }
+        Ok(found)
     }
 
     fn run_by_hand(

@@ -63,6 +63,8 @@ pub struct DestinationStatus {
     /// When the next run is due.
     #[serde(with = "crate::model::rfc3339::option")]
     pub next_run: Option<Millis>,
+    /// Whether someone has paused it.
+    pub paused: bool,
     /// When the oldest batch that waits for its verdict was prepared.
     #[serde(with = "crate::model::rfc3339::option")]
     pub oldest_pending: Option<Millis>,

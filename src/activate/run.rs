@@ -45,6 +45,8 @@ pub(super) struct Run<'a> {
     pub(super) dry_run: bool,
     /// The most that may be removed of what is held, in percent, but for who opted out.
     pub(super) max_drain: u8,
+    /// Someone has paused the destination: only who opted out is removed.
+    pub(super) is_paused: bool,
     /// The platform's own name of where it goes, once it is known.
     pub(super) place: OnceCell<String>,
     /// How many batches were split.
@@ -76,6 +78,8 @@ pub(super) enum Halt {
         /// The most that may be, in percent.
         max_drain: u8,
     },
+    /// Someone has paused the destination; who opted out was removed.
+    Paused(String),
     /// The destination did not take a batch.
     Verdict(Verdict),
 }
@@ -97,6 +101,9 @@ impl std::fmt::Display for Halt {
                 "{removes} of {held} would be removed, more than the {max_drain} % of max_drain; if that is meant, \
                  `throng destination push {destination} --drain`, else see where the audience went"
             ),
+            Self::Paused(name) => {
+                write!(f, "paused; `throng destination resume {name}` lets it go on")
+            }
             Self::Verdict(verdict) => f.write_str(&verdict.why().unwrap_or("accepted".to_owned())),
         }
     }
@@ -148,6 +155,10 @@ impl Run<'_> {
             report.true_for = Some(audience.true_for);
         }
         let desired = self.identifiers_of(self.eligible(audience, report)?, namespaces);
+        if self.is_paused && !self.dry_run {
+            self.remove_opted_out(stamp, report)?;
+            return Err(Halt::Paused(self.target.destination.clone()));
+        }
         report.below_minimum = report.eligible < min_size;
         let may_add = !report.below_minimum;
         // Who is taken out of a destination by the segment's file is meant to go.

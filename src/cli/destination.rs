@@ -26,6 +26,39 @@ pub(super) enum Destination {
         #[arg(long, default_value_t = 20)]
         limit: u16,
     },
+    /// Pause a destination: nobody is added, and nobody removed but who opts out
+    Pause {
+        /// The destination's name
+        name: String,
+    },
+    /// Let a paused destination go on
+    Resume {
+        /// The destination's name
+        name: String,
+    },
+    /// List what a destination would not take, and why
+    Refused {
+        /// The destination's name
+        name: String,
+        /// How many of each segment
+        #[arg(long, default_value_t = 20)]
+        limit: u16,
+    },
+    /// Send a destination what it would not take again
+    Replay {
+        /// The destination's name
+        name: String,
+    },
+    /// Send a destination all that it should hold again
+    Resync {
+        /// The destination's name
+        name: String,
+    },
+    /// Empty a destination of what was sent there, and fill it anew
+    Reseed {
+        /// The destination's name
+        name: String,
+    },
     /// Push what changed, now
     Push {
         /// The destination's name; all without one
@@ -86,10 +119,52 @@ pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Fa
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NO) })
         }
         Destination::Deliveries { name, limit } => deliveries(global, &client, name, *limit),
+        Destination::Pause { name } => pause(global, &client, name, "pause"),
+        Destination::Resume { name } => pause(global, &client, name, "resume"),
+        Destination::Refused { name, limit } => refused(global, &client, name, *limit),
+        Destination::Replay { name } => again(global, &client, name, "replay"),
+        Destination::Resync { name } => again(global, &client, name, "resync"),
+        Destination::Reseed { name } => again(global, &client, name, "reseed"),
         Destination::Push { name, dry_run, drain } => {
             push(global, &client, name.as_deref(), *dry_run, *drain)
         }
     }
+}
+
+fn pause(global: &Global, client: &Client, name: &str, what: &str) -> Result<ExitCode, Failure> {
+    let path = format!("/api/v1/destinations/{}/{what}", escape(name));
+    let answer = client.post_json(&path, &json!({}))?;
+    if global.json {
+        print(&answer.to_string())?;
+    } else if answer["paused"] == true {
+        print(&format!("{name} is paused; who opts out is still removed"))?;
+    } else {
+        print(&format!("{name} goes on"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refused(global: &Global, client: &Client, name: &str, limit: u16) -> Result<ExitCode, Failure> {
+    let path = format!("/api/v1/destinations/{}/refused?limit={limit}", escape(name));
+    let answer = client.get(&path)?;
+    let found = answer["refused"].as_array().cloned().unwrap_or_default();
+    if global.json {
+        print(&Value::Array(found).to_string())?;
+    } else if found.is_empty() {
+        print(&format!("{name} has taken all that was sent"))?;
+    } else {
+        let keys = ["segment", "namespace", "value", "since", "why"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let rows = found.iter().map(|one| keys.map(|key| text(&one[key])).to_vec());
+        print(&table(&["SEGMENT", "NAMESPACE", "VALUE", "SINCE", "WHY"], rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn again(global: &Global, client: &Client, name: &str, what: &str) -> Result<ExitCode, Failure> {
+    let path = format!("/api/v1/destinations/{}/{what}", escape(name));
+    let answer = client.post_json(&path, &json!({}))?;
+    report(global, answer["reports"].as_array().cloned().unwrap_or_default(), false)
 }
 
 fn deliveries(
@@ -155,6 +230,11 @@ fn push(
         let answer = client.post_json(&path, &json!({}))?;
         reports.extend(answer["reports"].as_array().cloned().unwrap_or_default());
     }
+    report(global, reports, dry_run)
+}
+
+/// Shows what was pushed.
+fn report(global: &Global, reports: Vec<Value>, dry_run: bool) -> Result<ExitCode, Failure> {
     let failed = reports.iter().any(|report| report["trouble"].is_string());
     if global.json {
         print(&Value::Array(reports).to_string())?;
@@ -170,6 +250,12 @@ fn push(
                     "{} of {} members may be sent, below min_size {}: nothing is added",
                     report["eligible"], report["members"], report["min_size"]
                 ));
+            }
+            if let Some(refused @ 1..) = report["refused"].as_u64() {
+                notes.push(format!("{} refused", count(refused)));
+            }
+            if let Some(staged @ 1..) = report["staged"].as_u64() {
+                notes.push(format!("{} batches are worked on there", count(staged)));
             }
             notes.extend(report["trouble"].as_str().map(str::to_owned));
             vec![

@@ -10,6 +10,7 @@ use super::Services;
 use super::asking::ask;
 use super::problem::Problem;
 use crate::activate::PushError;
+use crate::model::time::format_rfc3339;
 
 #[derive(Deserialize)]
 pub(super) struct Push {
@@ -74,6 +75,64 @@ pub(super) async fn push(
     Ok(HttpResponse::Ok().json(json!({ "reports": reports })))
 }
 
+/// `GET /api/v1/destinations/{name}/refused`: what it would not take.
+pub(super) async fn refused(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+    page: web::Query<Page>,
+) -> Result<HttpResponse, Problem> {
+    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
+    let found = web::block(move || services.pusher.refused(&name, limit))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    let refused = found.iter().map(|(segment, refused)| {
+        let identifier = &refused.identifier;
+        json!({
+            "segment": segment,
+            "namespace": identifier.namespace.as_str(),
+            "value": identifier.value(),
+            "why": refused.why,
+            "since": format_rfc3339(refused.since),
+        })
+    });
+    let refused: Vec<Value> = refused.collect();
+    Ok(HttpResponse::Ok().json(json!({ "refused": refused })))
+}
+
+/// `POST /api/v1/destinations/{name}/pause` and `…/resume`.
+pub(super) async fn pause(
+    services: web::Data<Services>,
+    path: web::Path<(String, Pause)>,
+) -> Result<HttpResponse, Problem> {
+    let (name, pause) = path.into_inner();
+    let paused = pause == Pause::Pause;
+    web::block(move || services.pusher.set_paused(&name, paused))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    Ok(HttpResponse::Ok().json(json!({ "paused": paused })))
+}
+
+/// `POST /api/v1/destinations/{name}/replay`, `…/resync` and `…/reseed`: a push after which all is as it should be.
+pub(super) async fn again(
+    services: web::Data<Services>,
+    path: web::Path<(String, Again)>,
+) -> Result<HttpResponse, Problem> {
+    let settling = services.clone();
+    ask(move |caller| settling.segments.settle(caller)).await?;
+    let (name, again) = path.into_inner();
+    let reports = web::block(move || match again {
+        Again::Replay => services.pusher.replay(&name),
+        Again::Resync => services.pusher.resync(&name),
+        Again::Reseed => services.pusher.reseed(&name),
+    })
+    .await
+    .map_err(|error| Problem::internal(&error))?
+    .map_err(problem)?;
+    Ok(HttpResponse::Ok().json(json!({ "reports": reports })))
+}
+
 /// `POST /api/v1/destinations/{name}/test`: whether a batch would be taken, without sending one.
 pub(super) async fn test(
     services: web::Data<Services>,
@@ -88,6 +147,21 @@ pub(super) async fn test(
         Err(trouble) => (false, trouble),
     };
     Ok(HttpResponse::Ok().json(json!({ "ok": ok, "message": message })))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Pause {
+    Pause,
+    Resume,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Again {
+    Replay,
+    Resync,
+    Reseed,
 }
 
 async fn statuses(services: web::Data<Services>) -> Result<Vec<Value>, Problem> {

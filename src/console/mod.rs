@@ -203,7 +203,16 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/destinations/{name}", web::get().to(destinations::show))
                 .route("/destinations/{name}/deliveries", web::get().to(destinations::deliveries))
                 .route("/destinations/{name}/push", web::post().to(destinations::push))
+                .route("/destinations/{name}/refused", web::get().to(destinations::refused))
                 .route("/destinations/{name}/test", web::post().to(destinations::test))
+                .route(
+                    "/destinations/{name}/{what:pause|resume}",
+                    web::post().to(destinations::pause),
+                )
+                .route(
+                    "/destinations/{name}/{what:replay|resync|reseed}",
+                    web::post().to(destinations::again),
+                )
                 .route("/import/events", web::get().to(import::status))
                 .route("/import/events", web::post().to(import::take))
                 .route("/dead-letters", web::get().to(letters::list))

@@ -9,7 +9,7 @@ use super::object_store::{ACCESS, BUCKET, ObjectStore, SECRET};
 use super::redis_server;
 
 /// The Python that `make test` prepares.
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/venv/bin/python");
     assert!(python.exists(), "{} is missing: run `make tools` once", python.display());

@@ -20,6 +20,7 @@ mod harness;
 mod import;
 mod lookalike;
 mod lost;
+mod meta;
 mod nodes;
 #[path = "../archive/tests/object_store.rs"]
 mod object_store;

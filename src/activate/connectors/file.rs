@@ -55,7 +55,11 @@ enum Wrote {
 impl FileConnector {
     /// A connector for the folder; it is made when the first file is written.
     pub fn new(path: PathBuf, format: FileFormat) -> Self {
-        Self { path, format, caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true } }
+        Self {
+            path,
+            format,
+            caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None },
+        }
     }
 
     fn write(&self, encoded: &Encoded) -> io::Result<Wrote> {

@@ -105,7 +105,8 @@ struct Trouble {
 impl MetaConnector {
     /// A connector for an account; nothing is called yet.
     pub fn new(settings: Platform, outgoing: Outgoing) -> Self {
-        let caps = Caps { max_rows: MAX_ROWS, namespaces: Some(NAMESPACES), mixes: false };
+        let caps =
+            Caps { max_rows: MAX_ROWS, namespaces: Some(NAMESPACES), mixes: false, ttl: None };
         Self { api: Api::new(settings, outgoing), caps }
     }
 
@@ -305,5 +306,158 @@ impl Connector for MetaConnector {
             Ok(answered) => self.judge(&answered, encoded.lines, now),
             Err(verdict) => verdict,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Namespace;
+    use crate::store::ledger::Changes;
+    use crate::store::ledger::Target;
+    use std::collections::BTreeMap;
+
+    const JANE: &str = "f41439c944a763c9812d700a779941cec169de13c9ccd13aaf9424ba5231620a";
+    const PHONE: &str = "0000fd214ade3cd6a790d9a949f519b17b7c993625dd4782e14166523c66d415";
+
+    fn connector() -> MetaConnector {
+        let settings = Platform {
+            url: "https://graph.facebook.com/v25.0".parse().unwrap(),
+            account: "77".into(),
+            token: "env:THRONG_NO_SUCH".parse().unwrap(),
+            audiences: BTreeMap::new(),
+            secret: None,
+            ttl: None,
+            version: None,
+            source: None,
+        };
+        MetaConnector::new(settings, Outgoing::new())
+    }
+
+    fn identifier(namespace: &str, value: &str) -> Identifier {
+        Identifier::new(Namespace::new(namespace).unwrap(), value).unwrap()
+    }
+
+    fn batch(adds: Vec<Identifier>, removes: Vec<Identifier>) -> Batch {
+        let target = Target::new("meta", "buyers");
+        let changes = Changes { adds, removes };
+        Batch { target, generation: 12, seq: 3, true_for: 0, prepared_at: 0, changes }
+    }
+
+    #[test]
+    fn a_batch_is_rows_of_one_identifier_each() {
+        let adds = vec![
+            identifier("email_sha256", JANE),
+            identifier("idfa", "1F2E3D4C-0000-4000-8000-000000000001"),
+            identifier("phone_digits_sha256", PHONE),
+        ];
+        let added = batch(adds.clone(), Vec::new());
+        let encoded = connector().encode(&added, "23857");
+        assert_eq!(encoded, connector().encode(&added, "23857"));
+        assert_eq!((encoded.method, &*encoded.address), ("POST", "/23857/users"));
+        let id = u64::from_str_radix(&added.id().as_str()[..13], 16).unwrap();
+        let expected = format!(
+            r#"{{"session":{{"session_id":{id},"batch_seq":1,"last_batch_flag":true,"estimated_num_total":3}},"payload":{{"schema":["EMAIL","MADID","PHONE"],"is_raw":false,"data":[["{JANE}","",""],["","1F2E3D4C-0000-4000-8000-000000000001",""],["","","{PHONE}"]]}}}}"#
+        );
+        assert_eq!(String::from_utf8(encoded.body).unwrap(), expected);
+        let removed = connector().encode(&batch(Vec::new(), adds[..1].to_vec()), "23857");
+        assert_eq!((removed.method, removed.lines), ("DELETE", 1));
+        let body = String::from_utf8(removed.body).unwrap();
+        assert!(body.contains(r#""schema":["EMAIL"],"is_raw":false,"data":[["f41439"#), "{body}");
+    }
+
+    #[test]
+    fn what_is_no_hash_is_not_sent() {
+        let adds = vec![
+            identifier("email_sha256", "jane@example.com"),
+            identifier("email_sha256", JANE),
+            identifier("email_sha256", http::SHA256_OF_NOTHING),
+            identifier("user_id", "1"),
+            identifier("phone_digits_sha256", &PHONE.to_uppercase()),
+        ];
+        let encoded = connector().encode(&batch(adds, Vec::new()), "1");
+        let refused: Vec<usize> = encoded.refused.iter().map(|refusal| refusal.line).collect();
+        assert_eq!((encoded.lines, refused), (1, vec![0, 2, 3, 4]));
+        assert!(!String::from_utf8(encoded.body).unwrap().contains("jane"));
+    }
+
+    fn answered(status: u16, body: &str) -> Answered {
+        Answered { status, headers: Vec::new(), body: body.into() }
+    }
+
+    #[test]
+    fn a_call_that_was_taken_may_have_wrong_rows() {
+        let judge = |body: &str| connector().judge(&answered(200, body), 3, 0);
+        let taken = |received, invalid| {
+            format!(
+                r#"{{"audience_id":"1","session_id":"1","num_received":{received},"num_invalid_entries":{invalid},"invalid_entry_samples":{{}}}}"#
+            )
+        };
+        assert_eq!(judge(&taken(3, 0)), Verdict::Accepted);
+        assert!(matches!(judge(&taken(3, 1)), Verdict::Split(_)));
+        assert!(matches!(judge(&taken(2, 0)), Verdict::Unknown(_)));
+        for odd in ["", "{}", "<html>", "[]", r#"{"num_received":"3"}"#] {
+            assert!(matches!(judge(odd), Verdict::Unknown(_)), "{odd}");
+        }
+    }
+
+    #[test]
+    fn errors_are_judged_by_their_code() {
+        let judge = |status: u16, code: i64, subcode: i64| {
+            let body = format!(
+                r#"{{"error":{{"message":"so","type":"OAuthException","code":{code},"error_subcode":{subcode}}}}}"#
+            );
+            connector().judge(&answered(status, &body), 3, 0)
+        };
+        for code in [190, 10, 200, 294, 2655, 100, 105, 1_487_301, 1_487_366] {
+            assert!(matches!(judge(400, code, 0), Verdict::Fatal(_)), "{code}");
+        }
+        let Verdict::Fatal(why) = judge(400, 100, 1_713_230) else { panic!() };
+        assert!(why.contains("until someone looks there"), "{why}");
+        for code in [1, 2, 341, 368, 2650, 5000, 21_009] {
+            assert!(matches!(judge(500, code, 0), Verdict::Retry(_)), "{code}");
+        }
+        for code in [4, 17, 613, 80_003] {
+            assert_eq!(judge(400, code, 0), Verdict::Throttled(Some(MINUTE)), "{code}");
+        }
+        // Inside an answer that says that all is well.
+        assert!(matches!(judge(200, 190, 0), Verdict::Fatal(_)));
+        let plain = |status| connector().judge(&answered(status, "busy"), 3, 0);
+        assert!(matches!(plain(502), Verdict::Retry(_)));
+        assert!(matches!(plain(404), Verdict::Fatal(_)));
+    }
+
+    #[test]
+    fn who_is_busy_is_left_alone_for_as_long_as_it_says() {
+        let usage = |percent: u32, minutes: u32| {
+            let text = format!(
+                r#"{{"77":[{{"type":"custom_audience","call_count":{percent},"total_cputime":2,"total_time":3,"estimated_time_to_regain_access":{minutes}}}]}}"#
+            );
+            ("x-business-use-case-usage".to_owned(), text)
+        };
+        let connector = connector();
+        let mut answer = answered(400, r#"{"error":{"message":"slow","code":80003}}"#);
+        answer.headers = vec![usage(100, 7)];
+        assert_eq!(connector.judge(&answer, 1, 5), Verdict::Throttled(Some(5 + 7 * MINUTE)));
+        answer.headers = vec![usage(100, u32::MAX)];
+        assert_eq!(connector.judge(&answer, 1, 5), Verdict::Throttled(Some(5 + LONGEST_WAIT)));
+        assert_eq!(usage_of("not json"), (0.0, None));
+        // Nothing is sent before that, though nobody is there to be asked.
+        let call = Call { method: "GET", path: "/", headers: &[], body: b"" };
+        let told = connector.api.call(&call, 5).unwrap_err();
+        assert_eq!(told, Verdict::Throttled(Some(5 + LONGEST_WAIT)));
+    }
+
+    fn usage_of(text: &str) -> (f64, Option<Millis>) {
+        let headers = vec![("x-business-use-case-usage".to_owned(), text.to_owned())];
+        usage(&Answered { status: 200, headers, body: Vec::new() })
+    }
+
+    #[test]
+    fn the_secret_is_proved_with_the_time() {
+        // printf 'EAAB|1795500000' | openssl dgst -sha256 -hmac s3cret
+        let query = proof("s3cret", "EAAB", 1_795_500_000);
+        let proof = "de20cb25d24507ead6693f94637d2bcdaaa7939c3f950c5e30fd4a98a5658487";
+        assert_eq!(query, format!("?appsecret_proof={proof}&appsecret_time=1795500000"));
     }
 }

@@ -91,7 +91,7 @@ impl WebhookConnector {
             secret,
             outgoing,
             clock,
-            caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true },
+            caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None },
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) type Known = (String, String);
 pub(super) struct Platform {
     /// By audience, who is in it.
     pub(super) members: BTreeMap<String, BTreeSet<Known>>,
+    /// When each came last.
+    pub(super) came: BTreeMap<(String, Known), Millis>,
     /// Values that it takes for nobody.
     pub(super) bad: BTreeSet<String>,
     /// Batches that it works on, with the time when each is done, in the order in which they came.
@@ -79,7 +81,7 @@ fn known(identifiers: &[Identifier]) -> Vec<Known> {
 }
 
 impl Platform {
-    fn take(&mut self, encoded: &Encoded, tells: Tells) -> Verdict {
+    fn take(&mut self, encoded: &Encoded, tells: Tells, now: Millis) -> Verdict {
         let (adds, removes): Sides = serde_json::from_slice(&encoded.body).unwrap();
         let lines = adds.iter().chain(&removes).enumerate();
         let wrong = lines.filter(|(_, (_, value))| self.bad.contains(value));
@@ -87,6 +89,9 @@ impl Platform {
             wrong.map(|(line, _)| Refusal { line, why: "no such person".into() }).collect();
         if tells == Tells::Some && !wrong.is_empty() {
             return Verdict::Split("something is wrong with it".into());
+        }
+        for one in adds.iter().filter(|(_, value)| !self.bad.contains(value)) {
+            self.came.insert((encoded.address.clone(), one.clone()), now);
         }
         let members = self.members.entry(encoded.address.clone()).or_default();
         members.extend(adds.into_iter().filter(|(_, value)| !self.bad.contains(value)));
@@ -154,7 +159,7 @@ impl Connector for PlatformConnector {
         let scripted = (!platform.script.is_empty()).then(|| platform.script.remove(0));
         let verdict = match (&scripted, platform.works) {
             (Some((false, _)), _) => Verdict::Accepted,
-            (_, 0) => platform.take(encoded, self.tells),
+            (_, 0) => platform.take(encoded, self.tells, now),
             (_, works) => {
                 let name = format!("job {}", encoded.batch);
                 platform.jobs.push((name.clone(), now + works, encoded.clone()));
@@ -197,7 +202,7 @@ impl Platform {
         self.jobs = later;
         let due: Vec<_> = due;
         for (name, _, encoded) in due {
-            let verdict = self.take(&encoded, tells);
+            let verdict = self.take(&encoded, tells, now);
             self.done.insert(name, verdict);
         }
     }

@@ -27,6 +27,7 @@ use crate::config::Period;
 use crate::metrics::Metrics;
 use crate::model::Identifier;
 use crate::model::Millis;
+use crate::model::time::Day;
 use crate::model::time::MINUTE;
 use crate::net::Clock;
 use crate::store::StoreError;
@@ -175,6 +176,22 @@ impl Ledger for FusedLedger {
         self.call(|ledger| ledger.withdraw(batch, now))
     }
 
+    fn renewed(&self, target: &Target) -> Result<Option<Day>, StoreError> {
+        self.0.renewed(target)
+    }
+
+    fn set_renewed(&self, target: &Target, day: Day) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.set_renewed(target, day))
+    }
+
+    fn paused(&self, destination: &str) -> Result<bool, StoreError> {
+        self.0.paused(destination)
+    }
+
+    fn set_paused(&self, destination: &str, paused: bool) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.set_paused(destination, paused))
+    }
+
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         self.0.deliveries(destination, limit)
     }
@@ -313,7 +330,7 @@ impl Rig {
             let connector = FusedConnector {
                 file: FileConnector::new(folder.clone(), format),
                 folder: folder.clone(),
-                caps: Caps { max_rows: self.max_rows, namespaces: None, mixes: true },
+                caps: Caps { max_rows: self.max_rows, namespaces: None, mixes: true, ttl: None },
                 fuse: Arc::clone(fuse),
                 script: if *name == "crm" { Arc::clone(&self.script) } else { Arc::default() },
             };

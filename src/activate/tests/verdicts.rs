@@ -11,6 +11,7 @@ use super::world::*;
 use crate::activate::Caps;
 use crate::activate::Place;
 use crate::activate::Verdict;
+use crate::model::time::DAY;
 use crate::model::time::HOUR;
 use crate::model::time::MINUTE;
 use crate::store::ledger::Target;
@@ -20,7 +21,7 @@ type Shared = Arc<Mutex<Platform>>;
 fn connector(platform: &Shared, fuse: &Arc<Fuse>) -> PlatformConnector {
     PlatformConnector {
         platform: Arc::clone(platform),
-        caps: Caps { max_rows: 8, namespaces: None, mixes: true },
+        caps: Caps { max_rows: 8, namespaces: None, mixes: true, ttl: None },
         tells: Tells::Each,
         place: Place::Named("a1".into()),
         fuse: Arc::clone(fuse),
@@ -155,7 +156,7 @@ fn what_the_platform_has_lost_is_sent_again() {
 fn where_a_batch_cannot_do_both_all_that_comes_goes_first() {
     let rig = rig(0..6, 0);
     let platform = Shared::default();
-    let caps = Caps { max_rows: 2, namespaces: None, mixes: false };
+    let caps = Caps { max_rows: 2, namespaces: None, mixes: false, ttl: None };
     let pusher = rig.start_on(PlatformConnector { caps, ..connector(&platform, &whole()) });
     pusher.run_once(None, false).unwrap();
     platform.lock().calls.clear();
@@ -195,6 +196,91 @@ fn an_audience_is_made_once() {
     let (count, members, trouble) = made(false, vec![lost()]);
     assert_eq!((count, members), (1, 0));
     assert!(trouble.unwrap().contains("write its id into `audiences`"));
+}
+
+#[test]
+fn a_paused_destination_loses_who_opts_out_and_nobody_else() {
+    let rig = rig(0..8, 0);
+    let platform = Shared::default();
+    let pusher = rig.start_on(connector(&platform, &whole()));
+    pusher.run_once(None, false).unwrap();
+    let before = members(&platform, "a1");
+    pusher.set_paused("crm", true).unwrap();
+    rig.world().members.insert("buyers".into(), profiles(2..12));
+    rig.world().marked = profiles([4]);
+    // In another process as well.
+    for pusher in [&pusher, &rig.start_on(connector(&platform, &whole()))] {
+        let report = pusher.run_once(None, false).unwrap().remove(0);
+        assert!(report.trouble.unwrap().contains("throng destination resume crm"));
+        let status = pusher.status().unwrap().remove(0);
+        assert!(status.paused && !status.segments[0].parked);
+    }
+    let after = members(&platform, "a1");
+    assert!(after.is_subset(&before) && !after.contains(&("cookie".into(), "c04".into())));
+    assert!(after.contains(&("cookie".into(), "c00".into())), "who only left stays");
+    pusher.set_paused("crm", false).unwrap();
+    // Its own schedule takes it up at once.
+    pusher.tick();
+    assert_eq!(members(&platform, "a1"), rig.world().desired("crm", "buyers"));
+}
+
+#[test]
+fn what_a_destination_lost_is_sent_again_when_someone_says_so() {
+    let rig = rig(0..8, 0);
+    let platform = Shared::default();
+    let pusher = rig.start_on(connector(&platform, &whole()));
+    pusher.run_once(None, false).unwrap();
+    let before = members(&platform, "a1");
+    platform.lock().members.clear();
+    pusher.run_once(None, false).unwrap();
+    assert!(members(&platform, "a1").is_empty(), "nobody knows that it lost it");
+    pusher.resync("crm").unwrap();
+    assert_eq!(members(&platform, "a1"), before);
+    platform.lock().calls.clear();
+    let report = pusher.reseed("crm").unwrap().remove(0);
+    let total = before.len() as u64;
+    assert_eq!((report.adds, report.removes, report.held), (total, total, total));
+    assert_eq!(members(&platform, "a1"), before);
+    platform.lock().bad = ["c05".to_owned()].into();
+    rig.clock.0.store(1, Ordering::SeqCst);
+    pusher.reseed("crm").unwrap();
+    platform.lock().bad.clear();
+    rig.clock.0.store(2, Ordering::SeqCst);
+    let refused = pusher.refused("crm", 9).unwrap();
+    assert_eq!((refused.len(), &*refused[0].0), (1, "buyers"));
+    let report = pusher.replay("crm").unwrap().remove(0);
+    assert_eq!((report.adds, report.refused), (1, 0));
+    assert_eq!(members(&platform, "a1"), before);
+}
+
+#[test]
+fn nobody_ends_at_the_platform_who_is_still_in_the_audience() {
+    let rig = rig(0..40, 0);
+    let platform = Shared::default();
+    let ttl = 10 * DAY;
+    let caps = Caps { max_rows: 8, namespaces: None, mixes: true, ttl: Some(ttl) };
+    let start =
+        || rig.start_on(PlatformConnector { caps: caps.clone(), ..connector(&platform, &whole()) });
+    let desired = rig.world().desired("crm", "buyers");
+    let mut most = 0;
+    // It stands still for four days once.
+    for day in (1..60).filter(|day| !(20..24).contains(day)) {
+        rig.clock.0.store(day * DAY, Ordering::SeqCst);
+        for turn in 0..2 {
+            let report = start().run_once(None, false).unwrap().remove(0);
+            if day > 1 {
+                assert!(turn == 0 || report.adds == 0, "once a day");
+                most = most.max(report.adds);
+            }
+        }
+        let platform = platform.lock();
+        for one in &desired {
+            let came = platform.came[&("a1".to_owned(), one.clone())];
+            assert!(day * DAY - came < ttl, "{one:?} has ended on day {day}");
+        }
+    }
+    assert!(most < desired.len() as u64, "not all on one day");
+    assert_eq!(members(&platform, "a1"), desired);
 }
 
 /// Kills the process at each step of a run that is partly refused, split, or worked on.

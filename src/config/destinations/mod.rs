@@ -321,6 +321,33 @@ mod tests {
     }
 
     #[test]
+    fn a_platform_has_an_account_a_token_and_audiences() {
+        let text = "[[destination]]\nname = \"m\"\nkind = \"meta\"\naccount = \"77\"\ntoken = \"env:T\"\n\
+                    audiences = { buyers = \"23857\" }\n";
+        let read = parse(text).unwrap().remove(0);
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            r#"{"name":"m","every":"1m","max_drain":30,"kind":"meta","url":"https://graph.facebook.com/v25.0","account":"77","token":"env:T","audiences":{"buyers":"23857"}}"#
+        );
+        for (wrong, part) in [
+            ("account = \"7/7\"\ntoken = \"env:T\"", "account: expected letters"),
+            ("token = \"env:T\"", "account: missing: the ad account's number"),
+            ("account = \"7\"", "token: missing"),
+            ("account = \"7\"\ntoken = \"EAAB\"", "token: expected where the secret is"),
+            ("account = \"7\"\ntoken = \"env:T\"\naudiences = { a = 7 }", "audiences: expected"),
+            (
+                "account = \"7\"\ntoken = \"env:T\"\naudiences = { a = \"../b\" }",
+                "audiences: expected",
+            ),
+            ("account = \"7\"\ntoken = \"env:T\"\nttl = \"30d\"", "ttl: unknown key"),
+        ] {
+            let text = format!("[[destination]]\nname = \"m\"\nkind = \"meta\"\n{wrong}\n");
+            let problems = parse(&text).unwrap_err().join("\n");
+            assert!(problems.contains(part) && !problems.contains("EAAB"), "{problems}");
+        }
+    }
+
+    #[test]
     fn all_problems_of_destinations_are_told_at_once() {
         let text = r#"
             destinations = 1
@@ -363,7 +390,7 @@ mod tests {
             "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, path, format",
             "destination[0].path: missing",
             "destination[0].every: expected a period",
-            "destination[1].kind: unknown kind \"fax\"; expected \"file\" or \"webhook\"",
+            &format!("destination[1].kind: unknown kind \"fax\"; expected {KINDS}"),
             "two destinations are named `x`",
             "`x` and `x` write to the same path",
             "destination[4].name: missing",
@@ -383,7 +410,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_and_its_example_read() {
-        let shipped = include_str!("../../config/destinations.toml");
+        let shipped = include_str!("../../../config/destinations.toml");
         assert_eq!(parse(shipped).unwrap()[0].name, "demo-files");
         let example: String = shipped
             .lines()

@@ -401,4 +401,18 @@ fn a_job_lasts_as_long_as_its_batch(open: Open<'_>) {
     ledger.set_place(&target(), "2é").unwrap();
     assert_eq!(ledger.place(&target()).unwrap().as_deref(), Some("2é"));
     assert_eq!(ledger.place(&Target::new("crm", "lookers")).unwrap(), None);
+
+    assert_eq!(ledger.renewed(&target()).unwrap(), None);
+    ledger.set_renewed(&target(), 20_000).unwrap();
+    ledger.set_renewed(&target(), 20_001).unwrap();
+    assert_eq!(ledger.renewed(&target()).unwrap(), Some(20_001));
+    assert_eq!(ledger.renewed(&Target::new("crm", "buyer")).unwrap(), None);
+
+    assert!(!ledger.paused("crm").unwrap());
+    ledger.set_paused("crm", true).unwrap();
+    drop(ledger);
+    let ledger = open();
+    assert!(ledger.paused("crm").unwrap() && !ledger.paused("ads").unwrap());
+    ledger.set_paused("crm", false).unwrap();
+    assert!(!ledger.paused("crm").unwrap());
 }

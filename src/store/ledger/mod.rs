@@ -17,6 +17,7 @@ use std::path::Path;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::hex;
+use crate::model::time::Day;
 use crate::store::StoreError;
 use crate::store::Watch;
 
@@ -262,6 +263,18 @@ pub trait Ledger: Send + Sync {
     /// Nobody will know whether the destination has the batch: every identifier in it is unsure. Does
     /// nothing for a batch that is not prepared.
     fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError>;
+
+    /// The last day of which what was due at a target was sent again, once there was one.
+    fn renewed(&self, target: &Target) -> Result<Option<Day>, StoreError>;
+
+    /// What was due of a day, and of those before, counts as unsure: it is sent again.
+    fn set_renewed(&self, target: &Target, day: Day) -> Result<(), StoreError>;
+
+    /// Whether someone has paused a destination.
+    fn paused(&self, destination: &str) -> Result<bool, StoreError>;
+
+    /// Pauses a destination, or lets it go on.
+    fn set_paused(&self, destination: &str, paused: bool) -> Result<(), StoreError>;
 
     /// The last batches of a destination, the latest prepared first, at most `limit` of those kept.
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError>;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! meta        name → bytes                   the format
-//! numbers     name → number                  the last order, the last target number
+//! numbers     name → number                  the last order, the last target number, `paused:` and a destination,
+//!                                            `renewed:` and a target → the last day
 //! targets     (destination, segment) → number, last generation, last seq, how many are held
 //! held        target number ‖ namespace ‖ 0 ‖ value → 0 sure, 1 unsure
 //! refused     target number ‖ namespace ‖ 0 ‖ value ‖ 0 ‖ when, why → nothing
@@ -31,6 +32,7 @@ use self::refused::numbered;
 use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Millis;
+use crate::model::time::Day;
 use crate::store::StoreError;
 use crate::store::Watch;
 use crate::store::embedded::LEDGER;
@@ -362,6 +364,39 @@ impl Ledger for EmbeddedLedger {
         self.settle(batch, &[], now, DeliveryState::Withdrawn, marks)
     }
 
+    fn renewed(&self, target: &Target) -> Result<Option<Day>, StoreError> {
+        let key = renewed_key(target);
+        self.file.read(|txn| {
+            let found = txn.open_table(NUMBERS)?.get(key.as_str())?;
+            Ok(found.and_then(|day| Day::try_from(day.value()).ok()))
+        })
+    }
+
+    fn set_renewed(&self, target: &Target, day: Day) -> Result<(), StoreError> {
+        let (key, day) = (renewed_key(target), u64::try_from(day).unwrap_or(0));
+        self.file.write(|txn| {
+            txn.open_table(NUMBERS)?.insert(key.as_str(), day)?;
+            Ok(())
+        })
+    }
+
+    fn paused(&self, destination: &str) -> Result<bool, StoreError> {
+        let key = format!("paused:{destination}");
+        self.file.read(|txn| Ok(txn.open_table(NUMBERS)?.get(key.as_str())?.is_some()))
+    }
+
+    fn set_paused(&self, destination: &str, paused: bool) -> Result<(), StoreError> {
+        let key = format!("paused:{destination}");
+        self.file.write(|txn| {
+            let mut numbers = txn.open_table(NUMBERS)?;
+            match paused {
+                true => numbers.insert(key.as_str(), 1)?,
+                false => numbers.remove(key.as_str())?,
+            };
+            Ok(())
+        })
+    }
+
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         self.file.read(|txn| {
             let table = txn.open_table(DELIVERIES)?;
@@ -423,6 +458,11 @@ fn make(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.open_table(PLACES)?;
     txn.open_table(DELIVERIES)?;
     Ok(())
+}
+
+/// Neither name has a blank.
+fn renewed_key(target: &Target) -> String {
+    format!("renewed:{} {}", target.destination, target.segment)
 }
 
 /// The keys of a target's batches.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! throng:{store}:destinations      set: every destination that was ever sent to
-//! throng:{to.D}:ledger             hash: format, order, t:<segment> → generation, seq and a token,
+//! throng:{to.D}:ledger             hash: format, order, paused, t:<segment> → generation, seq and a token,
 //!                                  d:<order> → JSON of a delivery, p:<segment> → the destination's own
-//!                                  name of it
+//!                                  name of it, r:<segment> → the last day that was renewed
 //! throng:{to.D}:outbox             hash: <generation>.<seq>.<segment> → a batch, n:… → its order,
 //!                                  s:… → the token of the settling under way, j:… → JSON of a job
 //! throng:{to.D}:held:<segment>     sorted set: namespace ‖ 0 ‖ value, all of one score
@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Millis;
+use crate::model::time::Day;
 use crate::store::StoreError;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Books;
@@ -424,6 +425,35 @@ impl Port for Ledger {
     fn withdraw(&self, batch: &Batch, now: Millis) -> Result<(), StoreError> {
         let marks = Marks { adds: b'u', removes: b'u' };
         self.settle(batch, &[], now, DeliveryState::Withdrawn, marks)
+    }
+
+    fn renewed(&self, target: &Target) -> Result<Option<Day>, StoreError> {
+        let key = self.keys(&target.destination).ledger;
+        let found = self.get(&key, &format!("r:{}", target.segment))?;
+        Ok(found.and_then(|day| std::str::from_utf8(&day).ok()?.parse().ok()))
+    }
+
+    fn set_renewed(&self, target: &Target, day: Day) -> Result<(), StoreError> {
+        let key = self.keys(&target.destination).ledger;
+        let mut cmd = redis::cmd("HSET");
+        cmd.arg(&key).arg(format!("r:{}", target.segment)).arg(day);
+        self.store.link.one(&key, cmd)?;
+        Ok(())
+    }
+
+    fn paused(&self, destination: &str) -> Result<bool, StoreError> {
+        Ok(self.get(&self.keys(destination).ledger, "paused")?.is_some())
+    }
+
+    fn set_paused(&self, destination: &str, paused: bool) -> Result<(), StoreError> {
+        let key = self.keys(destination).ledger;
+        let mut cmd = redis::cmd(if paused { "HSET" } else { "HDEL" });
+        cmd.arg(&key).arg("paused");
+        if paused {
+            cmd.arg("1");
+        }
+        self.store.link.one(&key, cmd)?;
+        Ok(())
     }
 
     fn destinations(&self) -> Result<Vec<String>, StoreError> {
