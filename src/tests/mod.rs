@@ -41,5 +41,6 @@ mod spool;
 mod standins;
 mod tidy;
 mod tls;
+mod trade_desk;
 mod transfer;
 mod webhook;

@@ -4,6 +4,7 @@ mod api;
 pub mod file;
 mod http;
 pub mod meta;
+pub mod trade_desk;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -26,6 +27,9 @@ pub fn connector(
         }
         DestinationKind::Meta(settings) => {
             Box::new(meta::MetaConnector::new(settings.clone(), outgoing.clone()))
+        }
+        DestinationKind::TradeDesk(settings) => {
+            Box::new(trade_desk::TradeDeskConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
             url.clone(),

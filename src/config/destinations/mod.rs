@@ -58,6 +58,8 @@ pub enum DestinationKind {
     },
     /// Meta Custom Audiences.
     Meta(Platform),
+    /// The first-party Data API of The Trade Desk.
+    TradeDesk(Platform),
 }
 
 /// What a file of the kind `file` holds.
@@ -74,12 +76,20 @@ const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"webhook\" or \"meta\"";
+const KINDS: &str = "\"file\", \"webhook\", \"meta\" or \"trade-desk\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
     account: "the ad account's number",
     has_secret: true,
     ttl: None,
+    version: None,
+    has_source: false,
+};
+const TRADE_DESK: Traits = Traits {
+    url: "https://usw-data.adsrvr.org",
+    account: "the advertiser's id",
+    has_secret: true,
+    ttl: Some((30, 180)),
     version: None,
     has_source: false,
 };
@@ -170,6 +180,7 @@ impl<'a> Entry<'a> {
                 self.webhook()
             }
             Some("meta") => self.platform(&META).map(DestinationKind::Meta),
+            Some("trade-desk") => self.platform(&TRADE_DESK).map(DestinationKind::TradeDesk),
             Some(other) => {
                 self.problem("kind", &format!("unknown kind \"{other}\"; expected {KINDS}"));
                 None
@@ -288,6 +299,7 @@ impl<'a> Entry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::DAY;
 
     #[test]
     fn a_file_destination_reads_with_its_defaults() {
@@ -344,6 +356,37 @@ mod tests {
             let text = format!("[[destination]]\nname = \"m\"\nkind = \"meta\"\n{wrong}\n");
             let problems = parse(&text).unwrap_err().join("\n");
             assert!(problems.contains(part) && !problems.contains("EAAB"), "{problems}");
+        }
+    }
+
+    #[test]
+    fn the_trade_desk_has_a_secret_and_an_end() {
+        let text = "[[destination]]\nname = \"ttd\"\nkind = \"trade-desk\"\naccount = \"abc123\"\n\
+                    token = \"env:TTD\"\n";
+        let read = parse(text).unwrap().remove(0);
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            r#"{"name":"ttd","every":"1m","max_drain":30,"kind":"trade-desk","url":"https://usw-data.adsrvr.org/","account":"abc123","token":"env:TTD","ttl":"30d"}"#
+        );
+        let more = "secret = \"env:KEY\"\nttl = \"180d\"\naudiences = { buyers = \"auto\" }\n";
+        let read = parse(&format!("{text}{more}")).unwrap().remove(0);
+        let DestinationKind::TradeDesk(settings) = &read.kind else { panic!("{read:?}") };
+        assert_eq!(settings.secret, Some(SecretSource::Env("KEY".into())));
+        assert_eq!(settings.ttl, Some(Period(180 * DAY)));
+        assert_eq!(settings.audiences["buyers"], "auto");
+        for (wrong, part) in [
+            ("ttl = \"181d\"", "ttl: expected a time from 2d to 180d"),
+            ("ttl = \"1d\"", "ttl: expected a time from 2d to 180d"),
+            ("version = \"3\"", "version: unknown key"),
+            ("audiences = { buyers = \"a b\" }", "audiences: expected the platform's id"),
+        ] {
+            let problems = parse(&format!("{text}{wrong}\n")).unwrap_err().join("\n");
+            assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+        }
+        let problems = parse("[[destination]]\nname = \"t\"\nkind = \"trade-desk\"\n").unwrap_err();
+        let problems = problems.join("\n");
+        for part in ["account: missing: the advertiser's id", "token: missing"] {
+            assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Stand-ins for what cannot be run here: strict, with state, written from the contract and not from our code.
 
 pub(super) mod meta;
+pub(super) mod trade_desk;
 pub(super) mod webhook;
 
 use std::collections::VecDeque;

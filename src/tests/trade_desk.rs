@@ -1,0 +1,181 @@
+//! Audiences on their way to The Trade Desk.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::sync::Arc;
+
+use super::harness::{Server, post};
+use super::standins::trade_desk::{Members, TradeDesk};
+use super::standins::{Fault, Reply, StandIn};
+
+const TOKEN: &str = "a token";
+const SECRET: &str = "a secret of two";
+const SEGMENT: &str = "rule = 'did purchase in 1h'\nmin_size = 1\n\
+                       [[activate]]\ndestination = \"ttd\"\n";
+/// What a member stays unless the destination says otherwise: 30 days.
+const MINUTES: u64 = 43_200;
+
+/// A server with the destination; `more` are further settings of it.
+fn start(standin: &StandIn, every: &str, more: &str) -> Server {
+    let mut server = Server::start(&[("buyers", SEGMENT)]);
+    assert!(server.stop());
+    let destination = format!(
+        "[[destination]]\nname = \"ttd\"\nkind = \"trade-desk\"\nurl = \"http://{}\"\naccount = \"adv1\"\n\
+         token = \"file:token\"\nevery = \"{every}\"\n{more}",
+        standin.address
+    );
+    fs::write(server.folder().join("destinations.toml"), destination).unwrap();
+    fs::write(server.folder().join("token"), format!("{TOKEN}\n")).unwrap();
+    fs::write(server.folder().join("secret"), format!("{SECRET}\n")).unwrap();
+    server.run();
+    server
+}
+
+fn device(number: u32) -> String {
+    format!("{number:08x}-0000-4000-8000-0000000000aa")
+}
+
+fn purchase(namespace: &str, value: &str) -> Value {
+    json!({ "site": "t", "event": "purchase", "ids": { namespace: value } })
+}
+
+fn purchases(server: &Server, devices: std::ops::Range<u32>) {
+    for from in devices.clone().step_by(500) {
+        let to = devices.end.min(from + 500);
+        let events: Vec<Value> = (from..to).map(|one| purchase("gaid", &device(one))).collect();
+        let count = events.len();
+        assert_eq!(server.post_events(&Value::Array(events)).json()["accepted"], count);
+    }
+}
+
+/// The browser of a device says that it wants to be in no audience.
+fn opt_out(server: &Server, number: u32) {
+    let body = purchase("gaid", &device(number)).to_string();
+    let url = format!("{}/v1/events", server.collect());
+    assert_eq!(post(&url, &body, &[("Sec-GPC", "1")]).json()["accepted"], 1);
+}
+
+fn members(devices: std::ops::Range<u32>) -> Members {
+    devices.map(|one| (("DAID".to_owned(), device(one)), MINUTES)).collect()
+}
+
+fn push(server: &Server) -> Value {
+    let output = server.throng(&["destination", "push", "ttd", "--json"]);
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
+}
+
+#[test]
+fn an_advertiser_is_kept_in_step_whatever_becomes_of_calls() {
+    let platform = Arc::new(TradeDesk::new("adv1", TOKEN, Some(SECRET)));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let mut server = start(&standin, "100ms", "secret = \"file:secret\"\n");
+    assert!(server.ok(&["destination", "test", "ttd"]).contains("ready"));
+    standin.script([
+        Fault::Refuse(Reply::new(503, "\"dropped\"")),
+        Fault::LoseAnswer,
+        Fault::Lose,
+        // What answers here is not the platform.
+        Fault::Refuse(Reply::new(200, "<html>hello</html>")),
+        Fault::Refuse(Reply::new(413, "\"too large\"")),
+        Fault::Refuse(Reply::new(429, "{}").with("Retry-After", "1")),
+        Fault::LoseAnswer,
+    ]);
+    purchases(&server, 0..3_500);
+    let in_step = |expected: &Members| {
+        server.until("the platform is in step", || {
+            // Sooner than it tries again by itself.
+            push(&server);
+            platform.held("buyers") == *expected
+        });
+    };
+    in_step(&members(0..3_500));
+    assert!(standin.is_through());
+    assert!((1..=1_600).contains(&platform.largest()));
+    let (_, repeats) = platform.calls();
+    assert!(repeats >= 1, "an answer that was lost is asked for again with the same bytes");
+
+    // Who opts out is removed by a call whose answer is lost, and stays away.
+    standin.script([Fault::LoseAnswer]);
+    opt_out(&server, 7);
+    let mut without = members(0..3_500);
+    without.remove(&("DAID".to_owned(), device(7)));
+    in_step(&without);
+    server.until("the call is made again", || standin.is_through());
+
+    // A server that is killed while an answer is under way asks again too.
+    standin.script([Fault::LoseAnswer]);
+    purchases(&server, 3_500..3_600);
+    server.until("the call was made", || standin.is_through());
+    server.kill();
+    server.run();
+    without.extend(members(3_500..3_600));
+    server.until("all are there", || platform.held("buyers") == without);
+
+    fs::remove_file(server.folder().join("segments/buyers.toml")).unwrap();
+    server.until("nothing is held", || platform.held("buyers").is_empty());
+    let shown = server.api("/api/v1/destinations/ttd").body;
+    assert!(!shown.contains(TOKEN) && !shown.contains(SECRET), "{shown}");
+}
+
+#[test]
+fn a_row_that_is_refused_costs_no_other() {
+    let platform = Arc::new(TradeDesk::new("adv1", TOKEN, None));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let server =
+        start(&standin, "1h", "ttl = \"10d\"\naudiences = { buyers = \"auto_intenders\" }\n");
+    purchases(&server, 0..998);
+    // One is nobody's there, and one, which comes before it in order, is none at all and not sent.
+    let tdid = "AAAAAAAA-0000-4000-8000-000000000000";
+    let events = [purchase("ttd", tdid), purchase("gaid", "0-none")];
+    assert_eq!(server.post_events(&json!(events)).json()["accepted"], 2);
+    platform.refuse(&device(500));
+    let dry = server.ok(&["destination", "push", "ttd", "--dry-run", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&dry).unwrap()[0]["adds"], 1_000);
+    assert_eq!(platform.calls().0, 0, "a dry run sends nothing");
+    let report = push(&server);
+    assert_eq!((&report["adds"], &report["refused"]), (&json!(998), &json!(2)), "{report}");
+    let mut expected = members(0..998);
+    expected.remove(&("DAID".to_owned(), device(500)));
+    expected.insert(("TDID".to_owned(), tdid.to_owned()), MINUTES);
+    expected.values_mut().for_each(|minutes| *minutes = 10 * 24 * 60);
+    assert_eq!(platform.held("auto_intenders"), expected);
+    assert_eq!(push(&server)["batches"], 0, "what was refused is not sent again");
+    assert_eq!(platform.calls().0, 1);
+    // Whom the platform does not know any more need not be removed.
+    platform.refuse(&device(501));
+    opt_out(&server, 501);
+    let report = push(&server);
+    assert_eq!((&report["removes"], &report["trouble"]), (&json!(1), &Value::Null), "{report}");
+    assert_eq!(push(&server)["batches"], 0);
+}
+
+#[test]
+fn a_token_that_is_refused_waits_for_someone_and_a_wait_is_kept() {
+    let platform = Arc::new(TradeDesk::new("adv1", TOKEN, None));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let mut server = start(&standin, "1h", "");
+    purchases(&server, 0..3);
+    standin.script([Fault::Refuse(Reply::new(401, "\"who are you?\""))]);
+    let trouble = push(&server)["trouble"].to_string();
+    assert!(trouble.contains("answered 401") && trouble.contains("give new ones"), "{trouble}");
+    let destination = server.api("/api/v1/destinations/ttd").json();
+    assert_eq!(destination["segments"][0]["parked"], true);
+    assert_eq!(push(&server)["held"], 3);
+    assert_eq!(platform.held("buyers"), members(0..3));
+
+    // Who asks to be left alone is, also by hand.
+    let calls = platform.calls();
+    standin.script([Fault::Refuse(Reply::new(429, "{}").with("Retry-After", "3600"))]);
+    purchases(&server, 3..4);
+    for _ in 0..3 {
+        let report = push(&server);
+        assert_eq!(report["trouble"], "the destination asks to wait", "{report}");
+    }
+    assert_eq!(platform.calls(), calls);
+    assert!(server.stop());
+    server.run();
+    server.until("what was left goes", || {
+        push(&server);
+        platform.held("buyers") == members(0..4)
+    });
+}
