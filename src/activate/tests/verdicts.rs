@@ -10,6 +10,7 @@ use super::rig::*;
 use super::world::*;
 use crate::activate::Caps;
 use crate::activate::Place;
+use crate::activate::PushReport;
 use crate::activate::Verdict;
 use crate::model::time::DAY;
 use crate::model::time::HOUR;
@@ -180,8 +181,9 @@ fn an_audience_is_made_once() {
             let of = PlatformConnector { place: Place::Made, ..connector(&platform, &whole()) };
             rig.start_on(of)
         };
-        let reports = (0..3).map(|_| start().run_once(None, false).unwrap().remove(0));
-        let last = reports.last().unwrap();
+        let run = |_| start().run_once(None, false).unwrap().remove(0);
+        let mut reports: Vec<PushReport> = (0..3).map(run).collect();
+        let last = reports.remove(2);
         let members = members(&platform, "buyers!").len();
         (platform.lock().made.len(), members, last.trouble)
     };
