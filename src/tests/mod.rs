@@ -40,6 +40,7 @@ mod same;
 mod spool;
 mod standins;
 mod tidy;
+mod tiktok;
 mod tls;
 mod trade_desk;
 mod transfer;

@@ -2,8 +2,10 @@
 
 mod api;
 pub mod file;
+mod fit;
 mod http;
 pub mod meta;
+pub mod tiktok;
 pub mod trade_desk;
 pub mod webhook;
 
@@ -30,6 +32,9 @@ pub fn connector(
         }
         DestinationKind::TradeDesk(settings) => {
             Box::new(trade_desk::TradeDeskConnector::new(settings.clone(), outgoing.clone()))
+        }
+        DestinationKind::TikTok(settings) => {
+            Box::new(tiktok::TikTokConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
             url.clone(),

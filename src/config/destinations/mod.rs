@@ -60,6 +60,9 @@ pub enum DestinationKind {
     Meta(Platform),
     /// The first-party Data API of The Trade Desk.
     TradeDesk(Platform),
+    /// TikTok custom audiences.
+    #[serde(rename = "tiktok")]
+    TikTok(Platform),
 }
 
 /// What a file of the kind `file` holds.
@@ -76,7 +79,7 @@ const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"webhook\", \"meta\" or \"trade-desk\"";
+const KINDS: &str = "\"file\", \"webhook\", \"meta\", \"trade-desk\" or \"tiktok\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
     account: "the ad account's number",
@@ -90,6 +93,14 @@ const TRADE_DESK: Traits = Traits {
     account: "the advertiser's id",
     has_secret: true,
     ttl: Some((30, 180)),
+    version: None,
+    has_source: false,
+};
+const TIKTOK: Traits = Traits {
+    url: "https://business-api.tiktok.com/open_api/v1.3",
+    account: "the advertiser's number",
+    has_secret: false,
+    ttl: None,
     version: None,
     has_source: false,
 };
@@ -181,6 +192,7 @@ impl<'a> Entry<'a> {
             }
             Some("meta") => self.platform(&META).map(DestinationKind::Meta),
             Some("trade-desk") => self.platform(&TRADE_DESK).map(DestinationKind::TradeDesk),
+            Some("tiktok") => self.platform(&TIKTOK).map(DestinationKind::TikTok),
             Some(other) => {
                 self.problem("kind", &format!("unknown kind \"{other}\"; expected {KINDS}"));
                 None
@@ -391,6 +403,33 @@ mod tests {
     }
 
     #[test]
+    fn an_ad_platform_reads_with_the_defaults_of_its_kind() {
+        let entry = |more: &str| format!("[[destination]]\nname = \"ads\"\n{more}");
+        let text = entry("kind = \"tiktok\"\naccount = \"7001\"\ntoken = \"env:TIKTOK\"\n");
+        let shown = |text: &str| serde_json::to_string(&parse(text).unwrap()[0]).unwrap();
+        assert_eq!(
+            shown(&text),
+            r#"{"name":"ads","every":"1m","max_drain":30,"kind":"tiktok","url":"https://business-api.tiktok.com/open_api/v1.3","account":"7001","token":"env:TIKTOK"}"#
+        );
+        let named = format!("{text}audiences = {{ buyers = \"23857\" }}\n");
+        assert!(shown(&named).ends_with(r#""audiences":{"buyers":"23857"}}"#), "{}", shown(&named));
+        let problems = parse(&entry(
+            "kind = \"tiktok\"\nurl = \"x\"\naudiences = { a = 1 }\nsource = \"us\"\nversion = \"1\"\n",
+        ));
+        let problems = problems.unwrap_err().join("\n");
+        for part in [
+            "destination[0].url: expected an address",
+            "destination[0].account: missing: the advertiser's number",
+            "destination[0].token: missing",
+            "destination[0].audiences: expected the platform's id for each segment",
+            "destination[0].source: unknown key",
+            "destination[0].version: unknown key",
+        ] {
+            assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+        }
+    }
+
+    #[test]
     fn all_problems_of_destinations_are_told_at_once() {
         let text = r#"
             destinations = 1
@@ -463,7 +502,8 @@ mod tests {
         let examples = parse(&example).unwrap();
         assert_eq!(examples[0].name, "crm");
         assert!(matches!(examples[1].kind, DestinationKind::Webhook { .. }));
-        assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 3);
+        assert!(matches!(examples[2].kind, DestinationKind::TikTok(_)));
+        assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 4);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Stand-ins for what cannot be run here: strict, with state, written from the contract and not from our code.
 
 pub(super) mod meta;
+pub(super) mod tiktok;
 pub(super) mod trade_desk;
 pub(super) mod webhook;
 
@@ -45,6 +46,8 @@ pub(super) enum Fault {
     Lose,
     /// What it says is done, and the answer is lost.
     LoseAnswer,
+    /// Nothing.
+    Pass,
 }
 
 /// A service behind a port of this machine.
@@ -135,7 +138,7 @@ fn serve(mut stream: impl Read + Write, service: &dyn Service, script: &Mutex<Ve
         _ => script.lock().unwrap().pop_front(),
     };
     let reply = match fault {
-        None => service.answer(&request),
+        None | Some(Fault::Pass) => service.answer(&request),
         Some(Fault::Refuse(reply)) => reply,
         Some(Fault::Lose) => return,
         Some(Fault::LoseAnswer) => {
