@@ -18,6 +18,7 @@ mod doctor;
 mod estimate;
 mod harness;
 mod import;
+mod linkedin;
 mod lookalike;
 mod lost;
 mod meta;

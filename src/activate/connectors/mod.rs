@@ -4,6 +4,7 @@ mod api;
 pub mod file;
 mod fit;
 mod http;
+pub mod linkedin;
 pub mod meta;
 pub mod tiktok;
 pub mod trade_desk;
@@ -26,6 +27,9 @@ pub fn connector(
     match &destination.kind {
         DestinationKind::File { path, format } => {
             Box::new(file::FileConnector::new(path.clone(), *format))
+        }
+        DestinationKind::LinkedIn(settings) => {
+            Box::new(linkedin::LinkedInConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::Meta(settings) => {
             Box::new(meta::MetaConnector::new(settings.clone(), outgoing.clone()))

@@ -63,6 +63,9 @@ pub enum DestinationKind {
     /// TikTok custom audiences.
     #[serde(rename = "tiktok")]
     TikTok(Platform),
+    /// LinkedIn DMP segments.
+    #[serde(rename = "linkedin")]
+    LinkedIn(Platform),
 }
 
 /// What a file of the kind `file` holds.
@@ -79,7 +82,7 @@ const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"webhook\", \"meta\", \"trade-desk\" or \"tiktok\"";
+const KINDS: &str = "\"file\", \"webhook\", \"meta\", \"trade-desk\", \"tiktok\" or \"linkedin\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
     account: "the ad account's number",
@@ -103,6 +106,14 @@ const TIKTOK: Traits = Traits {
     ttl: None,
     version: None,
     has_source: false,
+};
+const LINKEDIN: Traits = Traits {
+    url: "https://api.linkedin.com/rest",
+    account: "the sponsored account's number",
+    has_secret: false,
+    ttl: None,
+    version: Some("202604"),
+    has_source: true,
 };
 const MAX_NAME: usize = 64;
 
@@ -193,6 +204,7 @@ impl<'a> Entry<'a> {
             Some("meta") => self.platform(&META).map(DestinationKind::Meta),
             Some("trade-desk") => self.platform(&TRADE_DESK).map(DestinationKind::TradeDesk),
             Some("tiktok") => self.platform(&TIKTOK).map(DestinationKind::TikTok),
+            Some("linkedin") => self.linkedin(),
             Some(other) => {
                 self.problem("kind", &format!("unknown kind \"{other}\"; expected {KINDS}"));
                 None
@@ -267,6 +279,23 @@ impl<'a> Entry<'a> {
         let secret =
             self.parsed("secret", "missing: where the secret is that calls are signed with");
         Some(DestinationKind::Webhook { url: url?, secret: secret? })
+    }
+
+    fn linkedin(&mut self) -> Option<DestinationKind> {
+        let settings = self.platform(&LINKEDIN);
+        let source = self.text("source")?;
+        if source.is_none_or(str::is_empty) {
+            self.problem(
+                "source",
+                "missing: the name that LinkedIn gave you as a source of segments",
+            );
+        }
+        let is_month = |text: &str| text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit());
+        let version = self.text("version")?;
+        if !version.is_none_or(is_month) {
+            self.problem("version", "expected a year and a month, such as \"202604\"");
+        }
+        settings.filter(|_| source.is_some()).map(DestinationKind::LinkedIn)
     }
 
     /// What a key's text stands for; it has to be there.
@@ -411,6 +440,23 @@ mod tests {
             shown(&text),
             r#"{"name":"ads","every":"1m","max_drain":30,"kind":"tiktok","url":"https://business-api.tiktok.com/open_api/v1.3","account":"7001","token":"env:TIKTOK"}"#
         );
+        let linkedin = entry(
+            "kind = \"linkedin\"\naccount = \"123\"\ntoken = \"file:t\"\nsource = \"EXAMPLE\"\n",
+        );
+        assert_eq!(
+            shown(&linkedin),
+            r#"{"name":"ads","every":"1m","max_drain":30,"kind":"linkedin","url":"https://api.linkedin.com/rest","account":"123","token":"file:t","version":"202604","source":"EXAMPLE"}"#
+        );
+        let problems = parse(&entry("kind = \"linkedin\"\nversion = \"2026-04\"\nttl = \"30d\"\n"));
+        let problems = problems.unwrap_err().join("\n");
+        for part in [
+            "destination[0].account: missing: the sponsored account's number",
+            "destination[0].source: missing",
+            "destination[0].version: expected a year and a month",
+            "destination[0].ttl: unknown key",
+        ] {
+            assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+        }
         let named = format!("{text}audiences = {{ buyers = \"23857\" }}\n");
         assert!(shown(&named).ends_with(r#""audiences":{"buyers":"23857"}}"#), "{}", shown(&named));
         let problems = parse(&entry(
@@ -503,7 +549,8 @@ mod tests {
         assert_eq!(examples[0].name, "crm");
         assert!(matches!(examples[1].kind, DestinationKind::Webhook { .. }));
         assert!(matches!(examples[2].kind, DestinationKind::TikTok(_)));
-        assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 4);
+        assert!(matches!(examples[3].kind, DestinationKind::LinkedIn(_)));
+        assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 5);
     }
 
     #[test]
