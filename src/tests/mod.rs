@@ -26,6 +26,7 @@ mod nodes;
 #[path = "../archive/tests/object_store.rs"]
 mod object_store;
 mod outages;
+mod pinterest;
 mod plan;
 mod prometheus;
 #[path = "../store/redis/tests/proxy.rs"]

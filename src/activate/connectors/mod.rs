@@ -6,6 +6,7 @@ mod fit;
 mod http;
 pub mod linkedin;
 pub mod meta;
+pub mod pinterest;
 pub mod tiktok;
 pub mod trade_desk;
 pub mod webhook;
@@ -33,6 +34,9 @@ pub fn connector(
         }
         DestinationKind::Meta(settings) => {
             Box::new(meta::MetaConnector::new(settings.clone(), outgoing.clone()))
+        }
+        DestinationKind::Pinterest(settings) => {
+            Box::new(pinterest::PinterestConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::TradeDesk(settings) => {
             Box::new(trade_desk::TradeDeskConnector::new(settings.clone(), outgoing.clone()))

@@ -66,6 +66,8 @@ pub enum DestinationKind {
     /// LinkedIn DMP segments.
     #[serde(rename = "linkedin")]
     LinkedIn(Platform),
+    /// Customer lists of Pinterest.
+    Pinterest(Platform),
 }
 
 /// What a file of the kind `file` holds.
@@ -82,7 +84,8 @@ const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"webhook\", \"meta\", \"trade-desk\", \"tiktok\" or \"linkedin\"";
+const KINDS: &str = "\"file\", \"webhook\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\" or \
+                     \"pinterest\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
     account: "the ad account's number",
@@ -102,6 +105,14 @@ const TRADE_DESK: Traits = Traits {
 const TIKTOK: Traits = Traits {
     url: "https://business-api.tiktok.com/open_api/v1.3",
     account: "the advertiser's number",
+    has_secret: false,
+    ttl: None,
+    version: None,
+    has_source: false,
+};
+const PINTEREST: Traits = Traits {
+    url: "https://api.pinterest.com/v5",
+    account: "the ad account's number",
     has_secret: false,
     ttl: None,
     version: None,
@@ -205,6 +216,7 @@ impl<'a> Entry<'a> {
             Some("trade-desk") => self.platform(&TRADE_DESK).map(DestinationKind::TradeDesk),
             Some("tiktok") => self.platform(&TIKTOK).map(DestinationKind::TikTok),
             Some("linkedin") => self.linkedin(),
+            Some("pinterest") => self.platform(&PINTEREST).map(DestinationKind::Pinterest),
             Some(other) => {
                 self.problem("kind", &format!("unknown kind \"{other}\"; expected {KINDS}"));
                 None
@@ -472,6 +484,21 @@ mod tests {
             "destination[0].version: unknown key",
         ] {
             assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+        }
+    }
+
+    #[test]
+    fn pinterest_has_lists_and_neither_a_secret_nor_an_end() {
+        let text = "[[destination]]\nname = \"pins\"\nkind = \"pinterest\"\naccount = \"5497\"\n\
+                    token = \"env:PINS\"\naudiences = { buyers = \"643\" }\n";
+        let read = parse(text).unwrap().remove(0);
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            r#"{"name":"pins","every":"1m","max_drain":30,"kind":"pinterest","url":"https://api.pinterest.com/v5","account":"5497","token":"env:PINS","audiences":{"buyers":"643"}}"#
+        );
+        for key in ["secret = \"env:KEY\"", "ttl = \"30d\"", "version = \"5\""] {
+            let problems = parse(&format!("{text}{key}\n")).unwrap_err().join("\n");
+            assert!(problems.contains("unknown key"), "{problems}");
         }
     }
 

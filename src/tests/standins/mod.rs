@@ -2,6 +2,7 @@
 
 pub(super) mod linkedin;
 pub(super) mod meta;
+pub(super) mod pinterest;
 pub(super) mod tiktok;
 pub(super) mod trade_desk;
 pub(super) mod webhook;
