@@ -343,7 +343,7 @@ impl Run<'_> {
             let encoded = self.connector.encode(batch, self.place()?);
             if self.connector.delivered(&encoded) {
                 self.acknowledge(batch, &encoded.refused, report)?;
-            } else if is_wanted(&batch.changes) {
+            } else if is_wanted(&batch.changes) && self.is_sendable(batch) {
                 self.deliver(batch, report)?;
             } else {
                 ledger.withdraw(batch, self.shared.clock.now())?;
@@ -357,6 +357,12 @@ impl Run<'_> {
                 format!("the destination works on {waits} batches that it has taken"),
             ))),
         }
+    }
+
+    /// Whether the connector can say all of a batch: one may be left of a destination that had another kind.
+    fn is_sendable(&self, batch: &Batch) -> bool {
+        let Changes { adds, removes } = &batch.changes;
+        self.connector.caps().mixes || adds.is_empty() || removes.is_empty()
     }
 
     /// Asks what became of a batch; the job, if it is not done.
