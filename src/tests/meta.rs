@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::archive::python;
-use super::harness::Server;
+use super::harness::{Server, post};
 use super::standins::meta::{Cell, Meta, throttled};
 use super::standins::{Fault, Reply, StandIn};
 
@@ -42,7 +42,7 @@ fn purchases(server: &Server, people: std::ops::Range<u32>) {
         .map(|person| {
             let mut ids = json!({ "user_id": person.to_string(),
                 "email_sha256": hash(&format!("{person}@example.com")) });
-            if person % 3 == 0 {
+            if person.is_multiple_of(3) {
                 ids["idfa"] = json!(format!("{person:08}-0000-4000-8000-000000000000"));
             }
             json!({ "site": "t", "event": "purchase", "ids": ids })
@@ -54,10 +54,18 @@ fn purchases(server: &Server, people: std::ops::Range<u32>) {
     }
 }
 
+/// A person whose browser asks that nothing be sold.
+fn opt_out(server: &Server, person: u32) {
+    let body = json!({ "site": "t", "event": "visit", "ids": { "user_id": person.to_string() } });
+    let url = format!("{}/v1/events", server.collect());
+    assert_eq!(post(&url, &body.to_string(), &[("Sec-GPC", "1")]).json()["accepted"], 1);
+}
+
 fn cells(people: impl IntoIterator<Item = u32>) -> BTreeSet<Cell> {
     let of = |person: u32| {
         let email = ("EMAIL".to_owned(), hash(&format!("{person}@example.com")));
-        let device = (person % 3 == 0)
+        let device = person
+            .is_multiple_of(3)
             .then(|| ("MADID".to_owned(), format!("{person:08}-0000-4000-8000-000000000000")));
         [Some(email), device].into_iter().flatten()
     };
@@ -118,7 +126,7 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     push(&server);
     assert_eq!(platform.calls().len(), calls, "what is refused is not sent again");
 
-    server.ok(&["opt-out", "user_id", "8"]);
+    opt_out(&server, 8);
     let gone = ("EMAIL".to_owned(), hash("8@example.com"));
     server.until("who opted out is removed", || {
         push(&server);
@@ -129,7 +137,7 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     // Paused, nobody is added, and whoever opts out is removed all the same.
     assert!(server.ok(&["destination", "pause", "meta"]).contains("meta is paused"));
     purchases(&server, 1_500..1_502);
-    server.ok(&["opt-out", "user_id", "10"]);
+    opt_out(&server, 10);
     let gone = ("EMAIL".to_owned(), hash("10@example.com"));
     server.until("who opted out is removed while it is paused", || {
         let report = push(&server);
