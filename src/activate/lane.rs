@@ -210,7 +210,8 @@ impl Lane {
                 max_drain,
                 is_paused,
                 place: OnceCell::new(),
-                splits: Cell::new(0),
+                taken: Cell::new(0),
+                found_bad: Cell::new(0),
             };
             let mut report = PushReport::new(&target, dry_run);
             let done = self

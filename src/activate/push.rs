@@ -296,15 +296,20 @@ impl Pusher {
     fn keep(&self, at: usize) {
         let lane = &self.lanes[at];
         while !self.shared.is_stopping() {
-            let next = std::panic::catch_unwind(AssertUnwindSafe(|| self.tick_lane(lane)));
-            let next = next.unwrap_or_else(|_| {
-                tracing::error!(
-                    destination = lane.destination.name,
-                    "a push panicked; its batches are looked at again"
-                );
-                self.shared.clock.now() + crate::model::time::MINUTE
-            });
+            let ticked = std::panic::catch_unwind(AssertUnwindSafe(|| self.tick_lane(lane)));
+            let not_before = ticked.map_or_else(
+                |_| {
+                    tracing::error!(
+                        destination = lane.destination.name,
+                        "a push panicked; its batches are looked at again"
+                    );
+                    self.shared.clock.now() + crate::model::time::MINUTE
+                },
+                |_| Millis::MIN,
+            );
             while !self.shared.is_stopping() {
+                // Asked anew each time: someone may have let it go on meanwhile.
+                let next = lane.next_run().max(not_before);
                 let Ok(left @ 1..) = u64::try_from(next.saturating_sub(self.shared.clock.now()))
                 else {
                     break;

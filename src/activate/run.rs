@@ -49,12 +49,14 @@ pub(super) struct Run<'a> {
     pub(super) is_paused: bool,
     /// The platform's own name of where it goes, once it is known.
     pub(super) place: OnceCell<String>,
-    /// How many batches were split.
-    pub(super) splits: Cell<u32>,
+    /// How many lines were taken.
+    pub(super) taken: Cell<u64>,
+    /// How many were refused that were found by splitting.
+    pub(super) found_bad: Cell<u64>,
 }
 
-/// After so many in a run somebody has to look: it is not a few lines that are wrong.
-const MOST_SPLITS: u32 = 1_000;
+/// Where so many were refused, and most of all lines, somebody has to look: it is not a few that are wrong.
+const MANY: u64 = 500;
 /// Said of an audience that is being made, in place of its name.
 const MAKING: &str = "?";
 
@@ -486,15 +488,15 @@ impl Run<'_> {
                 report.staged += 1;
                 Ok(ledger.begin_job(batch, &job)?)
             }
-            Verdict::Split(why) if batch.changes.len() <= 1 => {
-                self.acknowledge(batch, &[Refusal { line: 0, why }], report)
-            }
-            Verdict::Split(why) if self.splits.get() >= MOST_SPLITS => {
+            Verdict::Split(why) if self.found_bad.get() >= MANY && self.found_bad > self.taken => {
                 let why = format!("most of what is sent is refused; the last was: {why}");
                 fail(Halt::Verdict(Verdict::Fatal(why)))
             }
+            Verdict::Split(why) if batch.changes.len() <= 1 => {
+                self.found_bad.set(self.found_bad.get() + 1);
+                self.acknowledge(batch, &[Refusal { line: 0, why }], report)
+            }
             Verdict::Split(_) => {
-                self.splits.set(self.splits.get() + 1);
                 ledger.withdraw(batch, clock.now())?;
                 for half in batch.changes.halves() {
                     let Batch { generation, true_for, .. } = *batch;
@@ -529,6 +531,7 @@ impl Run<'_> {
             let labels = [self.target.destination.as_str(), operation];
             self.shared.metrics.delivery_identifiers.with_label_values(&labels).inc_by(count);
         }
+        self.taken.set(self.taken.get() + added + removed);
         report.adds += added;
         report.removes += removed;
         report.refused += refused.len() as u64;

@@ -96,15 +96,32 @@ fn a_removal_that_is_refused_is_tried_again() {
 }
 
 #[test]
-fn where_all_is_refused_somebody_has_to_look() {
-    let rig = rig(0..12, 0);
-    let platform = Shared::default();
-    let all = rig.world().desired("crm", "buyers").into_iter().map(|(_, value)| value);
-    platform.lock().bad = all.collect();
-    let of = PlatformConnector { tells: Tells::Some, ..connector(&platform, &whole()) };
-    let report = rig.start_on(of).run_once(None, false).unwrap().remove(0);
-    assert_eq!((report.adds, report.refused, report.held), (0, 18, 0));
-    assert!(platform.lock().calls.len() < 2 * 18 + 3);
+fn where_most_is_refused_somebody_has_to_look() {
+    // Many that are wrong are found, each; not where nearly all are.
+    for (bad, parks) in [(150, false), (1_000, true)] {
+        let rig = Rig::new(World {
+            identifiers: people(1_000),
+            members: [("buyers".to_owned(), profiles(0..1_000))].into(),
+            activations: vec![activation("buyers", 0)],
+            generation: 1,
+            ..World::default()
+        });
+        let platform = Shared::default();
+        let names = (0..bad).flat_map(|n| [format!("c{n:02}"), format!("u{:02}", n / 2)]);
+        platform.lock().bad = names.collect();
+        let caps = Caps { max_rows: 50, namespaces: None, mixes: true, ttl: None };
+        let connector = connector(&platform, &whole());
+        let pusher = rig.start_on(PlatformConnector { caps, tells: Tells::Some, ..connector });
+        let report = pusher.run_once(None, false).unwrap().remove(0);
+        let trouble = report.trouble.unwrap_or_default();
+        assert_eq!(trouble.contains("most of what is sent is refused"), parks, "{bad}: {trouble}");
+        assert_eq!(pusher.status().unwrap()[0].segments[0].parked, parks);
+        if parks {
+            assert!(platform.lock().calls.len() < 1_100, "{}", platform.lock().calls.len());
+        } else {
+            assert_eq!(members(&platform, "a1"), desired(&rig, &platform));
+        }
+    }
 }
 
 #[test]
