@@ -91,6 +91,20 @@ impl Bucket {
         settings: &config::Archive,
         staging: &Path,
     ) -> Result<Self, ArchiveError> {
+        if staging.exists() {
+            std::fs::remove_dir_all(staging).map_err(|source| failed("empty", staging, source))?;
+        }
+        std::fs::create_dir_all(staging).map_err(|source| failed("create", staging, source))?;
+        let mut bucket = Self::without_staging(address, settings)?;
+        bucket.staging = staging.to_owned();
+        Ok(bucket)
+    }
+
+    /// A bucket for what was never on the own disk: [`Bucket::create`], [`Bucket::read`] and [`Bucket::try_out`].
+    pub fn without_staging(
+        address: &BucketUrl,
+        settings: &config::Archive,
+    ) -> Result<Self, ArchiveError> {
         let url = address.to_string();
         let refused = |why: String| failed("use", Path::new(&url), io::Error::other(why));
         // Where it is there already, it is that one.
@@ -113,17 +127,13 @@ impl Bucket {
             .build()
             .map_err(|error| refused(explain(&error)))?;
         let prefix = Key::parse(&address.prefix).map_err(|error| refused(error.to_string()))?;
-        if staging.exists() {
-            std::fs::remove_dir_all(staging).map_err(|source| failed("empty", staging, source))?;
-        }
-        std::fs::create_dir_all(staging).map_err(|source| failed("create", staging, source))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("bucket")
             .enable_all()
             .build()
             .map_err(|source| failed("use", Path::new(&url), source))?;
-        let (store, staging) = (Arc::new(store), staging.to_owned());
+        let (store, staging) = (Arc::new(store), PathBuf::new());
         Ok(Self { store, url, prefix, staging, runtime: Some(runtime) })
     }
 
@@ -224,8 +234,40 @@ impl Bucket {
         }
     }
 
+    /// Puts bytes under a name that nothing has; whether nothing had it. Stores that do not know such a condition, or pass
+    /// over it, were at least asked before.
+    pub fn create(&self, file: &str, bytes: &[u8]) -> Result<bool, ArchiveError> {
+        if self.read(file)?.is_some() {
+            return Ok(false);
+        }
+        let key = self.key(file);
+        let put = |mode| {
+            let options = PutOptions { mode, ..PutOptions::default() };
+            let bytes = Bytes::copy_from_slice(bytes);
+            self.wait(self.store.put_opts(&key, bytes.into(), options))
+        };
+        match put(PutMode::Create) {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
+                put(PutMode::Overwrite).map_err(|error| self.refused("write", file, &error))?;
+                Ok(true)
+            }
+            Err(error) => Err(self.refused("write", file, &error)),
+        }
+    }
+
+    /// The bytes under a name; `None` where there is none.
+    pub fn read(&self, file: &str) -> Result<Option<Bytes>, ArchiveError> {
+        match self.wait(async { self.store.get(&self.key(file)).await?.bytes().await }) {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::NotFound { source, .. }) if !is_no_bucket(&source) => Ok(None),
+            Err(error) => Err(self.refused("read", file, &error)),
+        }
+    }
+
     /// Makes sure that files may be written and deleted.
-    pub(super) fn try_out(&self) -> Result<(), ArchiveError> {
+    pub fn try_out(&self) -> Result<(), ArchiveError> {
         let mut number = [0; 8];
         let failed = |error| failed("use", Path::new(&self.url), io::Error::other(error));
         getrandom::fill(&mut number).map_err(failed)?;
@@ -376,7 +418,7 @@ fn is_no_bucket(source: &dyn std::fmt::Display) -> bool {
 
 /// What an error says, and what to do: on one line, without the request that some stores repeat.
 fn explain(error: &Error) -> String {
-    const KEYS: &str = "check the access key and the secret key (archive.access_key and archive.secret_key, or \
+    const KEYS: &str = "check the access key and the secret key (access_key and secret_key, or \
                         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)";
     let text = crate::store::chain(error);
     let of = |tag: &str| {
@@ -386,9 +428,7 @@ fn explain(error: &Error) -> String {
     };
     let code = of("Code").unwrap_or_default();
     match (error, code.as_str()) {
-        (_, "NoSuchBucket") => {
-            "there is no such bucket: make it, or correct archive.path".to_owned()
-        }
+        (_, "NoSuchBucket") => "there is no such bucket: make it, or correct the path".to_owned(),
         (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken") => {
             format!("the store does not know these keys ({code}): {KEYS}")
         }
@@ -396,7 +436,7 @@ fn explain(error: &Error) -> String {
             format!("the store does not know these keys: {KEYS}")
         }
         (Error::PermissionDenied { .. }, _) | (_, "AccessDenied") => {
-            let allowed = "they may read, write, list and delete under archive.path";
+            let allowed = "they may read, write, list and delete under the path";
             format!("the store refuses it with these keys: see that {allowed}, or {KEYS}")
         }
         (_, "") if text.contains("169.254.169.254") || text.contains("metadata") => {

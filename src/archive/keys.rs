@@ -27,8 +27,8 @@ pub(super) fn builder(
     }
     if let (Some(access), Some(secret)) = (&settings.access_key, &settings.secret_key) {
         builder = builder
-            .with_access_key_id(read_secret("archive.access_key", access)?)
-            .with_secret_access_key(read_secret("archive.secret_key", secret)?);
+            .with_access_key_id(read_secret("access_key", access)?)
+            .with_secret_access_key(read_secret("secret_key", secret)?);
     } else if let Some(keys) = keys_of_aws()? {
         builder = builder.with_access_key_id(keys.access).with_secret_access_key(keys.secret);
         if let Some(token) = keys.token {

@@ -121,7 +121,7 @@ impl fmt::Display for BucketUrl {
 }
 
 /// Whether a text is where an object store answers.
-fn is_endpoint(text: &str) -> bool {
+pub(super) fn is_endpoint(text: &str) -> bool {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]/".contains(&byte);
     // No user and password in it: it is shown.

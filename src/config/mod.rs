@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
-pub use destinations::{Destination, DestinationKind, FileFormat, Platform, read_destinations};
+pub use destinations::{Destination, DestinationKind, FileFormat, Platform, S3, read_destinations};
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};

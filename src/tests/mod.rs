@@ -38,6 +38,7 @@ mod push;
 mod redis_server;
 mod replicas;
 mod restart;
+mod s3;
 mod same;
 mod spool;
 mod standins;

@@ -130,30 +130,7 @@ impl Connector for FileConnector {
     }
 
     fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
-        let extension = match self.format {
-            FileFormat::Csv => "csv",
-            FileFormat::Ndjson => "ndjson",
-        };
-        let Batch { target, generation, seq, .. } = batch;
-        let address = format!("{}/{generation}-{seq}.{extension}", target.segment);
-        let line = |action, identifier: &'_ Identifier| match self.format {
-            FileFormat::Csv => csv_line(action, identifier),
-            FileFormat::Ndjson => ndjson_line(action, identifier),
-        };
-        let mut body = match self.format {
-            FileFormat::Csv => b"action,namespace,value\r\n".to_vec(),
-            FileFormat::Ndjson => Vec::new(),
-        };
-        // Who left goes first, should the reader stop half-way.
-        for (action, identifiers) in
-            [("remove", &batch.changes.removes), ("add", &batch.changes.adds)]
-        {
-            for identifier in identifiers {
-                body.extend_from_slice(&line(action, identifier));
-            }
-        }
-        let (batch, lines) = (batch.id(), batch.changes.len());
-        Encoded { batch, method: "", address, body, lines, refused: Vec::new() }
+        encode(self.format, batch)
     }
 
     fn delivered(&self, encoded: &Encoded) -> bool {
@@ -163,6 +140,33 @@ impl Connector for FileConnector {
     fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
         self.judge(self.write(encoded))
     }
+}
+
+/// A batch as a file, under the name that it has below the folder or the prefix.
+pub(super) fn encode(format: FileFormat, batch: &Batch) -> Encoded {
+    let extension = match format {
+        FileFormat::Csv => "csv",
+        FileFormat::Ndjson => "ndjson",
+    };
+    let Batch { target, generation, seq, .. } = batch;
+    let address = format!("{}/{generation}-{seq}.{extension}", target.segment);
+    let line = |action, identifier: &'_ Identifier| match format {
+        FileFormat::Csv => csv_line(action, identifier),
+        FileFormat::Ndjson => ndjson_line(action, identifier),
+    };
+    let mut body = match format {
+        FileFormat::Csv => b"action,namespace,value\r\n".to_vec(),
+        FileFormat::Ndjson => Vec::new(),
+    };
+    // Who left goes first, should the reader stop half-way.
+    for (action, identifiers) in [("remove", &batch.changes.removes), ("add", &batch.changes.adds)]
+    {
+        for identifier in identifiers {
+            body.extend_from_slice(&line(action, identifier));
+        }
+    }
+    let (batch, lines) = (batch.id(), batch.changes.len());
+    Encoded { batch, method: "", address, body, lines, refused: Vec::new() }
 }
 
 /// One record as RFC 4180 has it, with its CRLF.

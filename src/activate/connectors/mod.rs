@@ -7,6 +7,7 @@ mod http;
 pub mod linkedin;
 pub mod meta;
 pub mod pinterest;
+pub mod s3;
 pub mod tiktok;
 pub mod trade_desk;
 pub mod webhook;
@@ -44,6 +45,7 @@ pub fn connector(
         DestinationKind::TikTok(settings) => {
             Box::new(tiktok::TikTokConnector::new(settings.clone(), outgoing.clone()))
         }
+        DestinationKind::S3(settings) => Box::new(s3::S3Connector::new(settings.clone())),
         DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
             url.clone(),
             secret.clone(),

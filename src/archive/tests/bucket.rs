@@ -149,7 +149,7 @@ fn what_is_wrong_with_a_bucket_is_said_and_costs_nothing() {
             "s3://another-bucket",
             ACCESS,
             SECRET,
-            "there is no such bucket: make it, or correct archive.path",
+            "there is no such bucket: make it, or correct the path",
         ),
     ] {
         let home = home(&SHARED, dir.path(), place, access, secret);

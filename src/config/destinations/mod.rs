@@ -4,6 +4,7 @@
 //! known to `activate`.
 
 mod platform;
+mod s3;
 
 use serde::Serialize;
 use std::fmt::Display;
@@ -15,6 +16,7 @@ use toml::{Table, Value};
 
 pub use self::platform::Platform;
 use self::platform::Traits;
+pub use self::s3::S3;
 use super::ConfigError;
 use super::Period;
 use super::SecretSource;
@@ -56,6 +58,8 @@ pub enum DestinationKind {
         /// Where the secret is that calls are signed with.
         secret: SecretSource,
     },
+    /// Files in a bucket of an S3-compatible store.
+    S3(S3),
     /// Meta Custom Audiences.
     Meta(Platform),
     /// The first-party Data API of The Trade Desk.
@@ -84,7 +88,7 @@ const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"webhook\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\" or \
+const KINDS: &str = "\"file\", \"s3\", \"webhook\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\" or \
                      \"pinterest\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
@@ -212,6 +216,7 @@ impl<'a> Entry<'a> {
                 self.refuse_unknown(&WEBHOOK_KEYS);
                 self.webhook()
             }
+            Some("s3") => self.s3().map(DestinationKind::S3),
             Some("meta") => self.platform(&META).map(DestinationKind::Meta),
             Some("trade-desk") => self.platform(&TRADE_DESK).map(DestinationKind::TradeDesk),
             Some("tiktok") => self.platform(&TIKTOK).map(DestinationKind::TikTok),
@@ -275,15 +280,19 @@ impl<'a> Entry<'a> {
             }
             None => None,
         };
-        let format = match self.text("format")? {
-            None | Some("csv") => FileFormat::Csv,
-            Some("ndjson") => FileFormat::Ndjson,
+        let format = self.format();
+        Some(DestinationKind::File { path: path?, format: format? })
+    }
+
+    fn format(&mut self) -> Option<FileFormat> {
+        match self.text("format")? {
+            None | Some("csv") => Some(FileFormat::Csv),
+            Some("ndjson") => Some(FileFormat::Ndjson),
             Some(_) => {
                 self.problem("format", "expected \"csv\" or \"ndjson\"");
-                return None;
+                None
             }
-        };
-        Some(DestinationKind::File { path: path?, format })
+        }
     }
 
     fn webhook(&mut self) -> Option<DestinationKind> {
@@ -386,6 +395,32 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_has_a_place_and_both_keys_or_none() {
+        let text =
+            "[[destination]]\nname = \"b\"\nkind = \"s3\"\npath = \"s3://partner/throng/\"\n";
+        let read = parse(text).unwrap().remove(0);
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            r#"{"name":"b","every":"1m","max_drain":30,"kind":"s3","path":"s3://partner/throng","format":"csv"}"#
+        );
+        for (wrong, part) in [
+            ("access_key = \"env:A\"", "expected both keys or none"),
+            (
+                "access_key = \"AKIA\"\nsecret_key = \"env:B\"",
+                "access_key: expected where the secret is",
+            ),
+            ("endpoint = \"s3.example\"", "endpoint: expected where the store answers"),
+            ("format = \"xml\"", "format: expected"),
+            ("bucket = \"x\"", "bucket: unknown key"),
+        ] {
+            let problems = parse(&format!("{text}{wrong}\n")).unwrap_err().join("\n");
+            assert!(problems.contains(part) && !problems.contains("AKIA"), "{part}: {problems}");
+        }
+        let problems = parse(&text.replace("s3://", "/")).unwrap_err().join("\n");
+        assert!(problems.contains("path: expected a bucket such as"), "{problems}");
+    }
+
+    #[test]
     fn a_platform_has_an_account_a_token_and_audiences() {
         let text = "[[destination]]\nname = \"m\"\nkind = \"meta\"\naccount = \"77\"\ntoken = \"env:T\"\n\
                     audiences = { buyers = \"23857\" }\n";
@@ -403,6 +438,10 @@ mod tests {
             (
                 "account = \"7\"\ntoken = \"env:T\"\naudiences = { a = \"../b\" }",
                 "audiences: expected",
+            ),
+            (
+                "account = \"7\"\ntoken = \"env:T\"\naudiences = { a = \"1\", b = \"1\" }",
+                "audiences: two segments go to 1",
             ),
             ("account = \"7\"\ntoken = \"env:T\"\nttl = \"30d\"", "ttl: unknown key"),
         ] {

@@ -116,6 +116,12 @@ impl Entry<'_> {
         let mut audiences = BTreeMap::new();
         for (segment, id) in table {
             match id.as_str().filter(|id| is_name(id)) {
+                Some(id) if audiences.values().any(|known| known == id) => {
+                    let what =
+                        format!("two segments go to {id}, and would remove each other's members");
+                    self.problem("audiences", &what);
+                    return None;
+                }
                 Some(id) => _ = audiences.insert(segment.clone(), id.to_owned()),
                 None => {
                     self.problem("audiences", expected);

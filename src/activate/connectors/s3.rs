@@ -1,0 +1,106 @@
+//! `kind = "s3"`: each batch is an object `<prefix>/<segment>/<generation>-<seq>.csv` or `.ndjson` of a bucket.
+//!
+//! What it says is what a file of `kind = "file"` says. An object is put in one request that fails where there is one of
+//! its name, so nobody sees half of one, and none is ever written over.
+
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+use super::file;
+use crate::activate::connector::Caps;
+use crate::activate::connector::Connector;
+use crate::activate::connector::Encoded;
+use crate::activate::connector::Verdict;
+use crate::archive::ArchiveError;
+use crate::archive::Bucket;
+use crate::config::Archive;
+use crate::config::S3;
+use crate::model::Millis;
+use crate::store::chain;
+use crate::store::ledger::Batch;
+
+/// An object of this many lines is about 3 MiB, which is put in one request.
+const MAX_ROWS: usize = 50_000;
+
+/// Writes objects into a bucket.
+pub struct S3Connector {
+    settings: S3,
+    /// Once the keys were read.
+    bucket: Mutex<Option<Arc<Bucket>>>,
+    caps: Caps,
+}
+
+impl S3Connector {
+    /// A connector for a bucket; nothing is asked of it yet.
+    pub fn new(settings: S3) -> Self {
+        let caps = Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None };
+        Self { settings, bucket: Mutex::default(), caps }
+    }
+
+    /// The bucket. Keys are read again until it could be used.
+    fn bucket(&self) -> Result<Arc<Bucket>, ArchiveError> {
+        let mut known = self.bucket.lock();
+        if let Some(bucket) = &*known {
+            return Ok(Arc::clone(bucket));
+        }
+        let S3 { path, endpoint, region, access_key, secret_key, .. } = &self.settings;
+        let way = Archive {
+            endpoint: endpoint.clone(),
+            region: region.clone(),
+            access_key: access_key.clone(),
+            secret_key: secret_key.clone(),
+            ..Archive::default()
+        };
+        let bucket = Arc::new(Bucket::without_staging(path, &way)?);
+        *known = Some(Arc::clone(&bucket));
+        Ok(bucket)
+    }
+
+    fn put(&self, encoded: &Encoded) -> Result<Verdict, ArchiveError> {
+        let bucket = self.bucket()?;
+        if bucket.create(&encoded.address, &encoded.body)? {
+            return Ok(Verdict::Accepted);
+        }
+        let there = bucket.read(&encoded.address)?;
+        Ok(match there {
+            Some(there) if there == encoded.body => Verdict::Accepted,
+            Some(_) => Verdict::Fatal(format!(
+                "{} holds an object {} with other content, so it was written from another data directory; empty it, \
+                 or give the destination another path",
+                bucket.url(),
+                encoded.address
+            )),
+            None => Verdict::Retry(format!("{} is gone again", encoded.address)),
+        })
+    }
+
+    /// What cannot be done with a bucket may be with other keys, which are read the next time.
+    fn failed(&self, error: &ArchiveError) -> Verdict {
+        *self.bucket.lock() = None;
+        Verdict::Retry(chain(error))
+    }
+}
+
+impl Connector for S3Connector {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let tried = self.bucket().and_then(|bucket| bucket.try_out());
+        tried.map_err(|error| self.failed(&error).why().unwrap_or_default())
+    }
+
+    fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
+        file::encode(self.settings.format, batch)
+    }
+
+    fn delivered(&self, encoded: &Encoded) -> bool {
+        let there = self.bucket().and_then(|bucket| bucket.read(&encoded.address));
+        there.is_ok_and(|there| there.is_some_and(|there| there == encoded.body))
+    }
+
+    fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
+        self.put(encoded).unwrap_or_else(|error| self.failed(&error))
+    }
+}
