@@ -217,7 +217,8 @@ impl Lane {
             let done = self
                 .begin(shared, &target, (first, dry_run))
                 .and_then(|()| match first {
-                    First::Reseed if activation.is_some() && !is_paused => {
+                    // What is emptied has to be filled anew.
+                    First::Reseed if !is_paused && is_there(shared, activation.as_ref()) => {
                         run.run(None, &mut report)
                     }
                     _ => Ok(()),
@@ -512,6 +513,11 @@ impl Lane {
     }
 }
 
+/// Whether there is an audience to fill a destination with.
+fn is_there(shared: &Shared, activation: Option<&Activation>) -> bool {
+    activation.is_some_and(|one| shared.audiences.audience(&one.segment).is_ok())
+}
+
 /// Counts what a target holds as unsure, so that it is sent again, where `is_due`.
 fn doubt(
     ledger: &dyn Ledger,
@@ -536,7 +542,9 @@ fn doubt(
 fn renew(ledger: &dyn Ledger, target: &Target, ttl: Millis, now: Millis) -> Result<(), Halt> {
     let (days, today) = ((ttl / 2 / DAY).max(1), day_of(now));
     let last = match ledger.renewed(target)? {
-        Some(last) if last >= today => return Ok(()),
+        Some(last) if last == today => return Ok(()),
+        // The clock was ahead: to wait for that day again would take too long.
+        Some(last) if last > today => Some(today),
         last => last,
     };
     if let Some(last) = last {

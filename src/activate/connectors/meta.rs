@@ -9,6 +9,8 @@
 //!
 //! Written from the published contract of v25.0, and verified against a stand-in; it never met the platform itself.
 
+use std::borrow::Cow;
+
 use hmac::Hmac;
 use hmac::KeyInit;
 use hmac::Mac;
@@ -20,6 +22,7 @@ use sha2::Sha256;
 
 use super::api::Api;
 use super::api::Call;
+use super::fit;
 use super::http;
 use crate::activate::connector::Caps;
 use crate::activate::connector::Connector;
@@ -76,7 +79,7 @@ struct Session {
 struct Payload<'a> {
     schema: Vec<&'static str>,
     is_raw: bool,
-    data: Vec<Vec<&'a str>>,
+    data: Vec<Vec<Cow<'a, str>>>,
 }
 
 /// What is said of a call that was taken.
@@ -208,15 +211,9 @@ fn usage(answered: &Answered) -> (f64, Option<Millis>) {
 
 /// What is wrong with an identifier, where it is not as the platform wants it.
 fn unfit(identifier: &Identifier) -> Option<&'static str> {
-    let value = identifier.value();
     match identifier.namespace.as_str() {
-        "email_sha256" | "phone_digits_sha256" if !http::is_sha256(value) => {
-            Some("it is no SHA-256 in lower-case hexadecimal")
-        }
-        "email_sha256" | "phone_digits_sha256" if value == http::SHA256_OF_NOTHING => {
-            Some("it is the hash of nothing")
-        }
-        _ => None,
+        "email_sha256" | "phone_digits_sha256" => fit::unfit_hash(identifier.value()),
+        _ => fit::unfit_device(identifier.value()),
     }
 }
 
@@ -252,7 +249,10 @@ impl Connector for MetaConnector {
             200..=299 => serde_json::from_slice::<Value>(&answered.body).ok(),
             _ => None,
         };
-        let id = made.as_ref().and_then(|made| made["id"].as_str());
+        // It stands in addresses from then on.
+        let fits =
+            |id: &&str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let id = made.as_ref().and_then(|made| made["id"].as_str()).filter(fits);
         id.map(str::to_owned).ok_or_else(|| self.failed(&answered, now))
     }
 
@@ -271,14 +271,21 @@ impl Connector for MetaConnector {
             let at = column(identifier).and_then(|of| schema.iter().position(|one| *one == of));
             match (at, unfit(identifier)) {
                 (Some(at), None) => {
-                    let mut row = vec![""; schema.len()];
-                    row[at] = identifier.value();
+                    let mut row = vec![Cow::Borrowed(""); schema.len()];
+                    // Of devices the platform knows the lower case; hashes are in it.
+                    row[at] = match identifier.value() {
+                        value if value.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                            Cow::Owned(value.to_ascii_lowercase())
+                        }
+                        value => Cow::Borrowed(value),
+                    };
                     data.push(row);
                 }
-                (_, why) => {
-                    let why = why.unwrap_or("the platform takes no such identifier").to_owned();
+                (None, _) => {
+                    let why = "the platform takes no such identifier".to_owned();
                     refused.push(Refusal { line, why });
                 }
+                (_, Some(why)) => refused.push(Refusal { line, why: why.to_owned() }),
             }
         }
         let lines = data.len();
@@ -357,7 +364,7 @@ mod tests {
         assert_eq!((encoded.method, &*encoded.address), ("POST", "/23857/users"));
         let id = u64::from_str_radix(&added.id().as_str()[..13], 16).unwrap();
         let expected = format!(
-            r#"{{"session":{{"session_id":{id},"batch_seq":1,"last_batch_flag":true,"estimated_num_total":3}},"payload":{{"schema":["EMAIL","MADID","PHONE"],"is_raw":false,"data":[["{JANE}","",""],["","1F2E3D4C-0000-4000-8000-000000000001",""],["","","{PHONE}"]]}}}}"#
+            r#"{{"session":{{"session_id":{id},"batch_seq":1,"last_batch_flag":true,"estimated_num_total":3}},"payload":{{"schema":["EMAIL","MADID","PHONE"],"is_raw":false,"data":[["{JANE}","",""],["","1f2e3d4c-0000-4000-8000-000000000001",""],["","","{PHONE}"]]}}}}"#
         );
         assert_eq!(String::from_utf8(encoded.body).unwrap(), expected);
         let removed = connector().encode(&batch(Vec::new(), adds[..1].to_vec()), "23857");

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::api::Api;
 use super::api::Call;
+use super::fit;
 use super::http;
 use crate::activate::connector::Caps;
 use crate::activate::connector::Connector;
@@ -139,10 +140,8 @@ fn speaks_of_records(answered: &Answered) -> bool {
 
 /// What is wrong with an identifier, where it is not as the platform wants it.
 fn unfit(identifier: &Identifier) -> Option<&'static str> {
-    match (identifier.namespace.as_str(), identifier.value()) {
-        ("email_sha256", http::SHA256_OF_NOTHING) => Some("it is the hash of nothing"),
-        ("email_sha256", value) if http::is_sha256(value) => None,
-        ("email_sha256", _) => Some("it is no SHA-256 in lower-case hexadecimal"),
+    match identifier.namespace.as_str() {
+        "email_sha256" => fit::unfit_hash(identifier.value()),
         _ => Some("the platform takes no such identifier"),
     }
 }

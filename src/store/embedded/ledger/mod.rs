@@ -103,7 +103,9 @@ impl EmbeddedLedger {
         };
         let file = RedbFile::open(path.to_owned(), access, layout, make)?;
         // A file of before has some tables fewer.
-        file.write(make)?;
+        if file.read(|txn| Ok(txn.open_table(PLACES).is_err()))? {
+            file.write(make)?;
+        }
         Ok(Self { file })
     }
 
