@@ -110,8 +110,8 @@ impl Block {
         if on { set.insert(ordinal) } else { set.remove(ordinal) }
     }
 
-    /// The profiles with a mark.
-    pub fn marked(&self, mark: Mark) -> &BlockSet {
+    /// The profiles with a mark; the same set, not only an equal one, while none is marked or unmarked.
+    pub fn marked(&self, mark: Mark) -> &Arc<BlockSet> {
         match mark {
             Mark::OptedOut => &self.opted_out,
             Mark::Bot => &self.bots,

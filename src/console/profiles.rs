@@ -57,7 +57,7 @@ pub(super) async fn audiences(
     let identifier = identifier(&path.0, &path.1)?;
     let found = ask(move |_| services.segments.audiences_of(&identifier)).await?;
     Ok(HttpResponse::Ok().json(json!({
-        "audiences": found.audiences,
+        "audiences": found.audiences.iter().map(|id| &**id).collect::<Vec<_>>(),
         "generation": found.generation,
         "true_for": format_rfc3339(found.true_for),
     })))

@@ -243,12 +243,12 @@ impl Segments {
             .iter()
             .map(|id| json!({ "namespace": id.namespace.as_str(), "value": id.value() }))
             .collect();
-        let InAudiences { audiences, generation, true_for } =
+        let InAudiences { audiences, generation, true_for, .. } =
             self.patiently(caller, || self.audiences_of(identifier))?;
         Ok(json!({
             "shard": shard,
             "identifiers": identifiers,
-            "audiences": audiences,
+            "audiences": audiences.iter().map(|id| &**id).collect::<Vec<_>>(),
             "generation": generation,
             "true_for": format_rfc3339(true_for),
         }))

@@ -19,6 +19,7 @@ use crate::plan::Members;
 use crate::segment::AskError;
 use crate::segment::Of;
 use crate::store::StoreError;
+use crate::store::audiences::BARRED;
 use crate::store::audiences::Last;
 use crate::store::audiences::RulePrint;
 
@@ -153,6 +154,7 @@ impl Local {
             }
         }
         shards.sort_unstable();
+        all.remove(BARRED);
         let found = all.into_iter().map(|(id, (_, members))| (id, Arc::new(members))).collect();
         Ok(Of { shards, found })
     }

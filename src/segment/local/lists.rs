@@ -13,6 +13,7 @@ use crate::model::ShardId;
 use crate::plan::Members;
 use crate::store::StoreError;
 use crate::store::audiences::Audiences;
+use crate::store::audiences::BARRED;
 use crate::store::audiences::Last;
 use crate::store::audiences::Lists;
 use crate::store::audiences::Names;
@@ -128,7 +129,8 @@ fn changed(before: &Arc<Shown>, now: &Arc<Shown>, shards: &[ShardId]) -> Profile
 /// The profiles that are in an audience.
 fn everybody(shown: &Shown, shards: &[ShardId]) -> Profiles {
     let mut listed = Profiles::new();
-    for (_, members) in shown.values() {
+    // Who is barred and in no audience has no list.
+    for (_, (_, members)) in shown.iter().filter(|(id, _)| *id != BARRED) {
         for shard in shards {
             if let Some(members) = members.shards.get(usize::from(*shard)) {
                 *listed.entry(*shard).or_default() |= &**members;
@@ -155,6 +157,7 @@ fn add(shown: &Shown, profiles: &Profiles, engine: &Engine, lists: &mut Lists) -
         .iter()
         .filter_map(|(number, name)| Some((*number, shown.get(&**name)?)))
         .collect();
+    let barred = lists.names.iter().find(|(_, name)| &***name == BARRED).map(|(number, _)| *number);
     let mut all_known = true;
     for (shard, profiles) in profiles.iter().filter(|(_, profiles)| !profiles.is_empty()) {
         let mut of: Vec<(Ordinal, Vec<SegmentNo>)> =
@@ -171,13 +174,15 @@ fn add(shown: &Shown, profiles: &Profiles, engine: &Engine, lists: &mut Lists) -
         }
         let mut rest = of.into_iter();
         engine.list_hashes(*shard, profiles, &mut |ordinal, hash| {
-            let list = rest.find(|(other, _)| *other == ordinal);
+            let list = rest.find(|(other, _)| *other == ordinal).map(|(_, list)| list);
+            let is_of_audiences =
+                |list: &Vec<SegmentNo>| list.len() != 1 || Some(list[0]) != barred;
             let Some(hash) = hash else {
                 all_known = false;
                 return;
             };
             let whose = Whose { shard: *shard, ordinal: Some(ordinal), hash };
-            lists.changed.push((whose, list.map(|(_, list)| list).unwrap_or_default()));
+            lists.changed.push((whose, list.filter(is_of_audiences).unwrap_or_default()));
         });
     }
     all_known

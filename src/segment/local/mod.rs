@@ -5,6 +5,7 @@
 
 mod adhoc;
 mod audit;
+mod barred;
 mod book;
 mod columns;
 mod count;

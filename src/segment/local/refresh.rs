@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::Holding;
 use super::Local;
+use super::barred::Barred;
 use super::evaluate::Answerable;
 use super::evaluate::compile;
 use super::lists::Profiles;
@@ -30,6 +31,8 @@ use crate::segment::Of;
 use crate::segment::Outcome;
 use crate::segment::Refreshed;
 use crate::segment::refresh::Compiled;
+use crate::store::audiences::BARRED;
+use crate::store::audiences::RulePrint;
 use crate::store::journal::Position;
 
 /// The last refresh, and what is known since.
@@ -47,6 +50,7 @@ pub(super) struct Kept {
     pub(super) compiled: Arc<Compiled>,
     pub(super) refreshed: Arc<Of<Refreshed>>,
     to_list: ToList,
+    barred: Barred,
     /// Of each lane, what was folded.
     lanes: Vec<(u16, Position)>,
 }
@@ -233,10 +237,16 @@ impl Local {
                 segments.insert((*id).to_owned(), Outcome::Members(Arc::new(members)));
             }
         }
+        let (barred, out) = {
+            let shards = holdings.iter().map(|holding| &*holding.lane.shards);
+            let lanes: Vec<_> = shards.zip(&pins).collect();
+            let before = standing.last.as_ref().map(|last| &last.barred);
+            Barred::next(before, &lanes, self.lanes.shards())
+        };
         let mut moved = None;
         if !known.is_empty() {
             let of = (&pins[..], &programs[..]);
-            let (all, who) =
+            let (all, mut who) =
                 standing.ask_again(&known, of, &holdings, (at, self.threads), compiled);
             let last = standing.last.as_ref().filter(|last| {
                 let held = shards_of(&holdings);
@@ -244,19 +254,23 @@ impl Local {
                     && Arc::ptr_eq(&last.compiled, compiled)
                     && held == last.refreshed.shards
             });
+            for (shard, out) in out {
+                *who.entry(shard).or_default() |= out;
+            }
             moved = last.map(|last| (last.to_list.shown.clone(), Arc::new(who)));
             for ((id, _), members) in known.iter().zip(all) {
                 segments.insert((*id).to_owned(), Outcome::Members(members));
             }
         }
         let before = standing.last.as_ref();
-        let shown = shown::next(
+        let mut shown = shown::next(
             before.map(|last| (&*last.to_list.shown, &*last.refreshed.shards)),
             compiled,
             &segments,
             &holdings,
             self.lanes.shards(),
         )?;
+        shown.insert(BARRED.to_owned(), (RulePrint::default(), barred.members.clone()));
         let shown = match before.filter(|last| shown::are_same(&last.to_list.shown, &shown)) {
             Some(last) => last.to_list.shown.clone(),
             None => Arc::new(shown),
@@ -270,7 +284,10 @@ impl Local {
         let shards = shards_of(&holdings);
         let same = standing.last.as_ref().filter(|last| {
             let before = &last.refreshed;
-            before.shards == shards && are_same(&before.found.segments, &segments)
+            before.shards == shards
+                && are_same(&before.found.segments, &segments)
+                // Lists are written with a generation, and who is barred now must not wait for another change.
+                && Arc::ptr_eq(&last.barred.members, &barred.members)
         });
         let refreshed = match same {
             Some(last) => last.refreshed.clone(),
@@ -283,6 +300,7 @@ impl Local {
             compiled: compiled.clone(),
             refreshed: refreshed.clone(),
             to_list: ToList { shown, moved },
+            barred,
             lanes: lanes.collect(),
         });
         Ok(refreshed)

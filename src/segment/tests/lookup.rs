@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::LONG;
 use super::Rig;
+use crate::bitmap::Mark;
 use crate::metrics::Metrics;
 use crate::model::Identifier;
 use crate::model::Namespace;
@@ -28,6 +29,7 @@ fn user(number: u32) -> Identifier {
 /// Compares all lists with all audiences.
 fn agree(rig: &Rig) {
     let generation = rig.segments.generation();
+    let out = rig.engine.pin().marked(Mark::OptedOut);
     for number in 0..USERS + 3 {
         let profile = rig.engine.find(&user(number));
         let is_in = |audience: &crate::segment::Audience| {
@@ -43,6 +45,8 @@ fn agree(rig: &Rig) {
         let found = rig.segments.audiences_of(&user(number)).unwrap();
         let told: BTreeSet<&str> = found.audiences.iter().map(|id| &**id).collect();
         assert_eq!((told.len(), &told), (found.audiences.len(), &expected), "user {number}");
+        let is_out = profile.is_some_and(|(shard, of)| out[usize::from(shard)].contains(of));
+        assert_eq!(found.is_barred, is_out && !expected.is_empty(), "user {number}");
         assert_eq!((found.generation, found.true_for), (generation.number, generation.true_for));
     }
 }
@@ -62,6 +66,9 @@ fn a_list_has_the_segments_whose_members_have_the_profile() {
         }
         for _ in 0..dice(8) {
             rig.event(&dice(USERS).to_string(), ["a", "b", "c"][dice(3) as usize], 0);
+        }
+        if dice(2) == 0 {
+            rig.choose(&dice(USERS).to_string(), dice(3) > 0);
         }
         // Edited, added, removed.
         let id = format!("s{}", 1 + dice(4));

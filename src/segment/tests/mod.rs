@@ -24,10 +24,12 @@ use crate::ingest::Engine;
 use crate::ingest::Lane;
 use crate::ingest::Lanes;
 use crate::metrics::Metrics;
+use crate::model::Choice;
 use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
+use crate::model::Record;
 use crate::model::Source;
 use crate::model::time::DAY;
 use crate::net::Clock;
@@ -208,6 +210,15 @@ impl Rig {
         let event = event(&owner, name, received + ahead, received);
         let mut batch = Batch::new();
         batch.push_event(&event).unwrap();
+        self.journal.append(&batch).unwrap();
+    }
+
+    /// Appends what a user says of being activated.
+    fn choose(&self, user: &str, opted_out: bool) {
+        let identifier = Identifier::new(Namespace::new("user_id").unwrap(), user).unwrap();
+        let choice = Choice { identifier, opted_out, received: self.clock.now() };
+        let mut batch = Batch::new();
+        batch.push(&Record::Choice(choice)).unwrap();
         self.journal.append(&batch).unwrap();
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use super::Audiences;
+use super::BARRED;
 use super::Content;
 use super::Cut;
 use super::Found;
@@ -129,9 +130,13 @@ fn numbers(profile: u32, generation: u64) -> Vec<u32> {
     (1..=6 + turn).filter(|number| (profile + turn).is_multiple_of(number + 1)).collect()
 }
 
+/// The number that is no segment's.
+const OUT: u32 = 3;
+
 fn names(generation: u64) -> Names {
     let most = 6 + u32::try_from(generation).unwrap();
-    (1..=most).map(|number| (number, format!("s{number}").into())).collect()
+    let name = |number| if number == OUT { BARRED.into() } else { format!("s{number}").into() };
+    (1..=most).map(|number| (number, name(number))).collect()
 }
 
 fn change(profiles: std::ops::Range<u32>, generation: u64, is_whole: bool) -> Lists {
@@ -150,16 +155,19 @@ fn change(profiles: std::ops::Range<u32>, generation: u64, is_whole: bool) -> Li
 fn agrees(profile: u32, found: &Found) {
     let generation = found.of.generation;
     assert_eq!(found.of.true_for, 1_000 + generation.cast_signed());
-    let mut expected: Vec<Box<str>> = numbers(profile, generation)
-        .iter()
-        .map(|number| names(generation)[number].clone())
-        .collect();
+    let numbers = numbers(profile, generation);
+    let of_segments = numbers.iter().filter(|number| **number != OUT);
+    let mut expected: Vec<Arc<str>> =
+        of_segments.map(|number| (*names(generation)[number]).into()).collect();
     expected.sort_unstable();
     assert_eq!(found.segments, expected, "profile {profile} in generation {generation}");
+    assert_eq!(found.is_barred, numbers.contains(&OUT), "profile {profile}");
 }
 
 fn what_was_listed_is_found((audiences, lookups): &Both) {
     assert_eq!(lookups.look(whose(1)).unwrap(), None);
+    assert_eq!(lookups.look_all(&[whose(1), whose(2)]).unwrap(), [None, None]);
+    assert_eq!(lookups.look_all(&[]).unwrap(), []);
     assert_eq!(audiences.listed(0).unwrap(), None);
     // None at first, then more than the buckets of before have room for, and fewer again.
     let mut generation = 0;
@@ -176,6 +184,10 @@ fn what_was_listed_is_found((audiences, lookups): &Both) {
                 assert_eq!(found.of.generation, generation);
                 agrees(profile, &found);
             }
+            // Not in the order that they are kept in, and some twice.
+            let all: Vec<Whose> = (0..profiles).rev().chain(0..3).map(whose).collect();
+            let each = all.iter().map(|whose| lookups.look(*whose).unwrap());
+            assert_eq!(lookups.look_all(&all).unwrap(), each.collect::<Vec<_>>());
             let unknown = lookups.look(whose(profiles + 9)).unwrap().unwrap();
             assert!(unknown.segments.is_empty(), "{unknown:?}");
             let listed = audiences.listed(lists.total).unwrap().unwrap();

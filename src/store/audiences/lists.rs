@@ -2,9 +2,11 @@
 //! finds them with one read.
 //!
 //! A list is numbers of segments, and the numbers' names are kept beside the lists. A number is never another
-//! segment's while any list may have it.
+//! segment's while any list may have it. One number stands for no segment: who has it may be told of nowhere.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::model::Malformed;
 use crate::model::Ordinal;
@@ -14,6 +16,10 @@ use crate::model::codec::put_str;
 use crate::model::codec::put_varint;
 use crate::store::StoreError;
 use crate::store::audiences::Last;
+
+/// In lists the name, which no segment has, of being opted out or a bot: such a profile is in audiences, and is told of
+/// to nobody.
+pub const BARRED: &str = "!";
 
 /// A segment's number in the lists of a lane, from 1.
 pub type SegmentNo = u32;
@@ -62,7 +68,9 @@ pub struct Found {
     /// The generation that this is of.
     pub of: Last,
     /// Their ids, in order.
-    pub segments: Vec<Box<str>>,
+    pub segments: Vec<Arc<str>>,
+    /// Whether the profile is [`BARRED`], where it is in a segment.
+    pub is_barred: bool,
 }
 
 /// Finds lists, in any process. Calls block.
@@ -70,6 +78,52 @@ pub trait Lookups: Send + Sync {
     /// The segments of a profile, none where it has no list; `None` where the lists of its shard have never been
     /// kept. A list and the generation that it is said to be of are always of each other.
     fn look(&self, whose: Whose) -> Result<Option<Found>, StoreError>;
+
+    /// The same of many profiles, in their order.
+    fn look_all(&self, whose: &[Whose]) -> Result<Vec<Option<Found>>, StoreError>;
+
+    /// Whether the lists are in this process's memory, so that nobody waits for them.
+    fn is_at_hand(&self) -> bool;
+}
+
+/// The names of numbers in order, to read lists with.
+#[derive(Debug, Clone, Default)]
+pub(in crate::store) struct Legend {
+    names: Vec<Arc<str>>,
+    /// Of each number the place of its name.
+    places: HashMap<SegmentNo, u32>,
+    barred: Option<SegmentNo>,
+}
+
+impl Legend {
+    pub(in crate::store) fn of(names: &Names) -> Self {
+        let mut all: Vec<(&str, SegmentNo)> =
+            names.iter().map(|(number, name)| (&**name, *number)).collect();
+        all.sort_unstable();
+        let barred = all.iter().find(|(name, _)| *name == BARRED).map(|(_, number)| *number);
+        let places = (0..).zip(&all).map(|(place, (_, number))| (*number, place)).collect();
+        Self { names: all.into_iter().map(|(name, _)| name.into()).collect(), places, barred }
+    }
+
+    /// What a list of a generation says.
+    pub(in crate::store) fn read(&self, of: Last, bytes: &[u8]) -> Result<Found, Malformed> {
+        let (mut reader, mut number, mut is_barred) = (Reader::new(bytes), 0u32, false);
+        // No segment takes less than a byte.
+        let mut places = Vec::with_capacity(bytes.len());
+        while reader.remaining() > 0 {
+            let more =
+                u32::try_from(reader.varint()?).ok().and_then(|more| number.checked_add(more));
+            number = more.ok_or(Malformed("a segment's number"))?;
+            if Some(number) == self.barred {
+                is_barred = true;
+                continue;
+            }
+            places.push(*self.places.get(&number).ok_or(Malformed("a segment without a name"))?);
+        }
+        places.sort_unstable();
+        let segments = places.iter().map(|place| self.names[*place as usize].clone()).collect();
+        Ok(Found { of, segments, is_barred })
+    }
 }
 
 /// A list as bytes: what each number is more than the one before.
@@ -80,18 +134,6 @@ pub(in crate::store) fn encode(numbers: &[SegmentNo]) -> Vec<u8> {
         before = *number;
     }
     out
-}
-
-/// The names of a list's numbers, in order.
-pub(in crate::store) fn named(bytes: &[u8], names: &Names) -> Result<Vec<Box<str>>, Malformed> {
-    let (mut reader, mut number, mut found) = (Reader::new(bytes), 0u32, Vec::new());
-    while reader.remaining() > 0 {
-        let more = u32::try_from(reader.varint()?).ok().and_then(|more| number.checked_add(more));
-        number = more.ok_or(Malformed("a segment's number"))?;
-        found.push(names.get(&number).ok_or(Malformed("a segment without a name"))?.clone());
-    }
-    found.sort_unstable();
-    Ok(found)
 }
 
 pub(in crate::store) fn encode_names(names: &Names) -> Vec<u8> {
@@ -124,12 +166,23 @@ mod tests {
         let numbers: Vec<u32> = (1..200).step_by(3).collect();
         let bytes = encode(&numbers);
         assert_eq!(bytes.len(), numbers.len());
-        let found = named(&bytes, &names).unwrap();
-        let expected: Vec<Box<str>> = numbers.iter().map(|number| names[number].clone()).collect();
-        assert_eq!(found, expected);
+        let of = Last::default();
+        let found = Legend::of(&names).read(of, &bytes).unwrap();
+        let expected: Vec<Arc<str>> =
+            numbers.iter().map(|number| (*names[number]).into()).collect();
+        assert_eq!(found, Found { of, segments: expected, is_barred: false });
         assert_eq!(decode_names(&encode_names(&names)), Ok(names));
-        assert!(named(&[1, 0xff], &Names::new()).is_err() && named(&[7], &Names::new()).is_err());
+        let none = Legend::of(&Names::new());
+        assert!(none.read(of, &[1, 0xff]).is_err() && none.read(of, &[7]).is_err());
         assert!(decode_names(&[1, 9, b'a']).is_err());
-        assert_eq!(named(&[], &Names::new()), Ok(Vec::new()));
+        assert_eq!(none.read(of, &[]), Ok(Found { of, segments: Vec::new(), is_barred: false }));
+    }
+
+    #[test]
+    fn who_is_barred_is_in_segments_and_in_none_of_that_name() {
+        let names = Names::from([(1, "b".into()), (2, BARRED.into()), (5, "a".into())]);
+        let of = Last::default();
+        let found = Legend::of(&names).read(of, &encode(&[1, 2, 5])).unwrap();
+        assert_eq!(found, Found { of, segments: vec!["a".into(), "b".into()], is_barred: true });
     }
 }

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+pub use lists::BARRED;
 pub use lists::Found;
+pub(super) use lists::Legend;
 pub use lists::Listed;
 pub use lists::Lists;
 pub use lists::Lookups;
@@ -24,7 +26,6 @@ pub use lists::Whose;
 pub(super) use lists::decode_names;
 pub(super) use lists::encode as encode_list;
 pub(super) use lists::encode_names;
-pub(super) use lists::named;
 
 use super::StoreError;
 use crate::model::Malformed;

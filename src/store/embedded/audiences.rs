@@ -122,6 +122,15 @@ impl Lookups for Audiences {
     fn look(&self, whose: Whose) -> Result<Option<Found>, StoreError> {
         self.lists.read().look(whose)
     }
+
+    fn look_all(&self, whose: &[Whose]) -> Result<Vec<Option<Found>>, StoreError> {
+        let lists = self.lists.read();
+        whose.iter().map(|whose| lists.look(*whose)).collect()
+    }
+
+    fn is_at_hand(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

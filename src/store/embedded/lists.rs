@@ -9,12 +9,12 @@ use crate::model::ShardId;
 use crate::store::StoreError;
 use crate::store::audiences::Found;
 use crate::store::audiences::Last;
+use crate::store::audiences::Legend;
 use crate::store::audiences::Listed;
 use crate::store::audiences::Lists;
 use crate::store::audiences::Names;
 use crate::store::audiences::Whose;
 use crate::store::audiences::encode_list;
-use crate::store::audiences::named;
 use crate::store::state::damaged;
 
 /// The lists of a store, as of one generation.
@@ -23,6 +23,7 @@ pub(super) struct Memory {
     /// `None` before they were made.
     of: Option<Last>,
     names: Names,
+    legend: Legend,
     /// By shard and block, the place of each profile's list; 0 where it has none.
     blocks: HashMap<(ShardId, u32), Box<[u32]>>,
     kinds: Kinds,
@@ -61,7 +62,10 @@ impl Memory {
             let block = self.blocks.entry(key).or_insert_with(empty);
             self.kinds.give(std::mem::replace(&mut block[at], new));
         }
-        (self.of, self.names) = (Some(lists.of), lists.names.clone());
+        self.of = Some(lists.of);
+        if self.names != lists.names {
+            (self.names, self.legend) = (lists.names.clone(), Legend::of(&lists.names));
+        }
     }
 
     /// The bytes they take, about, and how many profiles have one.
@@ -79,8 +83,7 @@ impl Memory {
             self.blocks.get(&(whose.shard, block)).map_or(0, |block| block[at])
         });
         let bytes = kind.checked_sub(1).map(|kind| &*self.kinds.lists[kind as usize]);
-        let segments = named(bytes.unwrap_or_default(), &self.names).map_err(damaged)?;
-        Ok(Some(Found { of, segments }))
+        Ok(Some(self.legend.read(of, bytes.unwrap_or_default()).map_err(damaged)?))
     }
 }
 

@@ -11,6 +11,7 @@
 //! which nobody sees before it is whole. Every step compares the lease and what it begins with, so that it may be
 //! repeated and a lane's former owner writes nothing.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::model::Malformed;
 use crate::store::StoreError;
 use crate::store::audiences::Found;
 use crate::store::audiences::Last;
+use crate::store::audiences::Legend;
 use crate::store::audiences::Listed;
 use crate::store::audiences::Lists;
 use crate::store::audiences::Lookups as Port;
@@ -34,7 +36,6 @@ use crate::store::audiences::Whose;
 use crate::store::audiences::decode_names;
 use crate::store::audiences::encode_list;
 use crate::store::audiences::encode_names;
-use crate::store::audiences::named;
 use crate::store::state::damaged;
 
 /// A step writes about so many bytes or lists: it runs for some milliseconds, and nothing else does meanwhile.
@@ -296,7 +297,7 @@ impl Step {
 }
 
 /// What a lane had, and the names of its numbers.
-type Known = (Seen, Arc<Names>);
+type Known = (Seen, Arc<Legend>);
 
 /// Finds lists, from any node.
 #[derive(Debug)]
@@ -312,47 +313,87 @@ impl Lookups {
         let known = vec![None; usize::from(store.layout().lanes())];
         Self { store, known: Mutex::new(known) }
     }
+
+    /// What some profiles of a lane are in, in their order; `None` where its lists have never been kept.
+    fn look_in(&self, lane: u16, whose: &[Whose]) -> Result<Option<Vec<Found>>, StoreError> {
+        let Store { link, keys, layout, .. } = &self.store;
+        let blobs = Blobs { link: link.clone(), keys: keys.clone(), tag: layout.tag(lane).into() };
+        let at = keys.lane(&blobs.tag, "lane");
+        let mut found: Vec<Option<Found>> = vec![None; whose.len()];
+        // What is known of a lane is asked for, and asked again where it was not so any longer.
+        for _ in 0..8 {
+            let known = self.known.lock().get(usize::from(lane)).cloned().flatten();
+            let (seen, legend) = known.unwrap_or_default();
+            let version = seen.names.to_string();
+            let open: Vec<usize> = (0..whose.len()).filter(|at| found[*at].is_none()).collect();
+            let calls = open.iter().map(|of| {
+                let hash = whose[*of].hash;
+                let keys = [at.clone(), key(&blobs, seen.round, seen.bucket(hash))];
+                functions::call("look", &keys, &[&hash.to_be_bytes()[..], version.as_bytes()])
+            });
+            let calls: Vec<_> = calls.collect();
+            let mut fresh = (seen, legend);
+            for (of, answer) in open.into_iter().zip(link.run(&at, &calls)?) {
+                let Some([now, names, list]) = reply::items(&answer) else {
+                    return Err(link.odd("a list"));
+                };
+                let Some(text) = reply::text(now).filter(|text| !text.is_empty()) else {
+                    return Ok(None);
+                };
+                let now = Seen::read(text).ok_or_else(|| link.odd("what lists there are"))?;
+                if now.names != fresh.0.names {
+                    // Told where they are others than those of the version that was asked with.
+                    let Some(names) = reply::bytes(names).filter(|_| now.names != seen.names)
+                    else {
+                        continue;
+                    };
+                    fresh.1 = Arc::new(Legend::of(&decode_names(names).map_err(damaged)?));
+                }
+                fresh.0 = now;
+                if (now.round, now.bits) != (seen.round, seen.bits) {
+                    continue;
+                }
+                let is_there = *list != Value::Nil;
+                let list = reply::bytes(list).filter(|_| is_there).unwrap_or_default();
+                let of_bucket = now.of(seen.bucket(whose[of].hash));
+                found[of] = Some(fresh.1.read(of_bucket, list).map_err(damaged)?);
+            }
+            if let Some(place) = self.known.lock().get_mut(usize::from(lane)) {
+                *place = Some(fresh);
+            }
+            if found.iter().all(Option::is_some) {
+                return Ok(Some(found.into_iter().flatten().collect()));
+            }
+        }
+        Err(link.odd("lists that are always others"))
+    }
 }
 
 impl Port for Lookups {
     fn look(&self, whose: Whose) -> Result<Option<Found>, StoreError> {
-        let Store { link, keys, layout, .. } = &self.store;
-        let lane = layout.lane_of(whose.shard);
-        let blobs = Blobs { link: link.clone(), keys: keys.clone(), tag: layout.tag(lane).into() };
-        let at = keys.lane(&blobs.tag, "lane");
-        // What is known of a lane is asked for, and asked again where it was not so any longer.
-        for _ in 0..8 {
-            let known = self.known.lock().get(usize::from(lane)).cloned().flatten();
-            let (seen, names) = known.unwrap_or_default();
-            let bucket = seen.bucket(whose.hash);
-            let version = seen.names.to_string();
-            let keys = [at.clone(), key(&blobs, seen.round, bucket)];
-            let args = [&whose.hash.to_be_bytes()[..], version.as_bytes()];
-            let answer = link.one(&at, functions::call("look", &keys, &args))?;
-            let Some([now, fresh, list]) = reply::items(&answer) else {
-                return Err(link.odd("a list"));
-            };
-            let Some(text) = reply::text(now).filter(|text| !text.is_empty()) else {
-                return Ok(None);
-            };
-            let now = Seen::read(text).ok_or_else(|| link.odd("what lists there are"))?;
-            let names = match reply::bytes(fresh) {
-                Some(fresh) if now.names != seen.names => {
-                    Arc::new(decode_names(fresh).map_err(damaged)?)
-                }
-                _ => names,
-            };
-            if let Some(place) = self.known.lock().get_mut(usize::from(lane)) {
-                *place = Some((now, names.clone()));
-            }
-            if (now.round, now.bits) != (seen.round, seen.bits) {
-                continue;
-            }
-            let list =
-                if *list == Value::Nil { &[][..] } else { reply::bytes(list).unwrap_or_default() };
-            let segments = named(list, &names).map_err(damaged)?;
-            return Ok(Some(Found { of: now.of(bucket), segments }));
+        let found = self.look_in(self.store.layout.lane_of(whose.shard), &[whose])?;
+        Ok(found.and_then(|found| found.into_iter().next()))
+    }
+
+    fn look_all(&self, whose: &[Whose]) -> Result<Vec<Option<Found>>, StoreError> {
+        let mut by_lane: BTreeMap<u16, (Vec<usize>, Vec<Whose>)> = BTreeMap::new();
+        for (at, whose) in whose.iter().enumerate() {
+            let of_lane = by_lane.entry(self.store.layout.lane_of(whose.shard)).or_default();
+            of_lane.0.push(at);
+            of_lane.1.push(*whose);
         }
-        Err(link.odd("lists that are always others"))
+        let mut all = vec![None; whose.len()];
+        for (lane, (places, whose)) in by_lane {
+            for (at, found) in
+                places.into_iter().zip(self.look_in(lane, &whose)?.into_iter().flatten())
+            {
+                all[at] = Some(found);
+            }
+        }
+        Ok(all)
+    }
+
+    fn is_at_hand(&self) -> bool {
+        false
     }
 }
