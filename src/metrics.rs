@@ -79,6 +79,11 @@ metrics! {
     collect_identifiers_dropped: counters "throng_collect_identifiers_dropped_total" ["reason"];
     /// Time to answer a request, by endpoint.
     collect_request_duration: histograms "throng_collect_request_duration_seconds" ["endpoint"] buckets FAST;
+    /// Lookups of audiences by who asked (`page`, `server`) and what was told (`some`, `none`; `withheld`: the browser or
+    /// the profile says no; `refused`: a request that is not answered; `failed`).
+    lookups: counters "throng_lookups_total" ["asker", "told"];
+    /// Time to answer a request of lookups, by who asked.
+    lookup_duration: histograms "throng_lookup_duration_seconds" ["asker"] buckets FAST;
     /// Answers by listener (`public`, `private`) and status class (`2xx` …). Alert on `5xx`.
     http_responses: counters "throng_http_responses_total" ["listener", "class"];
     /// Records made durable in the journal.
@@ -218,6 +223,12 @@ impl Metrics {
                 self.collect_events.with_label_values(&[endpoint, outcome.as_str()]);
             }
             self.collect_request_duration.with_label_values(&[endpoint]);
+        }
+        for asker in ["page", "server"] {
+            for told in ["some", "none", "withheld", "refused", "failed"] {
+                self.lookups.with_label_values(&[asker, told]);
+            }
+            self.lookup_duration.with_label_values(&[asker]);
         }
         for signal in ["silence", "gpc", "dnt", "us_privacy", "gdpr", "gpp", "opt_out"] {
             self.collect_refusals.with_label_values(&[signal]);

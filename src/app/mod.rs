@@ -28,10 +28,12 @@ use crate::activate::Pusher;
 use crate::archive::Home;
 use crate::backup;
 use crate::collect;
+use crate::collect::Lookup;
 use crate::config;
 use crate::config::Backend;
 use crate::config::Config;
 use crate::console;
+use crate::console::Tokens;
 use crate::ingest::Importer;
 use crate::metrics::Metrics;
 use crate::net::Workers;
@@ -230,11 +232,19 @@ async fn serve(
         draining: draining.clone(),
     };
     let metrics_of_store = metrics.clone();
+    let tokens = Arc::new(Tokens::open(data, services.shelf.clone()).context("the tokens")?);
     let collecting = match options.roles.has(Role::Collect) {
-        true => Some(collect::run(&config, sink, clock, metrics, base.secret)?),
+        true => {
+            let tokens = tokens.clone();
+            let lookup = Lookup {
+                segments: segments.clone(),
+                may_ask: Box::new(move |token| tokens.may_look_up(token)),
+            };
+            Some(collect::run(&config, sink, clock, metrics, (base.secret, Some(lookup)))?)
+        }
         false => None,
     };
-    let (console_server, console) = console::run(services)?;
+    let (console_server, console) = console::run(services, tokens)?;
     let (collect_server, collect) = collecting.unzip();
 
     // What is acknowledged from here on holds others back until it is appended.

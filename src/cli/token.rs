@@ -15,7 +15,7 @@ pub(super) enum Token {
     Create {
         /// What it is for
         name: String,
-        /// What it may do: `operator` (everything) or `metrics`
+        /// What it may do: `operator` (everything), `lookup` (audiences of any identifier, on the public listener) or `metrics`
         #[arg(long, default_value = "operator")]
         scope: String,
     },

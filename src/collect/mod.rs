@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Consent is judged before any id is made, and nothing of a refused hit is written but the choice itself.
-//! Every event ends in exactly one outcome, counted here. Who may read anything is the private
-//! listener's business: no call here reads an id back.
+//! Every event ends in exactly one outcome, counted here. No call here reads an id back; which audiences one is in is
+//! told to its own browser, and to servers that have a token.
 
 mod answer;
 mod body;
@@ -15,6 +15,7 @@ mod consent;
 mod cookie;
 mod events;
 mod limit;
+mod lookup;
 mod pixel;
 mod privacy;
 mod query;
@@ -34,6 +35,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use lookup::Lookup;
 pub use secret::Secret;
 pub use secret::SecretError;
 
@@ -73,12 +75,14 @@ pub fn run(
     sink: Arc<dyn Sink>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    secret: Secret,
+    (secret, lookup): (Secret, Option<Lookup>),
 ) -> Result<(Server, SocketAddr), CollectError> {
     for notice in notices(config) {
         tracing::warn!("{notice}");
     }
-    start(config, sink, Shared::new(config, clock, metrics, secret, PATIENCE))
+    let mut shared = Shared::new(config, clock, metrics, secret, PATIENCE);
+    shared.lookup = lookup.map(Arc::new);
+    start(config, sink, shared)
 }
 
 fn start(
@@ -135,6 +139,13 @@ fn configure(app: &mut web::ServiceConfig) {
     .service(
         web::resource("/v1/events")
             .route(web::post().to(events::events))
+            .route(web::method(actix_web::http::Method::OPTIONS).to(answer::preflight))
+            .default_service(wrong_method()),
+    )
+    .service(
+        web::resource("/v1/audiences")
+            .route(web::get().to(lookup::one))
+            .route(web::post().to(lookup::many))
             .route(web::method(actix_web::http::Method::OPTIONS).to(answer::preflight))
             .default_service(wrong_method()),
     )

@@ -18,9 +18,13 @@ use std::time::Duration;
 use super::consent::Signal;
 use super::cookie::Cookies;
 use super::limit::Limiter;
+use super::lookup::Asker;
+use super::lookup::Lookup;
+use super::lookup::Told;
 use super::secret::Secret;
 use crate::config::Config;
 use crate::config::Durability;
+use crate::config::Lookup as Telling;
 use crate::config::Site;
 use crate::ingest::canonical::Agents;
 use crate::ingest::canonical::Dropped;
@@ -46,6 +50,10 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     /// How long a client may take for its request's head, and then for its body.
     pub(super) patience: Duration,
+    /// What is told of audiences, and to whom.
+    pub(super) telling: Telling,
+    /// Who is asked; nobody in some tests.
+    pub(super) lookup: Option<Arc<Lookup>>,
     secret: Secret,
     partitioned: bool,
     metrics: Metrics,
@@ -72,6 +80,8 @@ impl Shared {
             ),
             clock,
             patience,
+            telling: config.lookup.clone(),
+            lookup: None,
             secret,
             partitioned: config.collect.cookie_partitioned,
             metrics,
@@ -143,6 +153,13 @@ pub(super) struct Worker {
     durations: [Histogram; 2],
     refusals: [IntCounter; Signal::ALL.len()],
     classes: [IntCounter; 4],
+    lookups: Lookups,
+}
+
+/// Counters of lookups, by who asked and what came of it.
+struct Lookups {
+    results: [[IntCounter; Told::ALL.len()]; 2],
+    durations: [Histogram; 2],
 }
 
 impl Worker {
@@ -170,6 +187,16 @@ impl Worker {
             durations,
             refusals,
             classes,
+            lookups: Lookups {
+                results: Asker::ALL.map(|asker| {
+                    Told::ALL.map(|told| {
+                        let labels = [asker.as_str(), told.as_str()];
+                        metrics.lookups.with_label_values(&labels)
+                    })
+                }),
+                durations: Asker::ALL
+                    .map(|asker| metrics.lookup_duration.with_label_values(&[asker.as_str()])),
+            },
             shared,
         }
     }
@@ -207,6 +234,16 @@ impl Worker {
     /// Counts how long a request took.
     pub(super) fn took(&self, endpoint: Endpoint, seconds: f64) {
         self.durations[endpoint as usize].observe(seconds);
+    }
+
+    /// Counts what came of some lookups.
+    pub(super) fn looked_up(&self, asker: Asker, told: Told, count: usize) {
+        self.lookups.results[asker as usize][told as usize].inc_by(count as u64);
+    }
+
+    /// Counts how long a lookup took.
+    pub(super) fn lookup_took(&self, asker: Asker, seconds: f64) {
+        self.lookups.durations[asker as usize].observe(seconds);
     }
 
     /// Counts an answer on its way out.

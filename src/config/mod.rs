@@ -8,6 +8,7 @@ mod archive;
 mod cluster;
 mod destinations;
 mod durability;
+mod lookup;
 mod places;
 mod read;
 mod site;
@@ -22,6 +23,7 @@ pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{Destination, DestinationKind, FileFormat, Platform, S3, read_destinations};
 pub use durability::{Durability, RedisMode, UnknownDurability};
+pub use lookup::Lookup;
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use units::{ByteSize, InvalidUnit, Period};
@@ -65,6 +67,8 @@ pub struct Config {
     pub archive: Archive,
     /// Pushing audiences to destinations.
     pub activate: Activate,
+    /// Telling pages and servers which audiences somebody is in.
+    pub lookup: Lookup,
     /// The sites that may send events. A file with any replaces the built-in site `demo`.
     #[serde(rename = "site")]
     pub sites: Vec<Site>,
@@ -250,6 +254,7 @@ impl Default for Config {
             traits: Traits::default(),
             archive: Archive::default(),
             activate: Activate::default(),
+            lookup: Lookup::default(),
             sites: vec![Site::demo()],
         }
     }
@@ -399,6 +404,7 @@ impl Config {
         let grace = self.traits.grace.0;
         within("traits.grace", (0..=90 * DAY).contains(&grace), "0s to 90d");
         self.archive.see(&mut within);
+        self.lookup.see(&mut within);
         within("collect.workers", self.collect.workers <= MOST_THREADS, "0 to 1024");
         within("segments.threads", self.segments.threads <= MOST_THREADS, "0 to 1024");
         within("collect.rate_per_address", self.collect.rate_per_address > 0, "1 or more");

@@ -64,7 +64,7 @@ pub use peers::Peering;
 
 use problem::Problem;
 use tokens::Scope;
-use tokens::Tokens;
+pub use tokens::Tokens;
 
 /// Everything that handlers ask.
 pub struct Services {
@@ -120,9 +120,9 @@ pub const TOKENS_FILE: &str = tokens::OTHERS;
 pub const TOKENS_NAME: &str = tokens::SHELVED;
 
 /// Binds the listener and returns its server, not yet polled, with the address it has.
-pub fn run(services: Services) -> io::Result<(Server, SocketAddr)> {
+pub fn run(services: Services, tokens: Arc<Tokens>) -> io::Result<(Server, SocketAddr)> {
     let listen = services.config.console.listen;
-    let tokens = web::Data::new(Tokens::open(&services.data, services.shelf.clone())?);
+    let tokens = web::Data::from(tokens);
     if tokens.are_shared() {
         let (tokens, draining) = (tokens.clone(), services.draining.clone());
         services.workers.spawn("tokens", move || {
@@ -294,6 +294,10 @@ fn allow(request: &ServiceRequest, services: &Services) -> Result<Way, Problem> 
         None if !is_peer => return Err(Problem::unauthorized()),
         Some(Scope::Metrics) if !is_metrics => {
             return Err(Problem::forbidden("this token reads /metrics and nothing else"));
+        }
+        Some(Scope::Lookup) => {
+            let why = "this token asks the public listener for audiences and nothing else";
+            return Err(Problem::forbidden(why));
         }
         _ => {}
     }

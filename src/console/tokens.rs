@@ -34,6 +34,8 @@ pub(super) enum Scope {
     Operator,
     /// `/metrics` alone.
     Metrics,
+    /// On the public listener, the audiences of any identifier; nothing here.
+    Lookup,
 }
 
 /// A token as it is listed.
@@ -63,7 +65,7 @@ pub(super) enum TokenError {
 }
 
 /// The tokens of one node.
-pub(super) struct Tokens {
+pub struct Tokens {
     kept: Kept,
     operator: Vec<u8>,
     others: RwLock<Vec<Token>>,
@@ -109,7 +111,7 @@ fn parse(text: Option<&[u8]>) -> io::Result<Vec<Token>> {
 
 impl Tokens {
     /// Reads the tokens; makes the operator's where there is none. The others are on the shelf where one is given.
-    pub(super) fn open(data: &Path, shelf: Option<Arc<dyn Shelf>>) -> io::Result<Self> {
+    pub fn open(data: &Path, shelf: Option<Arc<dyn Shelf>>) -> io::Result<Self> {
         let path = data.join(OPERATOR);
         let operator = match fs::read_to_string(&path) {
             Ok(text) if is_secret(text.trim()) => text.trim().to_owned(),
@@ -153,6 +155,11 @@ impl Tokens {
         }
         let others = self.others.read();
         others.iter().find(|t| bool::from(given.ct_eq(&t.sha256))).map(|t| t.scope)
+    }
+
+    /// Whether the bearer of a token may ask which audiences any identifier is in.
+    pub fn may_look_up(&self, token: &str) -> bool {
+        matches!(self.scope(token), Some(Scope::Operator | Scope::Lookup))
     }
 
     /// Makes a token and returns its secret, which is kept nowhere.
@@ -273,6 +280,9 @@ mod tests {
         assert_eq!(again.scope(&secret), Some(Scope::Metrics));
         assert_eq!(again.scope(operator.trim()), Some(Scope::Operator));
         assert_eq!(again.scope("thr_"), None);
+        let bidder = again.create("bidder", Scope::Lookup, 0).unwrap();
+        let may = [operator.trim(), &bidder, &secret, "thr_"].map(|token| again.may_look_up(token));
+        assert_eq!(may, [true, true, false, false]);
         again.revoke("prometheus").unwrap();
         assert_eq!(Tokens::open(data.path(), None).unwrap().scope(&secret), None);
     }

@@ -12,6 +12,7 @@
 pub mod ast;
 pub mod diagnostic;
 pub mod segment_file;
+pub mod taxonomy;
 
 mod comment;
 mod layout;

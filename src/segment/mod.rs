@@ -18,6 +18,7 @@ mod generation;
 mod head;
 mod history;
 mod keeper;
+mod labels;
 mod live;
 mod local;
 mod lookalike;
@@ -72,6 +73,8 @@ pub use history::Period;
 pub use history::Row;
 pub use history::Tally;
 pub use history::Told as History;
+pub use labels::Label;
+pub use labels::Labels;
 pub use live::Live;
 pub use live::Problem;
 pub use live::Segment;
@@ -196,6 +199,7 @@ pub struct Segments {
     generation: ArcSwap<Generation>,
     publishing: Mutex<Option<publish::Publishing>>,
     keeper: keeper::Keeper,
+    labelled: labels::Labelled,
     /// What rules may name of these live segments.
     library: Mutex<Option<(Arc<Live>, Arc<Library>)>>,
     /// The trainings of look-alikes.
@@ -257,6 +261,7 @@ impl Segments {
             generation: ArcSwap::default(),
             publishing: Mutex::default(),
             keeper: keeper::Keeper::default(),
+            labelled: labels::Labelled::default(),
             library: Mutex::default(),
             lookalikes: lookalike::Keeper::default(),
             begun: AtomicBool::new(false),

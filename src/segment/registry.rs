@@ -76,6 +76,11 @@ impl Registry {
         *self.live.write() = Arc::default();
     }
 
+    /// The last good versions of all files, as they are kept.
+    pub(super) fn copies(&self) -> io::Result<BTreeMap<String, String>> {
+        self.folder.read_copies()
+    }
+
     /// The live segments.
     pub fn live(&self) -> Arc<Live> {
         self.live.read().clone()

@@ -20,6 +20,7 @@ mod harness;
 mod import;
 mod linkedin;
 mod lookalike;
+mod lookup;
 mod lost;
 mod meta;
 mod nodes;

@@ -293,7 +293,7 @@ fn a_port_in_use_is_told_with_its_way_out() {
     let clock: Arc<dyn Clock> = Arc::clone(&listener.clock) as _;
     let secret = Secret::new([0; 32]);
     let error = actix_web::rt::System::new().block_on(async {
-        super::run(&config, sink, clock, Metrics::new(), secret).err().unwrap()
+        super::run(&config, sink, clock, Metrics::new(), (secret, None)).err().unwrap()
     });
     let text = error.to_string();
     assert!(text.contains(&taken.local_addr().unwrap().to_string()), "{text}");

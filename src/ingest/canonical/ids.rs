@@ -125,6 +125,11 @@ impl Ids {
         }
     }
 
+    /// What was taken, in no order; nothing is added.
+    pub fn taken(self) -> Vec<Identifier> {
+        self.taken
+    }
+
     /// Ends the gathering: adds the browser's cookie unless one was named, or a new one from `mint` where
     /// there is nothing else, and sorts the owner first.
     ///

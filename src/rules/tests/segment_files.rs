@@ -103,6 +103,18 @@ fn the_segments_that_a_file_names_are_found() {
 }
 
 #[test]
+fn an_id_that_a_taxonomy_does_not_have_is_told_with_those_that_may_be_meant() {
+    let text = |id: &str| format!("rule = 'did a'\ntaxonomy = {{ iab_audience = \"{id}\" }}\n");
+    assert!(told(&text("607")).is_empty());
+    let wrong = text("Sports");
+    let told = told(&wrong);
+    let (at, code, ..) = &told[0];
+    assert_eq!((told.len(), &**at, &**code), (1, "\"Sports\"", "taxonomy"));
+    let (file, _) = SegmentFile::parse("a", &text("Sports"));
+    assert_eq!(file.taxonomy["iab_audience"], "Sports");
+}
+
+#[test]
 fn one_run_finds_every_error_of_a_file() {
     let text = r#"
 nmae = "x"

@@ -19,6 +19,9 @@ use crate::rules::ast::RuleKind;
 use crate::rules::ast::Span;
 use crate::rules::diagnostic::Diagnostic;
 use crate::rules::parser::parse_at;
+use crate::rules::taxonomy::IAB_AUDIENCE;
+use crate::rules::taxonomy::iab_audience;
+use crate::rules::taxonomy::iab_audience_hint;
 use crate::rules::token::is_slug;
 use crate::rules::token::shorten;
 use crate::rules::toml_text::Places;
@@ -331,6 +334,14 @@ impl Reader<'_> {
             let key = &**key.get_ref();
             match value.get_ref().as_str() {
                 Some(text) => {
+                    if key == IAB_AUDIENCE && iab_audience(text).is_none() {
+                        let message = format!(
+                            "the IAB Audience Taxonomy 1.1 has no id \"{}\", so it is told to nobody",
+                            shorten(text)
+                        );
+                        let told = Diagnostic::warning("taxonomy", to_span(&value.span()), message);
+                        self.diagnostics.push(told.with_hint(iab_audience_hint(text)));
+                    }
                     taxonomy.insert(key.to_owned(), text.to_owned());
                 }
                 None => {
