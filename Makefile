@@ -7,7 +7,9 @@ SHELL := /bin/bash
 .PHONY: test tools rust-tools services lint fmt clippy doc unit audit bench bench-compile soak demo
 
 VENV := target/venv
-SERVICES := prometheus redis-server openssl faketime
+SERVICES := prometheus redis-server openssl faketime chromium
+# What sites run in browsers, as it is published.
+NPM := target/npm
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 # All criterion benches.
@@ -27,7 +29,7 @@ test: tools lint unit
 	@echo "== all passed"
 
 tools:
-	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed rust-tools services)
+	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed rust-tools services $(NPM)/installed)
 
 rust-tools:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup), then run make again" >&2; exit 1; }
@@ -40,6 +42,19 @@ $(VENV)/installed: loadtest/requirements.txt
 	  else echo "python3 with venv is missing: install it, then run make again" >&2; exit 1; fi; }
 	@python3 -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r loadtest/requirements.txt
+	@touch $@
+
+# Each is unpacked as it is, without what it would depend on where it is built.
+$(NPM)/installed: loadtest/npm-packages.txt
+	@command -v npm >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends npm; \
+	  else echo "npm is missing: install it, then run make again" >&2; exit 1; fi; }
+	@rm -rf $(NPM) && mkdir -p $(NPM)
+	@while read -r package; do \
+	  folder=$(NPM)/$${package%@*}; mkdir -p $$folder; \
+	  npm pack --silent --pack-destination $(NPM) $$package >/dev/null; \
+	  tar -xzf $(NPM)/*.tgz -C $$folder --strip-components 1; rm $(NPM)/*.tgz; \
+	done < $<
 	@touch $@
 
 # Programs that the tests start for themselves. Debian would start them as services too: not here.

@@ -8,6 +8,7 @@ mod audiences;
 mod backfill;
 mod backup;
 mod backup_shared;
+mod browser;
 #[path = "../store/redis/tests/certificates.rs"]
 mod certificates;
 mod clocks;
@@ -29,6 +30,7 @@ mod object_store;
 mod outages;
 mod pinterest;
 mod plan;
+mod prebid;
 mod prometheus;
 #[path = "../store/redis/tests/proxy.rs"]
 #[expect(dead_code, reason = "the unit tests use all of it")]

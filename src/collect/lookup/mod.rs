@@ -212,8 +212,8 @@ impl<'a> Asked<'a> {
         };
         for (key, value) in pairs(query) {
             match key {
-                "format" => asked.form = form(&decode(value))?,
-                "s" => asked.site = decode(value),
+                "format" => asked.form = form(&of_ours(value))?,
+                "s" => asked.site = of_ours(value),
                 "gdpr" => asked.consent.gdpr = decode(value).trim() == "1",
                 "gpp_sid" => asked.consent.gpp = !value.is_empty(),
                 "us_privacy" => asked.consent.sale_opt_out = is_sale_opt_out(&decode(value)),
@@ -228,6 +228,11 @@ impl<'a> Asked<'a> {
         }
         Ok(asked)
     }
+}
+
+/// A value of ours, without a query that a client has appended as if there were none yet, as Prebid's dgkeyword does.
+fn of_ours(value: &str) -> Cow<'_, str> {
+    decode(value.split('?').next().unwrap_or_default())
 }
 
 fn form(text: &str) -> Result<Form, NotAnswered> {
