@@ -102,8 +102,9 @@ impl Client {
     pub fn post(&mut self, path: &str, body: &str) -> Result<(Head, &[u8], &[u8])> {
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
+             Content-Length: {}\r\n{}\r\n{body}",
+            body.len(),
+            self.authorization
         );
         self.send(request.as_bytes())
     }

@@ -10,6 +10,7 @@ pub mod fresh;
 pub mod histogram;
 pub mod http;
 pub mod kill;
+pub mod lookup;
 pub mod pixel;
 pub mod probe;
 pub mod random;

@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use loadtest::bench;
 use loadtest::fresh;
 use loadtest::kill;
+use loadtest::lookup;
 use loadtest::pixel::{self, Load};
 use loadtest::random::Random;
 use loadtest::request::{self, Requests, Visitors};
@@ -158,6 +159,33 @@ enum Command {
         /// How often one in a hundred of the profiles is changed.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask which audiences somebody is in, at a fixed rate and of a thousand at once, and print how long it takes.
+    Lookup {
+        /// The server's binary; by default the one beside this program.
+        #[arg(long)]
+        throng: Option<PathBuf>,
+        /// Where the data directory is made.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+        /// Live segments.
+        #[arg(long, default_value_t = 1_000)]
+        segments: usize,
+        /// Profiles, with four events each.
+        #[arg(long, default_value_t = 1_000_000)]
+        profiles: u64,
+        /// Lookups a second.
+        #[arg(long, default_value_t = 20_000.0)]
+        rate: f64,
+        /// Measured seconds.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// Keep-alive connections.
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -340,6 +368,56 @@ fn main() -> Result<()> {
                     report.seen_after,
                     report.resident >> 20,
                     report.columns / f64::from(1 << 20)
+                )?;
+            }
+        }
+        Command::Lookup {
+            throng,
+            directory,
+            segments,
+            profiles,
+            rate,
+            seconds,
+            connections,
+            json,
+        } => {
+            let plan = lookup::Plan {
+                throng: beside_this(throng)?,
+                directory,
+                segments: segments.max(20),
+                profiles: profiles.clamp(1, 9_000_000),
+                rate,
+                time: Duration::from_secs_f64(seconds),
+                connections: connections.max(1),
+            };
+            let report = lookup::run(&plan, &mut tell)?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                let lookup::Report { one, thousand, told_after, .. } = &report;
+                writeln!(
+                    out,
+                    "{} segments, {} profiles in {:.0} audiences each: {:.0} lookups a second ({:.0} asked for, {} \
+                     failed) within {:.3} ms at the median, {:.3} at p99, {:.3} at p99.9, {:.1} at the longest; in the \
+                     server {:.3} % within 1 ms; a thousand at once {:.1} ms, p99 {:.1}, longest {:.1}; an event is \
+                     told after {:.0} ms, p99 {:.0}, longest {:.0}",
+                    report.segments,
+                    report.profiles,
+                    report.audiences,
+                    report.rates[1],
+                    report.rates[0],
+                    report.failed,
+                    one[0],
+                    one[1],
+                    one[2],
+                    one[3],
+                    report.within_a_millisecond * 100.0,
+                    thousand[0],
+                    thousand[1],
+                    thousand[2],
+                    told_after[0],
+                    told_after[1],
+                    told_after[2]
                 )?;
             }
         }

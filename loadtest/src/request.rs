@@ -74,6 +74,17 @@ impl Requests {
         Self { layouts, visitors, message: 0, random }.reseeded(seed)
     }
 
+    /// Questions which audiences somebody is in, for a server that has a token: of the users `p0000000` and on.
+    pub fn lookups(token: &str, users: u64, seed: u64) -> Self {
+        let layout = Layout::of(format!(
+            "GET /v1/audiences?id.user_id=p@@@@@@@&n=%%%%%%%%%%%%%%%%&p=#### HTTP/1.1\r\n\
+             Host: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ));
+        let visitors = Visitors::Named(users);
+        let random = Random::new(seed);
+        Self { layouts: vec![layout], visitors, message: 0, random }.reseeded(seed)
+    }
+
     /// The same requests in another order, with other messages.
     pub fn reseeded(&self, seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -118,6 +129,11 @@ impl Layout {
              Accept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\n\
              Referer: http://localhost:8000/\r\n{cookie}\r\n"
         );
+        Self::of(text)
+    }
+
+    /// A request in which the places of what differs are marked.
+    fn of(text: String) -> Self {
         let run = |mark: &str, length: usize| {
             let start = text.find(&mark.repeat(length.max(1))).unwrap_or(0);
             start..start + length

@@ -18,7 +18,7 @@ use crate::scrape::{Scrape, cpu_seconds, resident_bytes};
 use crate::server::{Plan as ServerPlan, Server};
 
 /// Segments that ask one trait each.
-const BASES: usize = 10;
+pub(crate) const BASES: usize = 10;
 /// Traits of one event name: the kinds of the event.
 const KINDS: usize = 10;
 /// Events of each profile.
@@ -158,15 +158,15 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
     Ok(report)
 }
 
-fn selector(number: usize) -> String {
+pub(crate) fn selector(number: usize) -> String {
     format!("e{}[kind = \"k{}\"]", number / KINDS, number % KINDS)
 }
 
-fn index(number: u64) -> usize {
+pub(crate) fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn write_segments(plan: &Plan, folder: &Path, random: &mut Random) -> Result<()> {
+pub(crate) fn write_segments(plan: &Plan, folder: &Path, random: &mut Random) -> Result<()> {
     // Every trait is asked by some segment.
     let mut next = BASES;
     for number in 0..plan.segments {
@@ -206,20 +206,20 @@ fn grouped(rule: &str) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "who sends events has the clock of the system")]
-fn now() -> Result<u64> {
+pub(crate) fn now() -> Result<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?;
     Ok(u64::try_from(now.as_millis())?)
 }
 
-fn event(number: usize, profile: u64, time: u64) -> String {
+pub(crate) fn event(number: usize, profile: u64, time: u64) -> String {
     format!(
-        r#"{{"site":"demo","event":"e{}","time":{time},"ids":{{"user_id":"p{profile}"}},"props":{{"kind":"k{}"}}}}"#,
+        r#"{{"site":"demo","event":"e{}","time":{time},"ids":{{"user_id":"p{profile:07}"}},"props":{{"kind":"k{}"}}}}"#,
         number / KINDS,
         number % KINDS
     )
 }
 
-fn write_events(
+pub(crate) fn write_events(
     plan: &Plan,
     file: &Path,
     random: &mut Random,
@@ -286,7 +286,7 @@ fn wait(server: &Server, what: &str, holds: impl Fn(&Scrape) -> bool) -> Result<
     Ok(())
 }
 
-fn wait_live(server: &Server, segments: usize) -> Result<()> {
+pub(crate) fn wait_live(server: &Server, segments: usize) -> Result<()> {
     wait(server, "loading the segments", |scrape| {
         scrape.count("throng_segment_members") >= segments
             && scrape.sum("throng_segment_last_refresh_timestamp_seconds", "") > 0.0
@@ -294,7 +294,7 @@ fn wait_live(server: &Server, segments: usize) -> Result<()> {
 }
 
 /// Waits until audiences are true for now.
-fn wait_true(server: &Server) -> Result<()> {
+pub(crate) fn wait_true(server: &Server) -> Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century")]
     let now = now()? as f64 / 1000.0;
     wait(server, "the refresh", |scrape| {
