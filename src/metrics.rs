@@ -203,6 +203,9 @@ metrics! {
     delivery_oldest_pending: floats "throng_delivery_oldest_pending_timestamp_seconds" ["destination"];
     /// Segments that are not sent to a destination before someone acts (service). Alert above 0.
     delivery_parked: gauges "throng_delivery_parked" ["destination"];
+    /// What is left of an audience on its way to a destination, by step: profiles that are `members`, `reachable`, `consented`,
+    /// `fresh`, `above_minimum`; `identifiers` of these, and of them those `sent` and `accepted`. As of the last run.
+    waterfall: gauges "throng_waterfall" ["destination", "segment", "step"];
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: &C) {

@@ -6,6 +6,7 @@ use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::ShardId;
+use crate::segment::Group;
 use crate::store::StoreError;
 
 /// One `[[activate]]` of a segment in force.
@@ -19,6 +20,8 @@ pub struct Activation {
     pub identifiers: Option<Vec<Namespace>>,
     /// With fewer eligible members than this nothing is added.
     pub min_size: u64,
+    /// Whether the segment says so itself; else the platform's own minimum counts, too.
+    pub is_own_min: bool,
 }
 
 /// The members of one segment, in one generation.
@@ -56,11 +59,15 @@ pub trait Audiences: Send + Sync {
     /// for who may go to none.
     fn audience(&self, segment: &str) -> Result<WholeAudience, NoAudience>;
 
-    /// All profiles that there are, by shard.
-    fn everyone(&self) -> Result<Vec<RoaringBitmap>, StoreError>;
+    /// Profiles by what is known of them beside events, as of now, by shard.
+    fn group(&self, group: &Group) -> Result<Vec<RoaringBitmap>, StoreError>;
 
-    /// The profiles that may go to no destination, as of now, by shard: opted out, or marked as bots.
-    fn ineligible(&self) -> Result<Vec<RoaringBitmap>, StoreError>;
+    /// The profiles whose consent does not reach as far as a destination, as of now, by shard. None yet: who may be
+    /// recorded at all is decided where events are collected.
+    fn unconsented(&self, destination: &str) -> Result<Vec<RoaringBitmap>, StoreError> {
+        let _ = destination;
+        Ok(Vec::new())
+    }
 
     /// Gives the identifiers of profiles, in any order, doubled where two profiles share one.
     ///

@@ -3,6 +3,7 @@
 //! `encode` is pure, and each connector judges answers in a function that is, so that payloads and answers are tested as
 //! tables. What came back is the connector's own affair: a folder and a server have nothing in common there.
 
+use super::waterfall::Matched;
 use crate::model::Millis;
 use crate::model::Namespace;
 use crate::store::ledger::Batch;
@@ -21,6 +22,8 @@ pub struct Caps {
     pub mixes: bool,
     /// How long a member stays that is not sent again; for ever where `None`.
     pub ttl: Option<Millis>,
+    /// With fewer members the platform uses no audience.
+    pub min_size: Option<u64>,
 }
 
 /// A batch as the platform wants it: the same for every repeat.
@@ -129,6 +132,12 @@ pub trait Connector: Send + Sync {
     /// Sends it, and judges the answer.
     fn deliver(&self, encoded: &Encoded, now: Millis) -> Verdict;
 
+    /// Asks how many of an audience the platform knows; `None` of one that does not say.
+    fn matched(&self, place: &str, now: Millis) -> Option<Matched> {
+        let _ = (place, now);
+        None
+    }
+
     /// Asks what became of a batch that was taken.
     fn ask(&self, job: &Job, encoded: &Encoded, now: Millis) -> Verdict {
         let _ = (encoded, now);
@@ -137,6 +146,18 @@ pub trait Connector: Send + Sync {
 }
 
 impl Caps {
+    /// The namespaces that a destination is sent of those asked for; all that there are where `None`.
+    pub fn wanted(&self, asked: Option<&[Namespace]>) -> Option<Vec<String>> {
+        match (asked, self.namespaces) {
+            (None, None) => None,
+            (None, Some(taken)) => Some(taken.iter().map(|taken| (*taken).to_owned()).collect()),
+            (Some(asked), _) => {
+                let asked = asked.iter().filter(|asked| self.takes(asked));
+                Some(asked.map(ToString::to_string).collect())
+            }
+        }
+    }
+
     /// Whether the platform takes identifiers of a namespace.
     pub fn takes(&self, namespace: &Namespace) -> bool {
         self.namespaces.is_none_or(|taken| taken.contains(&namespace.as_str()))

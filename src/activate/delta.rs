@@ -25,6 +25,8 @@ pub(super) enum Row {
     Add(Identifier),
     /// It is held, or may be, and is not desired.
     Remove(Identifier),
+    /// It is desired, and held for sure.
+    InStep,
     /// It would be added, but nothing may be.
     Withheld,
     /// It would be added, but the destination would not take it, since when.
@@ -77,7 +79,8 @@ pub(super) fn delta<E: From<StoreError>>(
             (Place::Profiles(key), None) if may_add => each(Row::Add(identifier(key))),
             (Place::Profiles(_), None) => each(Row::Withheld),
             (Place::Both(held), _) if held.unsure && may_add => each(Row::Add(held.identifier)),
-            (Place::Both(_), _) => Ok(()),
+            (Place::Both(held), _) if held.unsure => Ok(()),
+            (Place::Both(_), _) => each(Row::InStep),
             (Place::Target(held), _) => each(Row::Remove(held.identifier)),
         }
     })?;

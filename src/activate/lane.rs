@@ -5,10 +5,12 @@ use std::cell::Cell;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use super::audience::Activation;
 use super::audience::NoAudience;
 use super::connector::Connector;
+use super::connector::Place;
 use super::connector::Verdict;
 use super::report::DestinationStatus;
 use super::report::PushReport;
@@ -16,6 +18,8 @@ use super::report::TargetStatus;
 use super::run::Halt;
 use super::run::Run;
 use super::shared::Shared;
+use super::waterfall::Matched;
+use super::waterfall::Waterfall;
 use crate::config::Destination;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -32,6 +36,8 @@ use crate::store::ledger::Target;
 
 /// What fails for so long waits for someone to act.
 const GIVE_UP: Millis = 72 * HOUR;
+/// Where other segments wait, one is sent for so long and then comes after them.
+const TURN: Millis = 30 * SECOND;
 
 /// One destination.
 pub(super) struct Lane {
@@ -58,6 +64,10 @@ struct State {
     pending: BTreeMap<String, Millis>,
     /// Someone has paused it.
     is_paused: bool,
+    /// The segment at which the destination asked to wait: those after it come first, the next time.
+    last_served: Option<String>,
+    /// The segments and steps that metrics show.
+    measured: BTreeSet<(String, &'static str)>,
     last_run: Option<Millis>,
     last_success: Option<Millis>,
 }
@@ -192,12 +202,13 @@ impl Lane {
             }
         };
         self.state.lock().is_paused = is_paused;
-        let mut reports = Vec::new();
+        let mut reports: Vec<PushReport> = Vec::new();
         let mut whole = true;
-        for (segment, Due { activation, held }) in &targets {
-            if which == Which::Due && !self.is_due(segment, now) {
-                continue;
-            }
+        let mut queue = self.queue(&targets, (which, now));
+        let mut begun = BTreeSet::new();
+        while let Some((segment, Due { activation, held })) = queue.pop_front() {
+            let is_first_turn = begun.insert(segment.as_str());
+            let others_wait = !queue.is_empty() && !dry_run;
             let target = Target::new(&self.destination.name, segment);
             let max_drain = if may_drain { 100 } else { self.destination.max_drain };
             let connector = &*self.connector;
@@ -205,6 +216,9 @@ impl Lane {
                 shared,
                 connector,
                 target: &target,
+                destination: &self.destination,
+                turn_ends: others_wait.then(|| shared.clock.now() + TURN),
+                eligibility: OnceCell::new(),
                 held: *held,
                 dry_run,
                 max_drain,
@@ -214,6 +228,7 @@ impl Lane {
                 found_bad: Cell::new(0),
             };
             let mut report = PushReport::new(&target, dry_run);
+            let first = if is_first_turn { first } else { First::Nothing };
             let done = self
                 .begin(shared, &target, (first, dry_run))
                 .and_then(|()| match first {
@@ -225,20 +240,31 @@ impl Lane {
                 })
                 .and_then(|()| run.run(activation.as_ref(), &mut report));
             let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
-            if let Err(halt) = &done {
+            if matches!(done, Err(Halt::Turn)) {
+                queue.push_back((segment, &targets[segment]));
+            } else if let Err(halt) = &done {
                 report.trouble = Some(halt.to_string());
             }
-            reports.push(report);
+            match reports.iter_mut().find(|earlier| earlier.segment == report.segment) {
+                Some(earlier) => earlier.follow(report),
+                None => reports.push(report),
+            }
+            if matches!(done, Err(Halt::Turn)) {
+                continue;
+            }
             if !dry_run {
                 self.note(shared, &target, done);
             }
             if stop {
                 whole = false;
+                // Whoever comes after it is asked first the next time.
+                self.state.lock().last_served = Some(segment.clone());
                 break;
             }
         }
         if !dry_run {
             self.finish(shared, now, &targets, whole);
+            self.measure(shared, &reports, &targets);
         }
         match shared.ledger.standings() {
             Ok(standings) => {
@@ -256,6 +282,17 @@ impl Lane {
                 Err(error)
             }
         }
+    }
+
+    /// What the platform says of how many it knows, where it says so.
+    pub(super) fn matched(&self, shared: &Shared, segment: &str) -> Option<Matched> {
+        let target = Target::new(&self.destination.name, segment);
+        let place = match self.connector.place(segment) {
+            Place::None => return None,
+            Place::Named(place) => place,
+            Place::Made => shared.ledger.place(&target).ok()?.filter(|place| place.len() > 1)?,
+        };
+        self.connector.matched(&place, shared.clock.now())
     }
 
     /// How the destination stands.
@@ -305,6 +342,7 @@ impl Lane {
                     destination: name.clone(),
                     identifiers: None,
                     min_size: 0,
+                    is_own_min: true,
                 });
                 targets.insert(segment, Due { activation: kept, held: standing.held });
             }
@@ -356,6 +394,21 @@ impl Lane {
         Ok(())
     }
 
+    /// The segments to be looked at, in turn: none has to wait for another for ever.
+    fn queue<'t>(
+        &self,
+        targets: &'t BTreeMap<String, Due>,
+        (which, now): (Which, Millis),
+    ) -> VecDeque<(&'t String, &'t Due)> {
+        let is_due = |segment: &str| which == Which::All || self.is_due(segment, now);
+        let mut queue: VecDeque<_> =
+            targets.iter().filter(|(segment, _)| is_due(segment)).collect();
+        let last = self.state.lock().last_served.take();
+        let before = last.map_or(0, |last| queue.partition_point(|(segment, _)| **segment <= last));
+        queue.rotate_left(before.min(queue.len()));
+        queue
+    }
+
     fn is_due(&self, segment: &str, now: Millis) -> bool {
         let state = self.state.lock();
         if state.not_before.is_some_and(|not_before| now < not_before) {
@@ -401,14 +454,21 @@ impl Lane {
         // Nothing was tried while there is no audience: such a wait makes no later one longer.
         let tried = u32::from(!matches!(
             halt,
-            Halt::NoAudience(_) | Halt::Paused(_) | Halt::Verdict(Verdict::NotReady(..))
+            Halt::NoAudience(_)
+                | Halt::Unknown { .. }
+                | Halt::Paused(_)
+                | Halt::Verdict(Verdict::NotReady(..))
         ));
         let failures = before.map_or(0, |trouble| trouble.failures) + tried;
         let failing = before.and_then(|trouble| trouble.since);
         // To wait for an audience, or for someone's word, is no failure of the destination.
         let since = match &halt {
             Halt::Verdict(_) => Some(failing.or(pending).unwrap_or(now)),
-            Halt::NoAudience(_) | Halt::Drain { .. } | Halt::Paused(_) => None,
+            Halt::NoAudience(_)
+            | Halt::Unknown { .. }
+            | Halt::Drain { .. }
+            | Halt::Paused(_)
+            | Halt::Turn => None,
             Halt::Stopping | Halt::Store(_) => failing,
         };
         let mut message = halt.to_string();
@@ -426,7 +486,9 @@ impl Lane {
             Halt::Verdict(Verdict::NotReady(at, _)) => Some(*at),
             Halt::Store(error) if !error.is_retryable() => None,
             // It may be put right where the audience comes from.
-            Halt::Drain { .. } | Halt::Paused(_) => Some(now + self.destination.every.0),
+            Halt::Drain { .. } | Halt::Paused(_) | Halt::Unknown { .. } => {
+                Some(now + self.destination.every.0)
+            }
             _ => Some(now + pause(failures)),
         };
         if matches!(halt, Halt::Store(_)) {
@@ -466,6 +528,31 @@ impl Lane {
             target.segment.clone(),
             Trouble { failures, since, retry_at, is_drain, is_pause, message },
         );
+    }
+
+    /// Shows what is left at each step of the segments that were looked at.
+    fn measure(&self, shared: &Shared, reports: &[PushReport], targets: &BTreeMap<String, Due>) {
+        let mut state = self.state.lock();
+        let gauges = &shared.metrics.waterfall;
+        for report in reports.iter().filter(|report| report.generation.is_some()) {
+            let whole = report.trouble.is_none();
+            let steps = Waterfall::of(report, None).steps;
+            // What is sent is known at the end alone.
+            for step in steps.iter().take(if whole { steps.len() } else { 5 }) {
+                let labels = [self.destination.name.as_str(), &report.segment, step.step];
+                let count = i64::try_from(step.count).unwrap_or(i64::MAX);
+                gauges.with_label_values(&labels).set(count);
+                state.measured.insert((report.segment.clone(), step.step));
+            }
+        }
+        state.measured.retain(|(segment, step)| {
+            let stays = targets.contains_key(segment);
+            if !stays {
+                // It may have been taken out already.
+                let _ = gauges.remove_label_values(&[&self.destination.name, segment, *step]);
+            }
+            stays
+        });
     }
 
     /// Remembers that the run is over; if it broke off, the rest is due as soon as anything may be sent.

@@ -12,6 +12,7 @@ use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::ShardId;
 use crate::segment::AskError;
+use crate::segment::Group;
 use crate::segment::Segments;
 use crate::store::StoreError;
 
@@ -55,6 +56,7 @@ impl Audiences for LiveAudiences {
                     destination: activate.destination.text.to_string(),
                     identifiers,
                     min_size: segment.file.min_size.unwrap_or(self.min_size),
+                    is_own_min: segment.file.min_size.is_some(),
                 });
             }
         }
@@ -86,14 +88,9 @@ impl Audiences for LiveAudiences {
         Ok(WholeAudience { generation, true_for, members })
     }
 
-    fn everyone(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
-        let everyone = self.segments.shards().everyone();
-        everyone.and_then(|everyone| everyone.whole(self.count)).map_err(unavailable)
-    }
-
-    fn ineligible(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
-        let ineligible = self.segments.shards().ineligible();
-        ineligible.and_then(|ineligible| ineligible.whole(self.count)).map_err(unavailable)
+    fn group(&self, group: &Group) -> Result<Vec<RoaringBitmap>, StoreError> {
+        let found = self.segments.shards().group(group);
+        found.and_then(|found| found.whole(self.count)).map_err(unavailable)
     }
 
     fn identifiers(

@@ -1,7 +1,7 @@
 //! Keeps destinations in step with audiences.
 //!
 //! ```text
-//! audience ─ ineligible ─► desired identifiers ┐ merge,   batches      send      acknowledge
+//! audience ─ kept out ───► desired identifiers ┐ merge,   batches      send      acknowledge
 //!                          ledger: what is held ┴ sorted ─► outbox ──► connector ──► ledger
 //! ```
 //! Each destination has a lane: its own schedule, thread, troubles and retries. A batch is written down
@@ -13,6 +13,7 @@ mod audience;
 mod connector;
 pub mod connectors;
 mod delta;
+mod eligibility;
 mod identifiers;
 mod lane;
 mod live;
@@ -20,12 +21,14 @@ mod push;
 mod report;
 mod run;
 mod shared;
+mod waterfall;
 
 pub use audience::{Activation, Audiences, NoAudience, WholeAudience};
 pub use connector::{Caps, Connector, Encoded, Found, Place, Verdict};
 pub use live::LiveAudiences;
 pub use push::{PushError, PushThreads, Pusher};
-pub use report::{DestinationStatus, PushReport, TargetStatus};
+pub use report::{DestinationStatus, KeptOut, PushReport, TargetStatus};
+pub use waterfall::{Lost, Matched, Step, Waterfall};
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use super::lane::Lane;
 use super::report::DestinationStatus;
 use super::report::PushReport;
 use super::shared::Shared;
+use super::waterfall::Waterfall;
 use crate::config::Destination;
 use crate::metrics::Metrics;
 use crate::model::Millis;
@@ -193,6 +194,16 @@ impl Pusher {
             found.extend(refused.into_iter().map(|refused| (segment.clone(), refused)));
         }
         Ok(found)
+    }
+
+    /// What is left of each audience at each step to a destination, as a push would find it now.
+    pub fn waterfalls(&self, destination: &str) -> Result<Vec<Waterfall>, PushError> {
+        let lane = self.lane(destination)?;
+        let reports = self.run_once(Some(destination), true)?;
+        let shown = reports.iter().filter(|report| report.generation.is_some());
+        let shown =
+            shown.map(|report| Waterfall::of(report, lane.matched(&self.shared, &report.segment)));
+        Ok(shown.collect())
     }
 
     fn run_by_hand(

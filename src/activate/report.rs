@@ -20,10 +20,17 @@ pub struct PushReport {
     pub true_for: Option<Millis>,
     /// Members of the audience.
     pub members: u64,
-    /// Those of them that may go to a destination.
+    /// Those of them that hold an identifier that the destination takes.
+    pub reachable: u64,
+    /// How many of these may not go there, and why; of several reasons the first.
+    pub kept_out: Vec<KeptOut>,
+    /// Those of them that may.
     pub eligible: u64,
     /// With fewer eligible members nothing is added.
     pub min_size: u64,
+    /// With fewer members the platform uses no audience; 0 where it has no such minimum. It counts where the segment has
+    /// no `min_size` of its own.
+    pub min_of_platform: u64,
     /// Whether there are fewer.
     pub below_minimum: bool,
     /// Identifiers added, each acknowledged; in a dry run, those that would be sent.
@@ -32,6 +39,8 @@ pub struct PushReport {
     pub removes: u64,
     /// Identifiers not added because the audience is below its minimum.
     pub withheld: u64,
+    /// Identifiers that it holds for sure already, and is to.
+    pub in_step: u64,
     /// Identifiers that the destination would not take, in this run or before.
     pub refused: u64,
     /// Batches that the destination has taken and works on.
@@ -46,6 +55,18 @@ pub struct PushReport {
     pub dry_run: bool,
     /// Why the run did not get to its end, and what to do.
     pub trouble: Option<String>,
+}
+
+/// Members that may not go to a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptOut {
+    /// Why, for people.
+    pub why: String,
+    /// How many profiles.
+    pub profiles: u64,
+    /// Whether it is that they were not seen lately.
+    #[serde(skip)]
+    pub is_stale: bool,
 }
 
 /// How one destination stands. Times are RFC 3339.
@@ -93,6 +114,16 @@ pub struct TargetStatus {
 }
 
 impl PushReport {
+    /// Takes over what a later turn of the same run found.
+    pub(super) fn follow(&mut self, later: Self) {
+        let before = (self.adds, self.removes, self.batches, self.staged);
+        *self = later;
+        self.adds += before.0;
+        self.removes += before.1;
+        self.batches += before.2;
+        self.staged += before.3;
+    }
+
     /// The report of a run that has done nothing yet.
     pub(super) fn new(target: &Target, dry_run: bool) -> Self {
         Self {
@@ -101,12 +132,16 @@ impl PushReport {
             generation: None,
             true_for: None,
             members: 0,
+            reachable: 0,
+            kept_out: Vec::new(),
             eligible: 0,
             min_size: 0,
+            min_of_platform: 0,
             below_minimum: false,
             adds: 0,
             removes: 0,
             withheld: 0,
+            in_step: 0,
             refused: 0,
             staged: 0,
             held: 0,

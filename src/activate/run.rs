@@ -10,6 +10,8 @@ use std::cell::Cell;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
+use roaring::RoaringBitmap;
+
 use super::audience::Activation;
 use super::audience::NoAudience;
 use super::audience::WholeAudience;
@@ -20,12 +22,15 @@ use super::connector::Verdict;
 use super::delta::Row;
 use super::delta::delta;
 use super::delta::left_alone;
+use super::eligibility::Eligibility;
 use super::identifiers::IdentifiersOf;
 use super::report::PushReport;
 use super::shared::Shared;
+use crate::config::Destination;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
+use crate::segment::Group;
 use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::ledger::Batch;
@@ -39,6 +44,7 @@ pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
     pub(super) connector: &'a dyn Connector,
     pub(super) target: &'a Target,
+    pub(super) destination: &'a Destination,
     /// How many identifiers the target holds before it.
     pub(super) held: u64,
     /// Counts what would be sent; sends and writes nothing.
@@ -47,6 +53,10 @@ pub(super) struct Run<'a> {
     pub(super) max_drain: u8,
     /// Someone has paused the destination: only who opted out is removed.
     pub(super) is_paused: bool,
+    /// The run gives way to others that wait after that time; at none where `None`.
+    pub(super) turn_ends: Option<Millis>,
+    /// Whom its terms keep out, once they were read.
+    pub(super) eligibility: OnceCell<Eligibility>,
     /// The platform's own name of where it goes, once it is known.
     pub(super) place: OnceCell<String>,
     /// How many lines were taken.
@@ -67,8 +77,17 @@ pub(super) enum Halt {
     Stopping,
     /// The ledger, or what identifiers come from, failed.
     Store(StoreError),
+    /// Its turn is over, and others wait.
+    Turn,
     /// There is no audience to bring it in step with; who opted out was removed.
     NoAudience(NoAudience),
+    /// A segment that says who may go there has no audience; who is known not to was removed.
+    Unknown {
+        /// The segment.
+        segment: String,
+        /// Why there is none.
+        why: NoAudience,
+    },
     /// More would be removed than may be without someone's word; who opted out was removed.
     Drain {
         /// The destination.
@@ -97,7 +116,13 @@ impl std::fmt::Display for Halt {
         match self {
             Self::Stopping => f.write_str("the server stops; the rest is sent when it runs again"),
             Self::Store(error) => f.write_str(&chain(error)),
+            Self::Turn => f.write_str("goes on when others had their turn"),
             Self::NoAudience(why) => why.fmt(f),
+            Self::Unknown { segment, why } => write!(
+                f,
+                "{segment}, which `suppress` or `fresh` of the destination names, {why}; where there is no such segment, write \
+                 it, or take it out of destinations.toml"
+            ),
             Self::Drain { destination, removes, held, max_drain } => write!(
                 f,
                 "{removes} of {held} would be removed, more than the {max_drain} % of max_drain; if that is meant, \
@@ -136,11 +161,15 @@ impl Run<'_> {
         report: &mut PushReport,
     ) -> Result<(), Halt> {
         let Shared { audiences, clock, .. } = self.shared;
+        let of_platform = self.connector.caps().min_size.unwrap_or(0);
         let (min_size, namespaces) = match activation {
-            Some(activation) => (activation.min_size, activation.identifiers.as_deref()),
+            Some(Activation { min_size, identifiers, is_own_min, .. }) => {
+                let least = if *is_own_min { 0 } else { of_platform };
+                ((*min_size).max(least), identifiers.as_deref())
+            }
             None => (0, None),
         };
-        report.min_size = min_size;
+        (report.min_size, report.min_of_platform) = (min_size, of_platform);
         // What is not activated is stamped with the last generation used: none is behind it.
         let mut stamp = Stamp { generation: 0, true_for: clock.now() };
         let audience = match activation.map(|one| audiences.audience(&one.segment)) {
@@ -156,10 +185,17 @@ impl Run<'_> {
             report.generation = Some(audience.generation);
             report.true_for = Some(audience.true_for);
         }
-        let desired = self.identifiers_of(self.eligible(audience, report)?, namespaces);
+        let desired = self.eligible(audience, namespaces, report)?;
+        let desired = self.identifiers_of(desired, namespaces);
         if self.is_paused && !self.dry_run {
             self.remove_opted_out(stamp, report)?;
             return Err(Halt::Paused(self.target.destination.clone()));
+        }
+        if let Some((segment, why)) = &self.eligibility()?.unknown
+            && activation.is_some()
+        {
+            self.remove_opted_out(stamp, report)?;
+            return Err(Halt::Unknown { segment: segment.clone(), why: *why });
         }
         report.below_minimum = report.eligible < min_size;
         let may_add = !report.below_minimum;
@@ -201,6 +237,7 @@ impl Run<'_> {
             match row {
                 Row::Add(identifier) if adds => changes.adds.push(identifier),
                 Row::Remove(identifier) if removes => changes.removes.push(identifier),
+                Row::InStep if adds => report.in_step += 1,
                 Row::Withheld if adds => report.withheld += 1,
                 Row::Refused(since) if adds => report.refused += u64::from(since < now),
                 Row::Forget(identifier) if adds => forgotten.push(identifier),
@@ -243,9 +280,8 @@ impl Run<'_> {
 
     /// The identifiers of profiles that may go nowhere, and those of all others.
     fn leaving_and_others(&self) -> Result<(IdentifiersOf<'_>, IdentifiersOf<'_>), Halt> {
-        let audiences = &self.shared.audiences;
-        let leaving = audiences.ineligible()?;
-        let mut others = audiences.everyone()?;
+        let leaving = self.eligibility()?.out();
+        let mut others = self.shared.audiences.group(&Group::Everyone)?;
         for (others, leaving) in others.iter_mut().zip(&leaving) {
             *others -= leaving;
         }
@@ -257,7 +293,7 @@ impl Run<'_> {
     fn remove_opted_out(&self, stamp: Stamp, report: &mut PushReport) -> Result<(), Halt> {
         let ledger = &self.shared.ledger;
         let (leaving, others) = self.leaving_and_others()?;
-        if leaving.profiles.iter().all(roaring::RoaringBitmap::is_empty) {
+        if leaving.profiles.iter().all(RoaringBitmap::is_empty) {
             return Ok(());
         }
         if self.dry_run {
@@ -284,7 +320,7 @@ impl Run<'_> {
 
     fn identifiers_of<'b>(
         &'b self,
-        profiles: Vec<roaring::RoaringBitmap>,
+        profiles: Vec<RoaringBitmap>,
         namespaces: Option<&'b [Namespace]>,
     ) -> IdentifiersOf<'b> {
         IdentifiersOf {
@@ -300,18 +336,34 @@ impl Run<'_> {
         self.connector.caps().max_rows.max(1)
     }
 
-    /// The members who may go to a destination.
+    /// Whom the destination's terms keep out, as of the first time that it is asked.
+    fn eligibility(&self) -> Result<&Eligibility, Halt> {
+        if let Some(known) = self.eligibility.get() {
+            return Ok(known);
+        }
+        let read = Eligibility::of(self.shared, self.destination)?;
+        Ok(self.eligibility.get_or_init(|| read))
+    }
+
+    /// The members who may go to a destination, and can.
     fn eligible(
         &self,
         audience: Option<WholeAudience>,
+        namespaces: Option<&[Namespace]>,
         report: &mut PushReport,
-    ) -> Result<Vec<roaring::RoaringBitmap>, Halt> {
+    ) -> Result<Vec<RoaringBitmap>, Halt> {
         let mut members = audience.map(|audience| audience.members).unwrap_or_default();
-        report.members = members.iter().map(roaring::RoaringBitmap::len).sum();
-        for (members, ineligible) in members.iter_mut().zip(self.shared.audiences.ineligible()?) {
-            *members -= ineligible;
+        let count = |of: &[RoaringBitmap]| of.iter().map(RoaringBitmap::len).sum();
+        report.members = count(&members);
+        if let Some(wanted) = self.connector.caps().wanted(namespaces) {
+            let holders = self.shared.audiences.group(&Group::Holders(wanted))?;
+            for (members, holders) in members.iter_mut().zip(&holders) {
+                *members &= holders;
+            }
         }
-        report.eligible = members.iter().map(roaring::RoaringBitmap::len).sum();
+        report.reachable = count(&members);
+        report.kept_out = self.eligibility()?.sift(&mut members);
+        report.eligible = count(&members);
         Ok(members)
     }
 
@@ -440,6 +492,9 @@ impl Run<'_> {
         if self.shared.is_stopping() {
             return Err(Halt::Stopping);
         }
+        if self.turn_ends.is_some_and(|end| self.shared.clock.now() >= end) {
+            return Err(Halt::Turn);
+        }
         let Stamp { generation, true_for } = stamp;
         let now = self.shared.clock.now();
         let changes = std::mem::take(changes);
@@ -559,6 +614,7 @@ impl Run<'_> {
                     open.remove(&identifier);
                     report.removes += 1;
                 }
+                Row::InStep => report.in_step += 1,
                 Row::Withheld => report.withheld += 1,
                 Row::Refused(_) => report.refused += 1,
                 Row::Forget(_) => {}

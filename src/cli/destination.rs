@@ -26,6 +26,14 @@ pub(super) enum Destination {
         #[arg(long, default_value_t = 20)]
         limit: u16,
     },
+    /// Show how many of each audience are left at each step to a destination, and why the others are not
+    Waterfall {
+        /// The destination's name
+        name: String,
+        /// The id of one segment; all without it
+        #[arg(long)]
+        segment: Option<String>,
+    },
     /// Pause a destination: nobody is added, and nobody removed but who opts out
     Pause {
         /// The destination's name
@@ -119,6 +127,9 @@ pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Fa
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(NO) })
         }
         Destination::Deliveries { name, limit } => deliveries(global, &client, name, *limit),
+        Destination::Waterfall { name, segment } => {
+            waterfall(global, &client, name, segment.as_deref())
+        }
         Destination::Pause { name } => pause(global, &client, name, "pause"),
         Destination::Resume { name } => pause(global, &client, name, "resume"),
         Destination::Refused { name, limit } => refused(global, &client, name, *limit),
@@ -142,6 +153,69 @@ fn pause(global: &Global, client: &Client, name: &str, what: &str) -> Result<Exi
         print(&format!("{name} goes on"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn waterfall(
+    global: &Global,
+    client: &Client,
+    name: &str,
+    segment: Option<&str>,
+) -> Result<ExitCode, Failure> {
+    let query = segment.map(|id| format!("?segment={}", escape(id))).unwrap_or_default();
+    let answer = client.get(&format!("/api/v1/destinations/{}/waterfall{query}", escape(name)))?;
+    let found = answer["waterfalls"].as_array().cloned().unwrap_or_default();
+    if global.json {
+        print(&Value::Array(found).to_string())?;
+    } else if found.is_empty() {
+        let which = segment.map_or_else(|| "no segment".to_owned(), |id| format!("{id} not"));
+        print(&format!("{which} goes to {name}, or has an audience yet"))?;
+    } else {
+        let shown: Vec<String> = found.iter().map(fallen).collect();
+        print(&shown.join("\n\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The widest bar.
+const BAR: u64 = 24;
+
+/// The steps of one segment, each with a bar of its own.
+fn fallen(waterfall: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let steps = waterfall["steps"].as_array().cloned().unwrap_or_default();
+    let most = steps.iter().filter_map(|step| step["count"].as_u64()).max().unwrap_or(0).max(1);
+    let mut rows: Vec<Vec<String>> = steps
+        .iter()
+        .map(|step| {
+            let number = step["count"].as_u64().unwrap_or(0);
+            let width = (number * BAR).div_ceil(most);
+            let lost = step["lost"].as_array().cloned().unwrap_or_default();
+            let lost = lost.iter().map(|lost| {
+                format!("-{} {}", count(lost["count"].as_u64().unwrap_or(0)), text(&lost["why"]))
+            });
+            vec![
+                text(&step["step"]).replace('_', " "),
+                count(number),
+                "█".repeat(usize::try_from(width).unwrap_or(0)),
+                lost.collect::<Vec<_>>().join("; "),
+            ]
+        })
+        .collect();
+    let matched = &waterfall["matched"];
+    if let (Some(least), Some(most)) = (matched["least"].as_u64(), matched["most"].as_u64()) {
+        let said = format!("{} to {}", count(least), count(most));
+        rows.push(vec!["matched".into(), said, String::new(), "as the platform says".into()]);
+    }
+    let mut shown = format!(
+        "{} to {}, true for {}\n",
+        text(&waterfall["segment"]),
+        text(&waterfall["destination"]),
+        text(&waterfall["true_for"])
+    );
+    if let Some(trouble) = waterfall["trouble"].as_str() {
+        shown += &format!("! {trouble}\n");
+    }
+    shown + &table(&["STEP", "LEFT", "", "LOST"], rows)
 }
 
 fn refused(global: &Global, client: &Client, name: &str, limit: u16) -> Result<ExitCode, Failure> {
@@ -277,6 +351,23 @@ fn report(global: &Global, reports: Vec<Value>, dry_run: bool) -> Result<ExitCod
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_step_is_a_line_with_a_bar_and_why_others_are_lost() {
+        let step = |step: &str, count: u64, lost: Value| json!({ "step": step, "count": count, "lost": lost });
+        let shown = fallen(&json!({
+            "segment": "buyers", "destination": "ads", "true_for": "2026-11-24T06:00:00.000Z", "trouble": null,
+            "steps": [step("members", 1000, json!([])),
+                      step("above_minimum", 500, json!([{ "why": "opted out", "count": 500 }])),
+                      step("sent", 0, json!([]))],
+            "matched": { "least": 300, "most": 400 },
+        }));
+        let lines: Vec<&str> = shown.lines().collect();
+        let bars: Vec<usize> = lines.iter().map(|line| line.matches('█').count()).collect();
+        assert_eq!(bars[2..], [24, 12, 0, 0], "{shown}");
+        assert!(lines[2].contains("1,000") && lines[3].contains("-500 opted out"), "{shown}");
+        assert!(lines[5].contains("300 to 400"), "{shown}");
+    }
 
     #[test]
     fn each_batch_is_a_line_with_what_became_of_it() {

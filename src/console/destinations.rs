@@ -21,6 +21,11 @@ pub(super) struct Push {
 }
 
 #[derive(Deserialize)]
+pub(super) struct OfSegment {
+    segment: Option<String>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct Page {
     limit: Option<usize>,
 }
@@ -73,6 +78,24 @@ pub(super) async fn push(
     .map_err(|error| Problem::internal(&error))?
     .map_err(problem)?;
     Ok(HttpResponse::Ok().json(json!({ "reports": reports })))
+}
+
+/// `GET /api/v1/destinations/{name}/waterfall?segment=…`: what is left of audiences at each step, and why.
+pub(super) async fn waterfall(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+    asked: web::Query<OfSegment>,
+) -> Result<HttpResponse, Problem> {
+    let settling = services.clone();
+    ask(move |caller| settling.segments.settle(caller)).await?;
+    let mut found = web::block(move || services.pusher.waterfalls(&name))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    if let Some(segment) = &asked.segment {
+        found.retain(|one| one.segment == *segment);
+    }
+    Ok(HttpResponse::Ok().json(json!({ "waterfalls": found })))
 }
 
 /// `GET /api/v1/destinations/{name}/refused`: what it would not take.

@@ -204,6 +204,7 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/destinations/{name}/deliveries", web::get().to(destinations::deliveries))
                 .route("/destinations/{name}/push", web::post().to(destinations::push))
                 .route("/destinations/{name}/refused", web::get().to(destinations::refused))
+                .route("/destinations/{name}/waterfall", web::get().to(destinations::waterfall))
                 .route("/destinations/{name}/test", web::post().to(destinations::test))
                 .route(
                     "/destinations/{name}/{what:pause|resume}",

@@ -67,6 +67,21 @@ impl Pin {
         self.snapshot.shards.iter().map(of_shard).collect()
     }
 
+    /// The profiles that hold an identifier of one of some namespaces, by shard.
+    pub fn holders(&self, namespaces: &[String]) -> Vec<RoaringBitmap> {
+        let mut scratch = Vec::new();
+        let of_shard = |blocks: &Vec<Arc<crate::bitmap::Block>>| {
+            let mut all = RoaringBitmap::new();
+            for (number, block) in (0..).zip(blocks) {
+                for held in namespaces.iter().filter_map(|namespace| block.holders(namespace)) {
+                    all |= held.to_roaring(number, &mut scratch);
+                }
+            }
+            all
+        };
+        self.snapshot.shards.iter().map(of_shard).collect()
+    }
+
     /// The profiles with a mark, by shard.
     pub fn marked(&self, mark: Mark) -> Vec<RoaringBitmap> {
         marked(&self.snapshot, mark)

@@ -16,6 +16,7 @@ use super::Counted;
 use super::Found;
 use super::Step;
 use super::shards::Asked;
+use super::shards::Group;
 use super::shards::Of;
 use super::shards::Outcome;
 use super::shards::Profile;
@@ -380,12 +381,8 @@ impl Shards for Gather {
         self.of_lane(self.layout.lane_of(shard))?.shards.identifiers(shard, profiles, each)
     }
 
-    fn everyone(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        Ok(self.bitmaps(self.all(|shards| shards.everyone())?))
-    }
-
-    fn ineligible(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        Ok(self.bitmaps(self.all(|shards| shards.ineligible())?))
+    fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
+        Ok(self.bitmaps(self.all(|shards| shards.group(group))?))
     }
 
     fn commit(&self, timeout: Duration) -> Result<bool, AskError> {

@@ -107,6 +107,7 @@ pub use remote::Peer;
 pub use remote::Remote;
 pub use serve::Serve;
 pub use shards::Asked;
+pub use shards::Group;
 pub use shards::Of;
 pub use shards::Outcome;
 pub use shards::Profile;

@@ -19,6 +19,7 @@ use super::Step;
 use super::local::KEEP_PATIENCE;
 use super::serve;
 use super::shards::Asked;
+use super::shards::Group;
 use super::shards::Of;
 use super::shards::Outcome;
 use super::shards::Profile;
@@ -122,11 +123,6 @@ impl Remote {
             }
             answer => answer,
         }
-    }
-
-    fn of_bitmaps(&self, what: &str) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        let answer = self.ask(what, &Message::of(&()), LONG)?;
-        Ok(Of { shards: answer.read()?, found: wire::bitmaps(answer.blob(0)?, self.count)? })
     }
 }
 
@@ -326,12 +322,9 @@ impl Shards for Remote {
         Ok(())
     }
 
-    fn everyone(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        self.of_bitmaps("everyone")
-    }
-
-    fn ineligible(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        self.of_bitmaps("ineligible")
+    fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
+        let answer = self.ask("group", &Message::of(group), LONG)?;
+        Ok(Of { shards: answer.read()?, found: wire::bitmaps(answer.blob(0)?, self.count)? })
     }
 
     fn commit(&self, timeout: Duration) -> Result<bool, AskError> {

@@ -218,8 +218,7 @@ impl Serve {
                     identifiers: found.identifiers.iter().map(id_head).collect(),
                 }))
             }
-            "everyone" => bitmaps(&local.everyone()?),
-            "ineligible" => bitmaps(&local.ineligible()?),
+            "group" => bitmaps(&local.group(&message.read()?)?),
             "commit" => {
                 let millis: u64 = message.read()?;
                 Message::of(&local.commit(Duration::from_millis(millis))?)

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
+use serde::Deserialize;
+use serde::Serialize;
 
 use super::AskError;
 use super::Caller;
@@ -89,6 +91,19 @@ pub struct Profile {
     pub ordinal: Ordinal,
     /// Its identifiers, the owner first.
     pub identifiers: Vec<Identifier>,
+}
+
+/// Profiles by what is known of them beside events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Group {
+    /// All that there are.
+    Everyone,
+    /// Those that opted out.
+    OptedOut,
+    /// Those that are marked as bots.
+    Bots,
+    /// Those that hold an identifier of one of these namespaces.
+    Holders(Vec<String>),
 }
 
 /// Which identifiers of a profile.
@@ -192,11 +207,8 @@ pub trait Shards: Send + Sync {
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), AskError>;
 
-    /// All profiles, a bitmap for each shard of the store.
-    fn everyone(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError>;
-
-    /// The profiles that may go to no destination: opted out, or marked as bots.
-    fn ineligible(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError>;
+    /// Profiles by what is known of them beside events, a bitmap for each shard of the store.
+    fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError>;
 
     /// Asks for a commit of all that is folded, and waits for it; tells whether it is kept.
     fn commit(&self, timeout: Duration) -> Result<bool, AskError>;

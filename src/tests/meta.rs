@@ -120,6 +120,12 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     assert!(standin.is_through());
     assert_eq!(platform.members("23857"), expected);
     assert_eq!(push(&server)["refused"], 1);
+    let shown = server.ok(&["destination", "waterfall", "meta", "--json"]);
+    let shown = serde_json::from_str::<Value>(&shown).unwrap()[0].clone();
+    assert_eq!(shown["matched"], serde_json::json!({ "least": 1_500, "most": 1_699 }));
+    let last = &shown["steps"][7];
+    assert_eq!((&last["step"], &last["count"]), (&"accepted".into(), &1_599.into()), "{shown}");
+    assert_eq!(last["lost"][0]["count"], 1, "{shown}");
     let refused = server.ok(&["destination", "refused", "meta"]);
     assert!(refused.contains(&hash("7@example.com")) && refused.contains("buyers"), "{refused}");
     let calls = platform.calls().len();

@@ -26,6 +26,64 @@ fn purchase(server: &Server, user: &str, size: u64) {
     assert_eq!(server.post_events(&event).json()["accepted"], 1);
 }
 
+#[test]
+fn who_is_suppressed_or_was_not_seen_lately_is_taken_back_and_the_waterfall_says_so() {
+    let segments = [
+        ("buyers", "rule = 'did purchase'\nmin_size = 1\n[[activate]]\ndestination = \"files\"\n"),
+        ("staff", "rule = 'did clock_in'\n"),
+        ("seen", "rule = 'did purchase in 1h or did page_view in 1h'\n"),
+    ];
+    let mut server = Server::start(&segments);
+    assert!(server.stop());
+    let terms = "suppress = [\"staff\"]\nfresh = \"seen\"\n";
+    fs::write(server.folder().join("destinations.toml"), format!("{DESTINATION}{terms}")).unwrap();
+    server.run();
+    let event = |name: &str, user: u32| json!({ "site": "t", "event": name, "ids": { "user_id": user.to_string() } });
+    // Of two days ago, in milliseconds as files have them.
+    let made = fs::metadata(server.folder().join("throng.toml")).unwrap().modified().unwrap();
+    let time =
+        made.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() * 1_000 - 2 * 86_400_000;
+    let old = |user: u32| json!({ "site": "t", "event": "purchase", "time": time, "ids": { "user_id": user.to_string() } });
+    let mut events: Vec<Value> = (0..10).map(|user| event("purchase", user)).collect();
+    assert_eq!(server.post_events(&Value::Array(events.clone())).json()["accepted"], 10);
+    server.until("all are held", || push(&server)["held"] == 10);
+    events = vec![event("clock_in", 3), event("clock_in", 4)];
+    server.post_events(&Value::Array(events));
+    // Paused, they go all the same.
+    server.ok(&["destination", "pause", "files"]);
+    server.until("two are taken back", || {
+        let _ = server.throng(&["destination", "push", "files"]);
+        held(&server.folder().join("pushed/buyers")).len() == 8
+    });
+    server.ok(&["destination", "resume", "files"]);
+    // Who bought something long ago is a buyer, and was not seen lately.
+    let folder = server.folder().join("old.ndjson");
+    fs::write(&folder, format!("{}\n", old(77))).unwrap();
+    server.ok(&["import", "events", folder.to_str().unwrap()]);
+    server.until("the waterfall has them all", || {
+        let shown =
+            server.ok(&["destination", "waterfall", "files", "--segment", "buyers", "--json"]);
+        let shown = serde_json::from_str::<Value>(&shown).unwrap()[0].clone();
+        let counts: Vec<u64> = shown["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| step["count"].as_u64().unwrap())
+            .collect();
+        counts == [11, 11, 9, 8, 8, 8, 8, 8]
+    });
+    let shown = server.ok(&["destination", "waterfall", "files"]);
+    for part in ["-2 suppressed: in staff", "-1 stale: not in seen", "above minimum", "█"] {
+        assert!(shown.contains(part), "{part} is not in:\n{shown}");
+    }
+    assert!(
+        server
+            .api("/metrics")
+            .body
+            .contains(r#"throng_waterfall{destination="files",segment="buyers",step="members"}"#)
+    );
+}
+
 /// What the files say the destination holds, in the order they were written.
 pub(super) fn held(folder: &Path) -> BTreeSet<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(folder)

@@ -58,7 +58,13 @@ impl FileConnector {
         Self {
             path,
             format,
-            caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None },
+            caps: Caps {
+                max_rows: MAX_ROWS,
+                namespaces: None,
+                mixes: true,
+                ttl: None,
+                min_size: None,
+            },
         }
     }
 

@@ -44,6 +44,8 @@ use crate::store::ledger::Batch;
 use crate::store::ledger::Refusal;
 
 const MAX_ROWS: usize = 5_000;
+/// With fewer members an audience is not used.
+const MIN_SIZE: u64 = 300;
 const NAMESPACES: &[&str] = &["email_sha256", "gaid"];
 /// A segment that was just made is asked for again after so long.
 const SOON: Millis = 5 * SECOND;
@@ -97,8 +99,13 @@ struct Element {
 impl LinkedInConnector {
     /// A connector for an account; nothing is called yet.
     pub fn new(settings: Platform, outgoing: Outgoing) -> Self {
-        let caps =
-            Caps { max_rows: MAX_ROWS, namespaces: Some(NAMESPACES), mixes: true, ttl: None };
+        let caps = Caps {
+            max_rows: MAX_ROWS,
+            namespaces: Some(NAMESPACES),
+            mixes: true,
+            ttl: None,
+            min_size: Some(MIN_SIZE),
+        };
         Self { api: Api::new(settings, outgoing), caps, missing: Mutex::default() }
     }
 

@@ -29,6 +29,7 @@ use crate::activate::connector::Connector;
 use crate::activate::connector::Encoded;
 use crate::activate::connector::Place;
 use crate::activate::connector::Verdict;
+use crate::activate::waterfall::Matched;
 use crate::config::Platform;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -49,6 +50,8 @@ const COLUMNS: [(&str, &str); 4] = [
     ("idfa", "MADID"),
     ("gaid", "MADID"),
 ];
+/// With fewer members an audience is not used.
+const MIN_SIZE: u64 = 100;
 const NAMESPACES: &[&str] = &["email_sha256", "phone_digits_sha256", "idfa", "gaid"];
 /// Above so many percent of what may be called in an hour, calls are made more slowly.
 const BUSY: f64 = 75.0;
@@ -108,12 +111,17 @@ struct Trouble {
 impl MetaConnector {
     /// A connector for an account; nothing is called yet.
     pub fn new(settings: Platform, outgoing: Outgoing) -> Self {
-        let caps =
-            Caps { max_rows: MAX_ROWS, namespaces: Some(NAMESPACES), mixes: false, ttl: None };
+        let caps = Caps {
+            max_rows: MAX_ROWS,
+            namespaces: Some(NAMESPACES),
+            mixes: false,
+            ttl: None,
+            min_size: Some(MIN_SIZE),
+        };
         Self { api: Api::new(settings, outgoing), caps }
     }
 
-    /// Makes a call of the account's; `path` has no query.
+    /// Makes a call of the account's.
     fn call(
         &self,
         method: &'static str,
@@ -123,6 +131,8 @@ impl MetaConnector {
     ) -> Result<Answered, Verdict> {
         let token = self.api.token()?;
         let proof = self.api.secret()?.map(|secret| proof(&secret, &token, now.div_euclid(SECOND)));
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let proof = proof.map(|proof| format!("{mark}{proof}"));
         let path = format!("{path}{}", proof.unwrap_or_default());
         let bearer = format!("Bearer {token}");
         let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
@@ -188,7 +198,7 @@ impl MetaConnector {
 fn proof(secret: &str, token: &str, seconds: i64) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key will do");
     mac.update(format!("{token}|{seconds}").as_bytes());
-    format!("?appsecret_proof={}&appsecret_time={seconds}", hex(&mac.finalize().into_bytes()))
+    format!("appsecret_proof={}&appsecret_time={seconds}", hex(&mac.finalize().into_bytes()))
 }
 
 /// How much of what may be called is used, in percent, and how long to wait, where an answer says it.
@@ -217,9 +227,23 @@ fn unfit(identifier: &Identifier) -> Option<&'static str> {
     }
 }
 
+/// How many an audience is said to have; it is not counted where a number is below 0.
+fn matched(body: &[u8]) -> Option<Matched> {
+    let told: Value = serde_json::from_slice(body).ok()?;
+    let bound = |which: &str| told[format!("approximate_count_{which}_bound")].as_u64();
+    let (least, most) = (bound("lower")?, bound("upper")?);
+    (least <= most).then_some(Matched { least, most })
+}
+
 impl Connector for MetaConnector {
     fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    fn matched(&self, place: &str, now: Millis) -> Option<Matched> {
+        let fields = "approximate_count_lower_bound,approximate_count_upper_bound";
+        let answered = self.call("GET", &format!("/{place}?fields={fields}"), b"", now).ok()?;
+        matched(&answered.body).filter(|_| answered.status == 200)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -352,6 +376,19 @@ mod tests {
     }
 
     #[test]
+    fn how_many_are_matched_is_told_where_it_is_counted() {
+        let told = |lower: i64, upper: i64| {
+            let body = json!({ "approximate_count_lower_bound": lower, "approximate_count_upper_bound": upper, "id": "1" });
+            matched(body.to_string().as_bytes())
+        };
+        assert_eq!(told(1_000, 1_200), Some(Matched { least: 1_000, most: 1_200 }));
+        assert_eq!(
+            (told(-1, -1), told(2, 1), matched(b"{}"), matched(b"no")),
+            (None, None, None, None)
+        );
+    }
+
+    #[test]
     fn a_batch_is_rows_of_one_identifier_each() {
         let adds = vec![
             identifier("email_sha256", JANE),
@@ -465,6 +502,6 @@ mod tests {
         // printf 'EAAB|1795500000' | openssl dgst -sha256 -hmac s3cret
         let query = proof("s3cret", "EAAB", 1_795_500_000);
         let proof = "de20cb25d24507ead6693f94637d2bcdaaa7939c3f950c5e30fd4a98a5658487";
-        assert_eq!(query, format!("?appsecret_proof={proof}&appsecret_time=1795500000"));
+        assert_eq!(query, format!("appsecret_proof={proof}&appsecret_time=1795500000"));
     }
 }

@@ -33,6 +33,8 @@ use crate::store::ledger::Refusal;
 
 /// So many hashes are less than 1 MB.
 const MAX_ROWS: usize = 10_000;
+/// With fewer members an audience is not used.
+const MIN_SIZE: u64 = 100;
 const NAMESPACES: &[&str] = &["email_sha256"];
 
 /// Keeps customer lists of one ad account.
@@ -66,8 +68,13 @@ struct Failed {
 impl PinterestConnector {
     /// A connector for an account; nothing is called yet.
     pub fn new(settings: Platform, outgoing: Outgoing) -> Self {
-        let caps =
-            Caps { max_rows: MAX_ROWS, namespaces: Some(NAMESPACES), mixes: false, ttl: None };
+        let caps = Caps {
+            max_rows: MAX_ROWS,
+            namespaces: Some(NAMESPACES),
+            mixes: false,
+            ttl: None,
+            min_size: Some(MIN_SIZE),
+        };
         Self { api: Api::new(settings, outgoing), caps }
     }
 

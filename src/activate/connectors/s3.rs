@@ -33,7 +33,8 @@ pub struct S3Connector {
 impl S3Connector {
     /// A connector for a bucket; nothing is asked of it yet.
     pub fn new(settings: S3) -> Self {
-        let caps = Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None };
+        let caps =
+            Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None, min_size: None };
         Self { settings, bucket: Mutex::default(), caps }
     }
 

@@ -46,6 +46,8 @@ use crate::store::ledger::Refusal;
 
 /// Identifiers of a call. Also with the longest name of an audience they come to less than its 1 MB.
 const MAX_ROWS: usize = 1_000;
+/// With fewer members an audience is not used.
+const MIN_SIZE: u64 = 1_000;
 const NAMESPACES: &[&str] = &["email_sha256", "phone_e164_sha256", "idfa", "gaid"];
 /// Audiences of a page of their list: the most that there may be.
 const PAGE: usize = 100;
@@ -97,8 +99,13 @@ struct Said {
 impl TikTokConnector {
     /// A connector for an advertiser; nothing is called yet.
     pub fn new(settings: Platform, outgoing: Outgoing) -> Self {
-        let caps =
-            Caps { max_rows: MAX_ROWS, namespaces: Some(NAMESPACES), mixes: false, ttl: None };
+        let caps = Caps {
+            max_rows: MAX_ROWS,
+            namespaces: Some(NAMESPACES),
+            mixes: false,
+            ttl: None,
+            min_size: Some(MIN_SIZE),
+        };
         Self { api: Api::new(settings, outgoing), caps }
     }
 

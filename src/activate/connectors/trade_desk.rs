@@ -127,7 +127,13 @@ impl TradeDeskConnector {
     /// A connector for an advertiser; nothing is called yet.
     pub fn new(settings: Platform, outgoing: Outgoing) -> Self {
         let ttl = settings.ttl.map(|ttl| ttl.0);
-        let caps = Caps { max_rows: MAX_ROWS, namespaces: Some(NAMESPACES), mixes: true, ttl };
+        let caps = Caps {
+            max_rows: MAX_ROWS,
+            namespaces: Some(NAMESPACES),
+            mixes: true,
+            ttl,
+            min_size: None,
+        };
         let ttl = settings.ttl.map_or(30 * DAY, |ttl| ttl.0);
         Self { api: Api::new(settings, outgoing), caps, minutes: ttl / MINUTE }
     }

@@ -91,7 +91,13 @@ impl WebhookConnector {
             secret,
             outgoing,
             clock,
-            caps: Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None },
+            caps: Caps {
+                max_rows: MAX_ROWS,
+                namespaces: None,
+                mixes: true,
+                ttl: None,
+                min_size: None,
+            },
         }
     }
 }

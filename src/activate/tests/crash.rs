@@ -58,6 +58,9 @@ fn a_crash_after_any_step_leaves_a_destination_that_converges() {
 enum Turn {
     Members(Vec<u32>),
     Mark(Vec<u32>),
+    /// Who may not go to the destination, by a segment, and who alone may, by another.
+    Suppress(Vec<u32>),
+    Fresh(Vec<u32>),
     Unmark,
     /// A profile gains an identifier that another may have.
     Gain(u32, u32),
@@ -77,6 +80,8 @@ fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
         3 => some().prop_map(Turn::Members),
         1 => some().prop_map(Turn::Mark),
+        1 => some().prop_map(Turn::Suppress),
+        1 => proptest::collection::vec(0u32..16, 8..40).prop_map(Turn::Fresh),
         1 => Just(Turn::Unmark),
         1 => (0u32..16, 0u32..16).prop_map(|(a, b)| Turn::Gain(a, b)),
         1 => (0u64..8).prop_map(Turn::Minimum),
@@ -97,7 +102,11 @@ proptest! {
         max_rows in 1usize..6,
         part_bytes in 1usize..120,
     ) {
-        let mut rig = Rig::new(world(0..4));
+        let mut world = world(0..4);
+        world.suppress = vec!["staff".into()];
+        world.fresh = Some("seen".into());
+        world.members.extend([("staff".into(), profiles([])), ("seen".into(), profiles(0..16))]);
+        let mut rig = Rig::new(world);
         (rig.max_rows, rig.part_bytes) = (max_rows, part_bytes);
         let mut collected = Lines::new();
         for turn in turns {
@@ -108,6 +117,8 @@ proptest! {
                     world.members.insert("buyers".into(), profiles(members));
                 }
                 Turn::Mark(marked) => rig.world().marked.extend(profiles(marked)),
+                Turn::Suppress(staff) => _ = rig.world().members.insert("staff".into(), profiles(staff)),
+                Turn::Fresh(seen) => _ = rig.world().members.insert("seen".into(), profiles(seen)),
                 Turn::Unmark => rig.world().marked.clear(),
                 Turn::Gain(profile, other) => {
                     let gained = identifier("crm_id", &format!("k{other}"));

@@ -2,9 +2,11 @@
 
 mod crash;
 mod drain;
+mod eligibility;
 mod platform;
 mod protocol;
 mod rig;
 mod schedule;
+mod turns;
 mod verdicts;
 mod world;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::rig::Fuse;
 use super::rig::FusedLedger;
 use super::rig::Rig;
+use super::rig::destination;
 use crate::activate::Audiences;
 use crate::activate::Caps;
 use crate::activate::Connector;
@@ -18,13 +19,10 @@ use crate::activate::Found;
 use crate::activate::Place;
 use crate::activate::Pusher;
 use crate::activate::Verdict;
-use crate::config::Destination;
 use crate::config::DestinationKind;
 use crate::config::FileFormat;
-use crate::config::Period;
 use crate::model::Identifier;
 use crate::model::Millis;
-use crate::model::time::MINUTE;
 use crate::net::Clock;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Job;
@@ -213,8 +211,7 @@ impl Rig {
     pub(super) fn start_on(&self, connector: PlatformConnector) -> Pusher {
         let ledger = Arc::new(FusedLedger(self.ledger(), Arc::clone(&connector.fuse)));
         let kind = DestinationKind::File { path: self.out(), format: FileFormat::Csv };
-        let destination =
-            Destination { name: "crm".into(), every: Period(MINUTE), max_drain: 30, kind };
+        let destination = destination("crm", kind);
         Pusher::with_connectors(
             vec![(destination, Box::new(connector) as Box<dyn Connector>)],
             ledger,

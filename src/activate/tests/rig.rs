@@ -330,13 +330,19 @@ impl Rig {
             let connector = FusedConnector {
                 file: FileConnector::new(folder.clone(), format),
                 folder: folder.clone(),
-                caps: Caps { max_rows: self.max_rows, namespaces: None, mixes: true, ttl: None },
+                caps: Caps {
+                    max_rows: self.max_rows,
+                    namespaces: None,
+                    mixes: true,
+                    ttl: None,
+                    min_size: None,
+                },
                 fuse: Arc::clone(fuse),
                 script: if *name == "crm" { Arc::clone(&self.script) } else { Arc::default() },
             };
             let kind = DestinationKind::File { path: folder, format };
-            let destination =
-                Destination { name: (*name).into(), every: Period(MINUTE), max_drain: 30, kind };
+            let World { suppress, fresh, .. } = self.world().clone();
+            let destination = Destination { suppress, fresh, ..destination(name, kind) };
             (destination, Box::new(connector) as Box<dyn Connector>)
         };
         Pusher::with_connectors(
@@ -389,6 +395,12 @@ pub(super) fn files(folder: &Path, segment: &str) -> Vec<(u64, u64, PathBuf)> {
         .collect();
     files.sort();
     files
+}
+
+/// A destination that is brought up to date every minute.
+pub(super) fn destination(name: &str, kind: DestinationKind) -> Destination {
+    let (every, max_drain) = (Period(MINUTE), 30);
+    Destination { name: name.into(), every, max_drain, suppress: Vec::new(), fresh: None, kind }
 }
 
 /// A fuse that holds.

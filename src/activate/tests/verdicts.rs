@@ -22,7 +22,7 @@ type Shared = Arc<Mutex<Platform>>;
 fn connector(platform: &Shared, fuse: &Arc<Fuse>) -> PlatformConnector {
     PlatformConnector {
         platform: Arc::clone(platform),
-        caps: Caps { max_rows: 8, namespaces: None, mixes: true, ttl: None },
+        caps: Caps { max_rows: 8, namespaces: None, mixes: true, ttl: None, min_size: None },
         tells: Tells::Each,
         place: Place::Named("a1".into()),
         fuse: Arc::clone(fuse),
@@ -109,7 +109,7 @@ fn where_most_is_refused_somebody_has_to_look() {
         let platform = Shared::default();
         let names = (0..bad).flat_map(|n| [format!("c{n:02}"), format!("u{:02}", n / 2)]);
         platform.lock().bad = names.collect();
-        let caps = Caps { max_rows: 50, namespaces: None, mixes: true, ttl: None };
+        let caps = Caps { max_rows: 50, namespaces: None, mixes: true, ttl: None, min_size: None };
         let connector = connector(&platform, &whole());
         let pusher = rig.start_on(PlatformConnector { caps, tells: Tells::Some, ..connector });
         let report = pusher.run_once(None, false).unwrap().remove(0);
@@ -174,7 +174,7 @@ fn what_the_platform_has_lost_is_sent_again() {
 fn where_a_batch_cannot_do_both_all_that_comes_goes_first() {
     let rig = rig(0..6, 0);
     let platform = Shared::default();
-    let caps = Caps { max_rows: 2, namespaces: None, mixes: false, ttl: None };
+    let caps = Caps { max_rows: 2, namespaces: None, mixes: false, ttl: None, min_size: None };
     let pusher = rig.start_on(PlatformConnector { caps, ..connector(&platform, &whole()) });
     pusher.run_once(None, false).unwrap();
     platform.lock().calls.clear();
@@ -277,7 +277,7 @@ fn nobody_ends_at_the_platform_who_is_still_in_the_audience() {
     let rig = rig(0..40, 0);
     let platform = Shared::default();
     let ttl = 10 * DAY;
-    let caps = Caps { max_rows: 8, namespaces: None, mixes: true, ttl: Some(ttl) };
+    let caps = Caps { max_rows: 8, namespaces: None, mixes: true, ttl: Some(ttl), min_size: None };
     let start =
         || rig.start_on(PlatformConnector { caps: caps.clone(), ..connector(&platform, &whole()) });
     let desired = rig.world().desired("crm", "buyers");

@@ -13,6 +13,7 @@ use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::Ordinal;
 use crate::model::ShardId;
+use crate::segment::Group;
 use crate::store::StoreError;
 
 pub(super) type Lines = BTreeSet<(String, String)>;
@@ -34,6 +35,10 @@ pub(super) struct World {
     /// Segments whose files are wrong and never were right.
     pub(super) unreadable: BTreeSet<String>,
     pub(super) marked: BTreeSet<(ShardId, Ordinal)>,
+    /// Segments whose members may not go to destinations.
+    pub(super) suppress: Vec<String>,
+    /// The segment of those who alone may.
+    pub(super) fresh: Option<String>,
     pub(super) identifiers: BTreeMap<(ShardId, Ordinal), Vec<Identifier>>,
 }
 
@@ -46,7 +51,7 @@ impl World {
                 continue;
             }
             for profile in self.members.get(segment).into_iter().flatten() {
-                if self.marked.contains(profile) {
+                if !self.may_go(profile) {
                     continue;
                 }
                 for identifier in self.identifiers.get(profile).into_iter().flatten() {
@@ -63,7 +68,15 @@ impl World {
         desired
     }
 
-    /// The identifiers that someone has who may be sent.
+    /// Whether all terms of destinations let a profile go there.
+    pub(super) fn may_go(&self, profile: &(ShardId, Ordinal)) -> bool {
+        let is_in = |segment: &String| self.members[segment].contains(profile);
+        !self.marked.contains(profile)
+            && !self.suppress.iter().any(is_in)
+            && self.fresh.as_ref().is_none_or(is_in)
+    }
+
+    /// The identifiers that someone has who is not marked.
     pub(super) fn in_use(&self) -> Lines {
         let mut in_use = Lines::new();
         for (profile, identifiers) in &self.identifiers {
@@ -98,12 +111,23 @@ impl Audiences for Source {
         Ok(WholeAudience { generation: world.generation, true_for: 7, members: by_shard(members) })
     }
 
-    fn everyone(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
-        Ok(by_shard(self.0.lock().identifiers.keys()))
-    }
-
-    fn ineligible(&self) -> Result<Vec<RoaringBitmap>, StoreError> {
-        Ok(by_shard(&self.0.lock().marked))
+    fn group(&self, group: &Group) -> Result<Vec<RoaringBitmap>, StoreError> {
+        let world = self.0.lock();
+        let holds = |wanted: &[String], identifiers: &[Identifier]| {
+            identifiers.iter().any(|one| wanted.iter().any(|name| *name == one.namespace.as_str()))
+        };
+        Ok(match group {
+            Group::Everyone => by_shard(world.identifiers.keys()),
+            // Half of whom the tests mark are the one, half the other.
+            Group::OptedOut => {
+                by_shard(world.marked.iter().filter(|(_, ordinal)| ordinal % 2 == 0))
+            }
+            Group::Bots => by_shard(world.marked.iter().filter(|(_, ordinal)| ordinal % 2 == 1)),
+            Group::Holders(wanted) => {
+                let holders = world.identifiers.iter().filter(|(_, ids)| holds(wanted, ids));
+                by_shard(holders.map(|(profile, _)| profile))
+            }
+        })
     }
 
     fn identifiers(
@@ -129,7 +153,9 @@ fn by_shard<'a>(profiles: impl IntoIterator<Item = &'a (ShardId, Ordinal)>) -> V
 }
 
 pub(super) fn activation(segment: &str, min_size: u64) -> Activation {
-    Activation { segment: segment.into(), destination: "crm".into(), identifiers: None, min_size }
+    let segment = segment.into();
+    let (destination, is_own_min) = ("crm".into(), true);
+    Activation { segment, destination, identifiers: None, min_size, is_own_min }
 }
 
 /// Profiles `0..count` in three shards, each with a cookie of its own and a user id that two share.

@@ -35,6 +35,13 @@ pub struct Destination {
     /// The most that one run may remove of what a segment holds there, in percent, unless someone says that it is meant;
     /// who opts out is removed in any case. Default 30; 100 lets all pass.
     pub max_drain: u8,
+    /// Segments whose members are not sent there, and are removed. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suppress: Vec<String>,
+    /// The segment of those who were seen lately: who is not in it is not sent, and is removed. Default none: everybody
+    /// may be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<String>,
     /// The kind, and what the kind needs.
     #[serde(flatten)]
     pub kind: DestinationKind,
@@ -84,7 +91,7 @@ pub enum FileFormat {
     Ndjson,
 }
 
-const COMMON_KEYS: [&str; 4] = ["name", "kind", "every", "max_drain"];
+const COMMON_KEYS: [&str; 6] = ["name", "kind", "every", "max_drain", "suppress", "fresh"];
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
@@ -194,6 +201,12 @@ fn plain(path: &Path) -> Vec<Component<'_>> {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
+/// Whether a text can be the id of a segment.
+fn is_segment(id: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=MAX_NAME).contains(&id.len()) && id.bytes().all(fits)
+}
+
 /// One `[[destination]]`.
 struct Entry<'a> {
     place: String,
@@ -207,6 +220,7 @@ impl<'a> Entry<'a> {
         let name = self.name();
         let every = self.every();
         let max_drain = self.max_drain();
+        let (suppress, fresh) = (self.suppress(), self.fresh());
         let kind = match self.text("kind")? {
             Some("file") => {
                 self.refuse_unknown(&FILE_KEYS);
@@ -231,7 +245,14 @@ impl<'a> Entry<'a> {
                 None
             }
         };
-        Some(Destination { name: name?, every: every?, max_drain: max_drain?, kind: kind? })
+        Some(Destination {
+            name: name?,
+            every: every?,
+            max_drain: max_drain?,
+            suppress: suppress?,
+            fresh: fresh?,
+            kind: kind?,
+        })
     }
 
     fn name(&mut self) -> Option<String> {
@@ -269,6 +290,30 @@ impl<'a> Entry<'a> {
             self.problem("max_drain", "expected a number of percent from 1 to 100");
         }
         percent
+    }
+
+    fn suppress(&mut self) -> Option<Vec<String>> {
+        let Some(value) = self.table.get("suppress") else { return Some(Vec::new()) };
+        let ids = value.as_array().and_then(|ids| {
+            ids.iter()
+                .map(|id| id.as_str().filter(|id| is_segment(id)).map(str::to_owned))
+                .collect()
+        });
+        if ids.is_none() {
+            self.problem("suppress", "expected the ids of segments, such as [\"staff\"]");
+        }
+        ids
+    }
+
+    fn fresh(&mut self) -> Option<Option<String>> {
+        match self.text("fresh")? {
+            None => Some(None),
+            Some(id) if is_segment(id) => Some(Some(id.to_owned())),
+            Some(_) => {
+                self.problem("fresh", "expected the id of a segment, such as \"seen-lately\"");
+                None
+            }
+        }
     }
 
     fn file(&mut self) -> Option<DestinationKind> {
@@ -367,7 +412,7 @@ mod tests {
     fn a_file_destination_reads_with_its_defaults() {
         let text = "[[destination]]\nname = \"crm\"\nkind = \"file\"\npath = \"out\"\n\
                     [[destination]]\nname = \"b_2\"\nkind = \"file\"\npath = \"/x\"\n\
-                    format = \"ndjson\"\nevery = \"5m\"\n";
+                    format = \"ndjson\"\nevery = \"5m\"\nsuppress = [\"staff\"]\nfresh = \"seen\"\n";
         let read = parse(text).unwrap();
         assert_eq!(read[0].every, Period(MINUTE));
         let file = |path: &str, format| DestinationKind::File { path: path.into(), format };
@@ -376,7 +421,7 @@ mod tests {
         assert_eq!(read[1].every, Period(5 * MINUTE));
         assert_eq!(
             serde_json::to_string(&read[1]).unwrap(),
-            r#"{"name":"b_2","every":"5m","max_drain":30,"kind":"file","path":"/x","format":"ndjson"}"#
+            r#"{"name":"b_2","every":"5m","max_drain":30,"suppress":["staff"],"fresh":"seen","kind":"file","path":"/x","format":"ndjson"}"#
         );
     }
 
@@ -574,6 +619,8 @@ mod tests {
             kind = "webhook"
             path = "out"
             max_drain = 101
+            suppress = "staff"
+            fresh = "Seen lately"
         "#;
         let problems = parse(text).unwrap_err().join("\n");
         for part in [
@@ -581,7 +628,7 @@ mod tests {
             "destination[0].name: expected 1 to 64",
             "destination[0].pth: unknown key; did you mean `path`?",
             "destination[0].frmat: unknown key; did you mean `format`?",
-            "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, path, format",
+            "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, path, format",
             "destination[0].path: missing",
             "destination[0].every: expected a period",
             &format!("destination[1].kind: unknown kind \"fax\"; expected {KINDS}"),
@@ -596,6 +643,8 @@ mod tests {
             "destination[6].url: missing",
             "destination[6].max_drain: expected a number of percent",
             "destination[6].secret: missing",
+            "destination[6].suppress: expected the ids of segments",
+            "destination[6].fresh: expected the id of a segment",
         ] {
             assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
         }

@@ -28,6 +28,7 @@ use crate::segment::Asked;
 use crate::segment::Caller;
 use crate::segment::Counted;
 use crate::segment::Found;
+use crate::segment::Group;
 use crate::segment::Of;
 use crate::segment::Profile;
 use crate::segment::Refreshed;
@@ -179,15 +180,12 @@ impl Shards for Local {
         Ok(())
     }
 
-    fn everyone(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        Ok(self.of_pins(Pin::everyone))
-    }
-
-    fn ineligible(&self) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        Ok(self.of_pins(|pin| {
-            let bots = pin.marked(Mark::Bot);
-            let out = pin.marked(Mark::OptedOut);
-            out.into_iter().zip(bots).map(|(out, bots)| out | bots).collect()
+    fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
+        Ok(self.of_pins(|pin| match group {
+            Group::Everyone => pin.everyone(),
+            Group::OptedOut => pin.marked(Mark::OptedOut),
+            Group::Bots => pin.marked(Mark::Bot),
+            Group::Holders(namespaces) => pin.holders(namespaces),
         }))
     }
 

@@ -38,6 +38,7 @@ use crate::segment::Caller;
 use crate::segment::Compiled;
 use crate::segment::Counted;
 use crate::segment::Gather;
+use crate::segment::Group;
 use crate::segment::Holder;
 use crate::segment::Live;
 use crate::segment::Local;
@@ -277,9 +278,9 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
     assert!(matches!(unknown, Err(AskError::Unknown(_))), "{unknown:?}");
     let found = all.profile(&id("user_id", "u10"), NOW, &caller).unwrap().unwrap();
     assert_eq!(found.identifiers, [id("user_id", "u10"), id("crm_id", "c3")]);
-    for (expected, found) in
-        [(one.everyone(), all.everyone()), (one.ineligible(), all.ineligible())]
-    {
+    let holders = Group::Holders(vec!["crm_id".to_owned(), "nobody_has".to_owned()]);
+    for group in [Group::Everyone, Group::OptedOut, Group::Bots, holders] {
+        let (expected, found) = (one.group(&group), all.group(&group));
         let whole = |of: Result<Of<Vec<roaring::RoaringBitmap>>, AskError>| -> Vec<_> {
             of.unwrap().whole(SHARDS).unwrap().into_iter().map(Arc::new).collect()
         };
@@ -290,7 +291,7 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
     assert!(all.commit(Duration::from_secs(60)).unwrap());
     let mut identifiers = [Vec::new(), Vec::new()];
     for (shards, found) in [one as &dyn Shards, all].into_iter().zip(&mut identifiers) {
-        let everyone = shards.everyone().unwrap().found;
+        let everyone = shards.group(&Group::Everyone).unwrap().found;
         for (shard, profiles) in (0..).zip(&everyone) {
             shards.identifiers(shard, profiles, &mut |id| found.push(id.clone())).unwrap();
         }

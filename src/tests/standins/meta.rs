@@ -152,12 +152,35 @@ impl Meta {
             ("GET", [account]) if *account == own => {
                 Ok(Reply::new(200, json!({ "id": own }).to_string()))
             }
+            ("GET", [audience]) => self.count(audience, &body),
             ("POST", [account, "customaudiences"]) if *account == own => self.make(&body),
             ("POST" | "DELETE", [audience, "users"]) => {
                 self.change(&request.method, audience, &body)
             }
             (method, _) => Err(format!("{method} {path}")),
         }
+    }
+
+    /// About how many of an audience are known, as the fields that are asked for say it.
+    fn count(&self, audience: &str, body: &Value) -> Result<Reply, String> {
+        let asked = body["fields"].as_str().ok_or("no fields")?;
+        let state = self.state.lock().unwrap();
+        let Some(audience) = state.audiences.get(audience) else {
+            return Ok(error(400, 100, 33, "Unsupported get request"));
+        };
+        let count = audience.members.len() as i64;
+        // Few are not told.
+        let (least, most) = if count < 1_000 { (-1, -1) } else { (count / 100 * 100, count + 100) };
+        let mut told = Map::new();
+        for field in asked.split(',') {
+            let value = match field {
+                "approximate_count_lower_bound" => least,
+                "approximate_count_upper_bound" => most,
+                other => return Err(format!("field {other}")),
+            };
+            told.insert(field.to_owned(), value.into());
+        }
+        Ok(Reply::new(200, Value::Object(told).to_string()))
     }
 
     fn check_proof(
