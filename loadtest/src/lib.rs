@@ -6,6 +6,7 @@
 
 pub mod bare;
 pub mod bench;
+pub mod export;
 pub mod fresh;
 pub mod histogram;
 pub mod http;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use loadtest::bench;
+use loadtest::export;
 use loadtest::fresh;
 use loadtest::kill;
 use loadtest::lookup;
@@ -159,6 +160,21 @@ enum Command {
         /// How often one in a hundred of the profiles is changed.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Push a large audience into files, and print seconds and memory.
+    Export {
+        /// The server's binary; by default the one beside this program.
+        #[arg(long)]
+        throng: Option<PathBuf>,
+        /// Where the data directory is made.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+        /// Members, each with one identifier.
+        #[arg(long, default_value_t = 10_000_000)]
+        members: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -368,6 +384,28 @@ fn main() -> Result<()> {
                     report.seen_after,
                     report.resident >> 20,
                     report.columns / f64::from(1 << 20)
+                )?;
+            }
+        }
+        Command::Export { throng, directory, members, json } => {
+            let plan = export::Plan { throng: beside_this(throng)?, directory, members };
+            let report = export::run(&plan, &mut tell)?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                let [before, peak] = report.resident;
+                writeln!(
+                    out,
+                    "{} members, imported in {:.0} s: written in {:.1} s ({} MiB), from {} to at most {} MiB resident; a \
+                     push of nothing {:.1} s, of one in a thousand more {:.1} s",
+                    report.members,
+                    report.import,
+                    report.all,
+                    report.bytes >> 20,
+                    before >> 20,
+                    peak >> 20,
+                    report.none,
+                    report.few
                 )?;
             }
         }
