@@ -99,7 +99,7 @@ pub trait Connector: Send + Sync {
     fn caps(&self) -> &Caps;
 
     /// Tries whether the destination would take a batch, without sending one; else what to do.
-    fn check(&self) -> Result<(), String>;
+    fn check(&self, now: Millis) -> Result<(), String>;
 
     /// Where a segment goes. Pure.
     fn place(&self, segment: &str) -> Place {

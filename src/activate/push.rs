@@ -283,7 +283,7 @@ impl Pusher {
 
     /// Tries whether a destination would take a batch, without sending one; `Ok(Err(…))` says what to do.
     pub fn check(&self, destination: &str) -> Result<Result<(), String>, PushError> {
-        Ok(self.lane(destination)?.connector.check())
+        Ok(self.lane(destination)?.connector.check(self.shared.clock.now()))
     }
 
     fn lane(&self, name: &str) -> Result<&Lane, PushError> {

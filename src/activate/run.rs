@@ -383,14 +383,10 @@ impl Run<'_> {
             })
         };
         let ledger = &self.shared.ledger;
-        let (mut waits, mut ask_at) = (0_u64, Millis::MAX);
         for batch in &prepared {
             if let Some(job) = ledger.job(batch)? {
-                let now = self.shared.clock.now();
-                let later =
-                    if job.ask_at > now { Some(job) } else { self.ask(batch, &job, report)? };
-                if let Some(later) = later {
-                    (waits, ask_at) = (waits + 1, ask_at.min(later.ask_at));
+                if job.ask_at <= self.shared.clock.now() {
+                    self.ask(batch, &job, report)?;
                 }
                 continue;
             }
@@ -403,7 +399,14 @@ impl Run<'_> {
                 ledger.withdraw(batch, self.shared.clock.now())?;
             }
         }
-        // Nobody is added by one batch and removed by another while the destination works on both.
+        // Nobody is added by one batch and removed by another while the destination works on both. It may have taken more
+        // meanwhile: what was sent again, and halves.
+        let (mut waits, mut ask_at) = (0_u64, Millis::MAX);
+        for batch in &ledger.prepared(self.target)? {
+            if let Some(job) = ledger.job(batch)? {
+                (waits, ask_at) = (waits + 1, ask_at.min(job.ask_at));
+            }
+        }
         match waits {
             0 => Ok(()),
             _ => Err(Halt::Verdict(Verdict::NotReady(
@@ -419,15 +422,12 @@ impl Run<'_> {
         self.connector.caps().mixes || adds.is_empty() || removes.is_empty()
     }
 
-    /// Asks what became of a batch; the job, if it is not done.
-    fn ask(&self, batch: &Batch, job: &Job, report: &mut PushReport) -> Result<Option<Job>, Halt> {
+    /// Asks what became of a batch.
+    fn ask(&self, batch: &Batch, job: &Job, report: &mut PushReport) -> Result<(), Halt> {
         let encoded = self.connector.encode(batch, self.place()?);
         match self.connector.ask(job, &encoded, self.shared.clock.now()) {
-            Verdict::Staged(later) => {
-                self.shared.ledger.begin_job(batch, &later)?;
-                Ok(Some(later))
-            }
-            verdict => self.conclude(batch, encoded.refused, verdict, report).map(|()| None),
+            Verdict::Staged(later) => Ok(self.shared.ledger.begin_job(batch, &later)?),
+            verdict => self.conclude(batch, encoded.refused, verdict, report),
         }
     }
 

@@ -21,7 +21,10 @@ use std::path::PathBuf;
 
 pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
-pub use destinations::{Destination, DestinationKind, FileFormat, Platform, S3, read_destinations};
+pub use destinations::{
+    Destination, DestinationKind, FileFormat, Google, GoogleGrant, GoogleMembers, Platform, S3,
+    read_destinations,
+};
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use lookup::Lookup;
 pub use read::{ConfigError, Overrides, read};

@@ -1,6 +1,7 @@
 //! What the process meets at its edges: the clock, its threads, secrets, and the calls to other nodes and to others.
 
 pub mod clock;
+pub mod oauth;
 pub mod outgoing;
 mod peer_secret;
 pub mod peers;
@@ -8,6 +9,7 @@ pub mod secret;
 pub mod workers;
 
 pub use clock::{Clock, SystemClock};
+pub use oauth::{AccessTokens, Grant, OauthError};
 pub use outgoing::{Answered, Outgoing, OutgoingError, OutgoingRequest};
 pub use peer_secret::{BadSecret, PeerSecret};
 pub use peers::{Call, Limits, PeerError, Peers};

@@ -127,7 +127,7 @@ impl Connector for FileConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, _now: Millis) -> Result<(), String> {
         let probe = self.path.join(".throng-check");
         let tried = make_folder(&self.path)
             .and_then(|()| write_synced(&probe, b"throng\n"))
@@ -330,11 +330,11 @@ mod tests {
         let verdict = connector.deliver(&connector.encode(&batch(), ""), 0);
         let Verdict::Retry(trouble) = verdict else { panic!("{verdict:?}") };
         assert!(trouble.contains("is not a folder"), "{trouble}");
-        assert_eq!(connector.check().unwrap_err(), trouble);
+        assert_eq!(connector.check(0).unwrap_err(), trouble);
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let Verdict::Retry(trouble) = connector.judge(Err(full)) else { panic!() };
         assert!(trouble.contains("no room left"), "{trouble}");
-        assert_eq!(FileConnector::new(folder.path().join("new"), FileFormat::Csv).check(), Ok(()));
+        assert_eq!(FileConnector::new(folder.path().join("new"), FileFormat::Csv).check(0), Ok(()));
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);
     }
 }

@@ -275,9 +275,9 @@ impl Connector for LinkedInConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, now: Millis) -> Result<(), String> {
         // Whether there is one does not matter.
-        match self.segments("throng", 0) {
+        match self.segments("throng", now) {
             Ok(_) => Ok(()),
             Err(verdict) => verdict.why().map_or(Ok(()), Err),
         }

@@ -246,11 +246,11 @@ impl Connector for MetaConnector {
         matched(&answered.body).filter(|_| answered.status == 200)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, now: Millis) -> Result<(), String> {
         let path = format!("/act_{}", self.api.settings.account);
-        let verdict = match self.call("GET", &path, b"", 0) {
+        let verdict = match self.call("GET", &path, b"", now) {
             Ok(answered) if answered.status == 200 => return Ok(()),
-            Ok(answered) => self.failed(&answered, 0),
+            Ok(answered) => self.failed(&answered, now),
             Err(verdict) => verdict,
         };
         verdict.why().map_or(Ok(()), Err)

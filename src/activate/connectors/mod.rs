@@ -3,11 +3,14 @@
 mod api;
 pub mod file;
 mod fit;
+pub mod google;
 mod http;
 pub mod linkedin;
 pub mod meta;
 pub mod pinterest;
 pub mod s3;
+#[cfg(test)]
+mod testing;
 pub mod tiktok;
 pub mod trade_desk;
 pub mod webhook;
@@ -29,6 +32,9 @@ pub fn connector(
     match &destination.kind {
         DestinationKind::File { path, format } => {
             Box::new(file::FileConnector::new(path.clone(), *format))
+        }
+        DestinationKind::Google(settings) => {
+            Box::new(google::GoogleConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::LinkedIn(settings) => {
             Box::new(linkedin::LinkedInConnector::new(settings.clone(), outgoing.clone()))

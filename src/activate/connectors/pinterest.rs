@@ -158,15 +158,15 @@ impl Connector for PinterestConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, now: Millis) -> Result<(), String> {
         let lists: Vec<&String> = self.api.settings.audiences.values().collect();
         if lists.is_empty() {
             return Err("no list is named: write the id of each segment's into `audiences`".into());
         }
         for list in lists {
             let address = self.address(list);
-            let verdict = match self.call("GET", &address, b"", 0) {
-                Ok(answered) => self.judge(&address, &answered, 0),
+            let verdict = match self.call("GET", &address, b"", now) {
+                Ok(answered) => self.judge(&address, &answered, now),
                 Err(verdict) => verdict,
             };
             if let Some(why) = verdict.why() {
@@ -363,7 +363,7 @@ mod tests {
         let made = connector.make("others", NOW);
         let Err(Verdict::Fatal(why)) = made else { panic!("{made:?}") };
         assert!(why.contains("`audiences`") && why.contains("others = "), "{why}");
-        assert_eq!(connector.check(), Err("token: the variable THRONG_NO_SUCH is not set".into()));
-        assert!(self::connector(&[]).check().unwrap_err().contains("no list is named"));
+        assert_eq!(connector.check(0), Err("token: the variable THRONG_NO_SUCH is not set".into()));
+        assert!(self::connector(&[]).check(0).unwrap_err().contains("no list is named"));
     }
 }

@@ -87,7 +87,7 @@ impl Connector for S3Connector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, _now: Millis) -> Result<(), String> {
         let tried = self.bucket().and_then(|bucket| bucket.try_out());
         tried.map_err(|error| self.failed(&error).why().unwrap_or_default())
     }

@@ -234,8 +234,8 @@ impl Connector for TikTokConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
-        let verdict = match self.page(1, 1, 0) {
+    fn check(&self, now: Millis) -> Result<(), String> {
+        let verdict = match self.page(1, 1, now) {
             Ok(_) => return Ok(()),
             Err(verdict) => verdict,
         };

@@ -272,11 +272,11 @@ impl Connector for TradeDeskConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, now: Millis) -> Result<(), String> {
         let call = Call { method: "HEAD", path: PATH, headers: &[], body: &[] };
         let tried = self.api.token().and_then(|_| self.api.secret());
         // What it answers to a call without data says nothing of one with.
-        match tried.and_then(|_| self.api.call(&call, 0)) {
+        match tried.and_then(|_| self.api.call(&call, now)) {
             Ok(_) => Ok(()),
             Err(verdict) => verdict.why().map_or(Ok(()), Err),
         }
@@ -552,6 +552,6 @@ mod tests {
         let connector = connector();
         let why = "token: the variable THRONG_NO_SUCH is not set".to_owned();
         assert_eq!(connector.deliver(&encoded(), 0), Verdict::Retry(why.clone()));
-        assert_eq!(connector.check(), Err(why));
+        assert_eq!(connector.check(0), Err(why));
     }
 }

@@ -115,7 +115,7 @@ impl Connector for WebhookConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, _now: Millis) -> Result<(), String> {
         read_secret("secret", &self.secret)?;
         let head = OutgoingRequest {
             method: "HEAD",
@@ -294,7 +294,7 @@ mod tests {
         let verdict = connector.deliver(&encoded, 0);
         let Verdict::Retry(why) = verdict else { panic!("{verdict:?}") };
         assert_eq!(why, "secret: the variable THRONG_NO_SUCH is not set");
-        assert_eq!(connector.check(), Err(why));
+        assert_eq!(connector.check(0), Err(why));
     }
 
     fn connector_batch() -> Batch {

@@ -106,7 +106,7 @@ impl Connector for PlatformConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, _now: Millis) -> Result<(), String> {
         Ok(())
     }
 

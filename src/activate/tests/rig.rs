@@ -227,8 +227,8 @@ impl Connector for FusedConnector {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
-        self.file.check()
+    fn check(&self, now: Millis) -> Result<(), String> {
+        self.file.check(now)
     }
 
     fn encode(&self, batch: &Batch, place: &str) -> Encoded {

@@ -34,7 +34,7 @@ impl Connector for Slow {
         &self.caps
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, _now: Millis) -> Result<(), String> {
         Ok(())
     }
 

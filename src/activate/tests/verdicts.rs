@@ -155,6 +155,30 @@ fn what_the_platform_works_on_is_asked_for_and_nothing_overtakes_it() {
 }
 
 #[test]
+fn halves_of_what_was_worked_on_are_waited_for_and_no_line_is_in_two_batches() {
+    let rig = rig(0..12, 0);
+    let platform = Shared::default();
+    platform.lock().works = HOUR;
+    platform.lock().bad = ["c05".to_owned()].into();
+    let start =
+        || rig.start_on(PlatformConnector { tells: Tells::Some, ..connector(&platform, &whole()) });
+    start().run_once(None, false).unwrap();
+    for hour in 1..12 {
+        rig.clock.0.store(hour * HOUR, Ordering::SeqCst);
+        start().run_once(None, false).unwrap();
+        let ledger = rig.ledger();
+        let target = Target::new("crm", "buyers");
+        let open = ledger.prepared(&target).unwrap();
+        let lines: Vec<_> = open.iter().flat_map(|batch| &batch.changes.adds).collect();
+        let each: BTreeSet<_> = lines.iter().collect();
+        assert_eq!(each.len(), lines.len(), "after {hour} hours: {lines:?}");
+    }
+    let report = start().run_once(None, false).unwrap().remove(0);
+    assert_eq!((report.pending, report.refused, report.held), (0, 1, 17), "{report:?}");
+    assert_eq!(members(&platform, "a1"), desired(&rig, &platform));
+}
+
+#[test]
 fn what_the_platform_has_lost_is_sent_again() {
     let rig = rig(0..12, 0);
     let platform = Shared::default();
@@ -306,7 +330,9 @@ fn nobody_ends_at_the_platform_who_is_still_in_the_audience() {
 /// Kills the process at each step of a run that is partly refused, split, or worked on.
 #[test]
 fn after_a_crash_at_any_step_the_platform_holds_who_is_desired() {
-    for (tells, works) in [(Tells::Each, 0), (Tells::Some, 0), (Tells::Each, MINUTE)] {
+    for (tells, works) in
+        [(Tells::Each, 0), (Tells::Some, 0), (Tells::Each, MINUTE), (Tells::Some, MINUTE)]
+    {
         for place in [Place::Named("a1".into()), Place::Made] {
             let mut steps = 0;
             loop {
@@ -334,8 +360,9 @@ fn after_a_crash_at_any_step_the_platform_holds_who_is_desired() {
                 rig.world().members.insert("buyers".into(), profiles(1..8));
                 turn(&fuse, HOUR);
                 let is_whole = !fuse.is_blown();
-                turn(&whole(), 2 * HOUR);
-                turn(&whole(), 3 * HOUR);
+                for hour in 2..8 {
+                    turn(&whole(), hour * HOUR);
+                }
                 let now = rig.clock.0.load(Ordering::SeqCst);
                 platform.lock().work(now + HOUR, tells);
                 let said = format!("{tells:?} {works} {place:?}, dead after {steps} steps");

@@ -105,7 +105,7 @@ impl Entry<'_> {
         None
     }
 
-    fn audiences(&mut self) -> Option<BTreeMap<String, String>> {
+    pub(super) fn audiences(&mut self) -> Option<BTreeMap<String, String>> {
         let Some(value) = self.table.get("audiences") else { return Some(BTreeMap::new()) };
         let expected =
             "expected the platform's id for each segment, such as { buyers = \"238571\" }";

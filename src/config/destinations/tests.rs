@@ -1,0 +1,309 @@
+//! Destinations as the file says them, and what is told of a wrong one.
+
+use super::*;
+use crate::model::time::DAY;
+
+#[test]
+fn a_file_destination_reads_with_its_defaults() {
+    let text = "[[destination]]\nname = \"crm\"\nkind = \"file\"\npath = \"out\"\n\
+                [[destination]]\nname = \"b_2\"\nkind = \"file\"\npath = \"/x\"\n\
+                format = \"ndjson\"\nevery = \"5m\"\nsuppress = [\"staff\"]\nfresh = \"seen\"\n";
+    let read = parse(text).unwrap();
+    assert_eq!(read[0].every, Period(MINUTE));
+    let file = |path: &str, format| DestinationKind::File { path: path.into(), format };
+    assert_eq!(read[0].kind, file("out", FileFormat::Csv));
+    assert_eq!(read[1].kind, file("/x", FileFormat::Ndjson));
+    assert_eq!(read[1].every, Period(5 * MINUTE));
+    assert_eq!(
+        serde_json::to_string(&read[1]).unwrap(),
+        r#"{"name":"b_2","every":"5m","max_drain":30,"suppress":["staff"],"fresh":"seen","kind":"file","path":"/x","format":"ndjson"}"#
+    );
+}
+
+#[test]
+fn a_webhook_is_shown_without_what_may_be_a_key() {
+    let text = "[[destination]]\nname = \"crm\"\nkind = \"webhook\"\nevery = \"10s\"\n\
+                url = \"https://crm.example/in?key=k3y\"\nsecret = \"env:CRM\"\n";
+    let read = parse(text).unwrap().remove(0);
+    let DestinationKind::Webhook { url, secret } = &read.kind else { panic!("{read:?}") };
+    assert_eq!(url.as_str(), "https://crm.example/in?key=k3y");
+    assert_eq!(*secret, SecretSource::Env("CRM".into()));
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"crm","every":"10s","max_drain":30,"kind":"webhook","url":"https://crm.example/in?…","secret":"env:CRM"}"#
+    );
+}
+
+#[test]
+fn a_bucket_has_a_place_and_both_keys_or_none() {
+    let text = "[[destination]]\nname = \"b\"\nkind = \"s3\"\npath = \"s3://partner/throng/\"\n";
+    let read = parse(text).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"b","every":"1m","max_drain":30,"kind":"s3","path":"s3://partner/throng","format":"csv"}"#
+    );
+    for (wrong, part) in [
+        ("access_key = \"env:A\"", "expected both keys or none"),
+        (
+            "access_key = \"AKIA\"\nsecret_key = \"env:B\"",
+            "access_key: expected where the secret is",
+        ),
+        ("endpoint = \"s3.example\"", "endpoint: expected where the store answers"),
+        ("format = \"xml\"", "format: expected"),
+        ("bucket = \"x\"", "bucket: unknown key"),
+    ] {
+        let problems = parse(&format!("{text}{wrong}\n")).unwrap_err().join("\n");
+        assert!(problems.contains(part) && !problems.contains("AKIA"), "{part}: {problems}");
+    }
+    let problems = parse(&text.replace("s3://", "/")).unwrap_err().join("\n");
+    assert!(problems.contains("path: expected a bucket such as"), "{problems}");
+}
+
+#[test]
+fn a_platform_has_an_account_a_token_and_audiences() {
+    let text = "[[destination]]\nname = \"m\"\nkind = \"meta\"\naccount = \"77\"\ntoken = \"env:T\"\n\
+                audiences = { buyers = \"23857\" }\n";
+    let read = parse(text).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"m","every":"1m","max_drain":30,"kind":"meta","url":"https://graph.facebook.com/v25.0","account":"77","token":"env:T","audiences":{"buyers":"23857"}}"#
+    );
+    for (wrong, part) in [
+        ("account = \"7/7\"\ntoken = \"env:T\"", "account: expected letters"),
+        ("token = \"env:T\"", "account: missing: the ad account's number"),
+        ("account = \"7\"", "token: missing"),
+        ("account = \"7\"\ntoken = \"EAAB\"", "token: expected where the secret is"),
+        ("account = \"7\"\ntoken = \"env:T\"\naudiences = { a = 7 }", "audiences: expected"),
+        ("account = \"7\"\ntoken = \"env:T\"\naudiences = { a = \"../b\" }", "audiences: expected"),
+        (
+            "account = \"7\"\ntoken = \"env:T\"\naudiences = { a = \"1\", b = \"1\" }",
+            "audiences: two segments go to 1",
+        ),
+        ("account = \"7\"\ntoken = \"env:T\"\nttl = \"30d\"", "ttl: unknown key"),
+    ] {
+        let text = format!("[[destination]]\nname = \"m\"\nkind = \"meta\"\n{wrong}\n");
+        let problems = parse(&text).unwrap_err().join("\n");
+        assert!(problems.contains(part) && !problems.contains("EAAB"), "{problems}");
+    }
+}
+
+#[test]
+fn the_trade_desk_has_a_secret_and_an_end() {
+    let text = "[[destination]]\nname = \"ttd\"\nkind = \"trade-desk\"\naccount = \"abc123\"\n\
+                token = \"env:TTD\"\n";
+    let read = parse(text).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"ttd","every":"1m","max_drain":30,"kind":"trade-desk","url":"https://usw-data.adsrvr.org/","account":"abc123","token":"env:TTD","ttl":"30d"}"#
+    );
+    let more = "secret = \"env:KEY\"\nttl = \"180d\"\naudiences = { buyers = \"auto\" }\n";
+    let read = parse(&format!("{text}{more}")).unwrap().remove(0);
+    let DestinationKind::TradeDesk(settings) = &read.kind else { panic!("{read:?}") };
+    assert_eq!(settings.secret, Some(SecretSource::Env("KEY".into())));
+    assert_eq!(settings.ttl, Some(Period(180 * DAY)));
+    assert_eq!(settings.audiences["buyers"], "auto");
+    for (wrong, part) in [
+        ("ttl = \"181d\"", "ttl: expected a time from 2d to 180d"),
+        ("ttl = \"1d\"", "ttl: expected a time from 2d to 180d"),
+        ("version = \"3\"", "version: unknown key"),
+        ("audiences = { buyers = \"a b\" }", "audiences: expected the platform's id"),
+    ] {
+        let problems = parse(&format!("{text}{wrong}\n")).unwrap_err().join("\n");
+        assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+    }
+    let problems = parse("[[destination]]\nname = \"t\"\nkind = \"trade-desk\"\n").unwrap_err();
+    let problems = problems.join("\n");
+    for part in ["account: missing: the advertiser's id", "token: missing"] {
+        assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+    }
+}
+
+#[test]
+fn an_ad_platform_reads_with_the_defaults_of_its_kind() {
+    let entry = |more: &str| format!("[[destination]]\nname = \"ads\"\n{more}");
+    let text = entry("kind = \"tiktok\"\naccount = \"7001\"\ntoken = \"env:TIKTOK\"\n");
+    let shown = |text: &str| serde_json::to_string(&parse(text).unwrap()[0]).unwrap();
+    assert_eq!(
+        shown(&text),
+        r#"{"name":"ads","every":"1m","max_drain":30,"kind":"tiktok","url":"https://business-api.tiktok.com/open_api/v1.3","account":"7001","token":"env:TIKTOK"}"#
+    );
+    let linkedin =
+        entry("kind = \"linkedin\"\naccount = \"123\"\ntoken = \"file:t\"\nsource = \"EXAMPLE\"\n");
+    assert_eq!(
+        shown(&linkedin),
+        r#"{"name":"ads","every":"1m","max_drain":30,"kind":"linkedin","url":"https://api.linkedin.com/rest","account":"123","token":"file:t","version":"202604","source":"EXAMPLE"}"#
+    );
+    let problems = parse(&entry("kind = \"linkedin\"\nversion = \"2026-04\"\nttl = \"30d\"\n"));
+    let problems = problems.unwrap_err().join("\n");
+    for part in [
+        "destination[0].account: missing: the sponsored account's number",
+        "destination[0].source: missing",
+        "destination[0].version: expected a year and a month",
+        "destination[0].ttl: unknown key",
+    ] {
+        assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+    }
+    let named = format!("{text}audiences = {{ buyers = \"23857\" }}\n");
+    assert!(shown(&named).ends_with(r#""audiences":{"buyers":"23857"}}"#), "{}", shown(&named));
+    let problems = parse(&entry(
+        "kind = \"tiktok\"\nurl = \"x\"\naudiences = { a = 1 }\nsource = \"us\"\nversion = \"1\"\n",
+    ));
+    let problems = problems.unwrap_err().join("\n");
+    for part in [
+        "destination[0].url: expected an address",
+        "destination[0].account: missing: the advertiser's number",
+        "destination[0].token: missing",
+        "destination[0].audiences: expected the platform's id for each segment",
+        "destination[0].source: unknown key",
+        "destination[0].version: unknown key",
+    ] {
+        assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+    }
+}
+
+#[test]
+fn a_google_account_has_one_kind_of_members_and_one_grant() {
+    let entry = |more: &str| {
+        format!(
+            "[[destination]]\nname = \"g\"\nkind = \"google\"\naccount = \"1234567890\"\n{more}"
+        )
+    };
+    let read = parse(&entry("key = \"file:k.json\"\nterms_accepted = true\n")).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"g","every":"1m","max_drain":30,"kind":"google","url":"https://datamanager.googleapis.com/v1","account":"1234567890","account_type":"GOOGLE_ADS","members":"contact","key":"file:k.json","token_url":"https://oauth2.googleapis.com/token","terms_accepted":true,"ttl":"540d","poll":"30m"}"#
+    );
+    let refresh = "refresh_token = \"file:r\"\nclient_id = \"c\"\nclient_secret = \"env:S\"\nmembers = \"user\"\n";
+    assert!(parse(&entry(refresh)).is_ok());
+    for (more, expected) in [
+        ("key = \"file:k\"\n", "terms_accepted: expected true"),
+        ("members = \"user\"\n", "key: expected where the key of a service account is"),
+        ("members = \"idfa\"\nkey = \"file:k\"\n", "app: missing"),
+        ("members = \"fax\"\nkey = \"file:k\"\n", "members: expected \"contact\""),
+        ("members = \"user\"\nkey = \"file:k\"\nttl = \"36h\"\n", "ttl: expected whole days"),
+        ("members = \"user\"\nkey = \"file:k\"\nttl = \"541d\"\n", "ttl: expected whole days"),
+        (
+            "members = \"user\"\nkey = \"file:k\"\naccount_type = \"ADS\"\n",
+            "account_type: expected one of",
+        ),
+        (
+            "members = \"user\"\nkey = \"file:k\"\nlogin_account = \"123-456\"\n",
+            "login_account: expected the digits",
+        ),
+        ("members = \"user\"\nrefresh_token = \"file:r\"\n", "client_id: missing"),
+        (
+            "members = \"user\"\nkey = \"file:k\"\nad_user_data = \"yes\"\n",
+            "ad_user_data: expected true or false",
+        ),
+    ] {
+        let problems = parse(&entry(more)).unwrap_err().join("\n");
+        assert!(problems.contains(expected), "{expected:?} is not in:\n{problems}");
+    }
+}
+
+#[test]
+fn pinterest_has_lists_and_neither_a_secret_nor_an_end() {
+    let text = "[[destination]]\nname = \"pins\"\nkind = \"pinterest\"\naccount = \"5497\"\n\
+                token = \"env:PINS\"\naudiences = { buyers = \"643\" }\n";
+    let read = parse(text).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"pins","every":"1m","max_drain":30,"kind":"pinterest","url":"https://api.pinterest.com/v5","account":"5497","token":"env:PINS","audiences":{"buyers":"643"}}"#
+    );
+    for key in ["secret = \"env:KEY\"", "ttl = \"30d\"", "version = \"5\""] {
+        let problems = parse(&format!("{text}{key}\n")).unwrap_err().join("\n");
+        assert!(problems.contains("unknown key"), "{problems}");
+    }
+}
+
+#[test]
+fn all_problems_of_destinations_are_told_at_once() {
+    let text = r#"
+            destinations = 1
+            [[destination]]
+            name = "A b"
+            kind = "file"
+            pth = "out"
+            frmat = "csv"
+            colour = "red"
+            every = "1y"
+            [[destination]]
+            name = "x"
+            kind = "fax"
+            [[destination]]
+            name = "x"
+            kind = "file"
+            path = "./out/"
+            [[destination]]
+            name = "x"
+            kind = "file"
+            path = "out"
+            [[destination]]
+            kind = "webhook"
+            url = "crm.example/s3cret"
+            secret = "s3cret"
+            [[destination]]
+            name = 7
+            [[destination]]
+            name = "w"
+            kind = "webhook"
+            path = "out"
+            max_drain = 101
+            suppress = "staff"
+            fresh = "Seen lately"
+        "#;
+    let problems = parse(text).unwrap_err().join("\n");
+    for part in [
+        "destinations: unknown key; expected [[destination]]",
+        "destination[0].name: expected 1 to 64",
+        "destination[0].pth: unknown key; did you mean `path`?",
+        "destination[0].frmat: unknown key; did you mean `format`?",
+        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, path, format",
+        "destination[0].path: missing",
+        "destination[0].every: expected a period",
+        &format!("destination[1].kind: unknown kind \"fax\"; expected {KINDS}"),
+        "two destinations are named `x`",
+        "`x` and `x` write to the same path",
+        "destination[4].name: missing",
+        "destination[4].url: expected an address such as",
+        "destination[4].secret: expected where the secret is",
+        "destination[5].name: expected a text",
+        "destination[5].kind: missing",
+        "destination[6].path: unknown key",
+        "destination[6].url: missing",
+        "destination[6].max_drain: expected a number of percent",
+        "destination[6].secret: missing",
+        "destination[6].suppress: expected the ids of segments",
+        "destination[6].fresh: expected the id of a segment",
+    ] {
+        assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+    }
+    assert!(!problems.contains("s3cret"), "{problems}");
+}
+
+#[test]
+fn the_shipped_file_and_its_example_read() {
+    let shipped = include_str!("../../../config/destinations.toml");
+    assert_eq!(parse(shipped).unwrap()[0].name, "demo-files");
+    let example: String = shipped
+        .lines()
+        .skip_while(|line| *line != "# [[destination]]")
+        .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+        .collect();
+    let examples = parse(&example).unwrap();
+    assert_eq!(examples[0].name, "crm");
+    assert!(matches!(examples[1].kind, DestinationKind::Webhook { .. }));
+    assert!(matches!(examples[2].kind, DestinationKind::TikTok(_)));
+    assert!(matches!(examples[3].kind, DestinationKind::LinkedIn(_)));
+    assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 5);
+}
+
+#[test]
+fn a_missing_file_lists_no_destination() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("destinations.toml");
+    assert_eq!(read_destinations(&path).unwrap(), []);
+    std::fs::write(&path, "[[destination]]\nname = \"x\"\nkind = \"fax\"\n").unwrap();
+    let error = read_destinations(&path).unwrap_err().to_string();
+    assert!(error.starts_with(&path.display().to_string()), "{error}");
+}
