@@ -60,6 +60,8 @@ $(NPM)/installed: loadtest/npm-packages.txt
 # Programs that the tests start for themselves. Debian would start them as services too: not here.
 services:
 	@missing=; for program in $(SERVICES); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	[ -x /usr/sbin/sshd ] || missing="$$missing openssh-server"; \
+	command -v sftp >/dev/null || missing="$$missing openssh-client"; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing; \
 	  else echo "missing:$$missing; install with: sudo apt-get install$$missing" >&2; exit 1; fi; fi

@@ -23,7 +23,7 @@ pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{
     Destination, DestinationKind, FileFormat, Google, GoogleGrant, GoogleMembers, Platform, S3,
-    read_destinations,
+    Sftp, read_destinations,
 };
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use lookup::Lookup;

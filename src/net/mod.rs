@@ -10,7 +10,7 @@ pub mod workers;
 
 pub use clock::{Clock, SystemClock};
 pub use oauth::{AccessTokens, Grant, OauthError};
-pub use outgoing::{Answered, Outgoing, OutgoingError, OutgoingRequest};
+pub use outgoing::{Answered, Outgoing, OutgoingError, OutgoingRequest, is_off_limits};
 pub use peer_secret::{BadSecret, PeerSecret};
 pub use peers::{Call, Limits, PeerError, Peers};
 pub use secret::read_secret;

@@ -44,6 +44,7 @@ mod replicas;
 mod restart;
 mod s3;
 mod same;
+mod sftp;
 mod spool;
 mod standins;
 mod tidy;

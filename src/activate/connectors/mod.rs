@@ -9,6 +9,7 @@ pub mod linkedin;
 pub mod meta;
 pub mod pinterest;
 pub mod s3;
+pub mod sftp;
 #[cfg(test)]
 mod testing;
 pub mod tiktok;
@@ -51,6 +52,7 @@ pub fn connector(
         DestinationKind::TikTok(settings) => {
             Box::new(tiktok::TikTokConnector::new(settings.clone(), outgoing.clone()))
         }
+        DestinationKind::Sftp(settings) => Box::new(sftp::SftpConnector::new(settings.clone())),
         DestinationKind::S3(settings) => Box::new(s3::S3Connector::new(settings.clone())),
         DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
             url.clone(),

@@ -6,6 +6,7 @@
 mod google;
 mod platform;
 mod s3;
+mod sftp;
 
 use serde::Serialize;
 use std::fmt::Display;
@@ -19,6 +20,7 @@ pub use self::google::{Google, GoogleGrant, GoogleMembers};
 pub use self::platform::Platform;
 use self::platform::Traits;
 pub use self::s3::S3;
+pub use self::sftp::Sftp;
 use super::ConfigError;
 use super::Period;
 use super::SecretSource;
@@ -69,6 +71,8 @@ pub enum DestinationKind {
     },
     /// Files in a bucket of an S3-compatible store.
     S3(S3),
+    /// Files on an SFTP server.
+    Sftp(Sftp),
     /// User lists of Google.
     Google(Google),
     /// Meta Custom Audiences.
@@ -99,7 +103,7 @@ const COMMON_KEYS: [&str; 6] = ["name", "kind", "every", "max_drain", "suppress"
 const MAX_DRAIN: u8 = 30;
 const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"s3\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\" or \
+const KINDS: &str = "\"file\", \"s3\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\" or \
                      \"pinterest\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
@@ -234,6 +238,7 @@ impl<'a> Entry<'a> {
                 self.refuse_unknown(&WEBHOOK_KEYS);
                 self.webhook()
             }
+            Some("sftp") => self.sftp().map(DestinationKind::Sftp),
             Some("s3") => self.s3().map(DestinationKind::S3),
             Some("google") => self.google().map(DestinationKind::Google),
             Some("meta") => self.platform(&META).map(DestinationKind::Meta),

@@ -162,6 +162,44 @@ fn an_ad_platform_reads_with_the_defaults_of_its_kind() {
 }
 
 #[test]
+fn a_server_for_files_has_a_folder_a_user_and_one_way_in() {
+    let entry = |more: &str| {
+        format!(
+            "[[destination]]\nname = \"p\"\nkind = \"sftp\"\nhost = \"h\"\nuser = \"u\"\npath = \"/in/\"\n{more}"
+        )
+    };
+    let fingerprint = format!("SHA256:{}", "a".repeat(43));
+    let read = parse(&entry(&format!("key = \"file:k\"\nhost_key = \"{fingerprint}\"\n")))
+        .unwrap()
+        .remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        format!(
+            r#"{{"name":"p","every":"1m","max_drain":30,"kind":"sftp","host":"h","port":22,"user":"u","path":"/in","format":"csv","host_keys":["{fingerprint}"],"key":"file:k"}}"#
+        )
+    );
+    assert!(
+        parse(&entry(&format!("password = \"env:P\"\nhost_key = [\"{fingerprint}\"]\n"))).is_ok()
+    );
+    for (more, expected) in [
+        ("", "key: expected where the private key is"),
+        ("key = \"file:k\"\npassword = \"env:P\"\n", "key: expected where the private key is"),
+        ("key = \"file:k\"\nport = 0\n", "port: expected a number from 1 to 65535"),
+        ("key = \"file:k\"\nhost_key = \"MD5:00\"\n", "host_key: expected the fingerprint"),
+        ("key = \"file:k\"\nhost_key = []\n", "host_key: expected the fingerprint"),
+    ] {
+        let problems = parse(&entry(more)).unwrap_err().join("\n");
+        assert!(problems.contains(expected), "{expected:?} is not in:\n{problems}");
+    }
+    let problems = parse("[[destination]]\nname = \"p\"\nkind = \"sftp\"\nkey = \"env:K\"\n")
+        .unwrap_err()
+        .join("\n");
+    for part in ["host: missing", "user: missing", "path: missing"] {
+        assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
+    }
+}
+
+#[test]
 fn a_google_account_has_one_kind_of_members_and_one_grant() {
     let entry = |more: &str| {
         format!(

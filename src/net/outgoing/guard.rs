@@ -54,7 +54,7 @@ impl Resolver for Guarded {
 /// Whether it is no address of a server that somebody would name: the metadata services of clouds are among them.
 /// Private networks are not: a CRM in the own network is a destination like others, and who writes the file of
 /// destinations runs the server.
-fn is_off_limits(ip: IpAddr) -> bool {
+pub fn is_off_limits(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_off_limits_v4(ip),
         IpAddr::V6(ip) => {

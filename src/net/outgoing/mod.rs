@@ -17,6 +17,7 @@ use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
 
 use guard::Guarded;
+pub use guard::is_off_limits;
 
 /// How long is waited for a connection.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -1,0 +1,293 @@
+//! `kind = "sftp"`: each batch is a file `<path>/<segment>/<generation>-<seq>.csv` or `.ndjson` on an SFTP server.
+//!
+//! What it says is what a file of `kind = "file"` says. It is written aside, its size is looked at, and then it is renamed, which
+//! fails where something has its name: nobody sees half of one, and none is ever written over. The server's key has to be the
+//! one that the configuration says.
+//!
+//! Tried with OpenSSH, with a key of Ed25519; RSA is not spoken, for the library of it has a known hole.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use russh::client;
+use russh::keys::HashAlg;
+use russh::keys::PrivateKeyWithHashAlg;
+use russh::keys::PublicKeyOrCertificate;
+use russh_sftp::client::SftpSession;
+use russh_sftp::client::error::Error as SftpError;
+use russh_sftp::protocol::OpenFlags;
+use russh_sftp::protocol::StatusCode;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+
+use super::file;
+use crate::activate::connector::Caps;
+use crate::activate::connector::Connector;
+use crate::activate::connector::Encoded;
+use crate::activate::connector::Verdict;
+use crate::config::SecretSource;
+use crate::config::Sftp;
+use crate::model::Millis;
+use crate::net::is_off_limits;
+use crate::net::read_secret;
+use crate::net::secret::text_of;
+use crate::store::ledger::Batch;
+
+/// A file of this many lines is about 3 MiB.
+const MAX_ROWS: usize = 50_000;
+/// How long is waited for a connection, and then for all that is done with it.
+const CONNECT: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Puts files on a server.
+pub struct SftpConnector {
+    settings: Sftp,
+    caps: Caps,
+}
+
+/// Why something could not be done.
+enum Trouble {
+    /// Someone has to do something: what.
+    Fatal(String),
+    /// It may work later: why.
+    Later(String),
+}
+
+impl From<Trouble> for Verdict {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Fatal(why) => Self::Fatal(why),
+            Trouble::Later(why) => Self::Retry(why),
+        }
+    }
+}
+
+/// Lets a server through whose key is known, and remembers the one that is not.
+struct KnownHost {
+    known: Vec<String>,
+    seen: Arc<Mutex<Option<String>>>,
+}
+
+impl client::Handler for KnownHost {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        shown: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        // One that vouches for others is not spoken of in the configuration.
+        let PublicKeyOrCertificate::PublicKey { key, .. } = shown else { return Ok(false) };
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        let is_known = self.known.contains(&fingerprint);
+        *self.seen.lock() = Some(fingerprint);
+        Ok(is_known)
+    }
+}
+
+impl SftpConnector {
+    /// A connector for a folder; nothing is asked of the server yet.
+    pub fn new(settings: Sftp) -> Self {
+        let caps =
+            Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None, min_size: None };
+        Self { settings, caps }
+    }
+
+    fn name(&self) -> String {
+        let Sftp { host, port, path, .. } = &self.settings;
+        format!("sftp://{host}:{port}/{}", path.trim_start_matches('/'))
+    }
+
+    /// Does something on a connection of its own, within bounded time.
+    fn with<T, F: Future<Output = Result<T, Trouble>>>(
+        &self,
+        work: impl FnOnce(SftpSession) -> F,
+    ) -> Result<T, Trouble> {
+        let later =
+            |error: &dyn std::fmt::Display| Trouble::Later(format!("{}: {error}", self.name()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| later(&error))?;
+        runtime.block_on(async {
+            let all = async {
+                let session = self.log_in().await?;
+                let channel =
+                    session.channel_open_session().await.map_err(|error| later(&error))?;
+                channel.request_subsystem(true, "sftp").await.map_err(|error| later(&error))?;
+                let sftp = SftpSession::new(channel.into_stream()).await;
+                let done = work(sftp.map_err(|error| later(&error))?).await;
+                // The server closes it, too.
+                let _ = session.disconnect(russh::Disconnect::ByApplication, "", "").await;
+                done
+            };
+            tokio::time::timeout(PATIENCE, all)
+                .await
+                .unwrap_or_else(|_| Err(later(&"no answer in two minutes")))
+        })
+    }
+
+    async fn log_in(&self) -> Result<client::Handle<KnownHost>, Trouble> {
+        let name = self.name();
+        let later = |error: &dyn std::fmt::Display| Trouble::Later(format!("{name}: {error}"));
+        let Sftp { host, port, user, host_keys, key, password, .. } = &self.settings;
+        let found = (host.as_str(), *port).to_socket_addrs().map_err(|error| later(&error))?;
+        let found: Vec<SocketAddr> = found.filter(|one| !is_off_limits(one.ip())).collect();
+        let stream =
+            tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(&found[..])).await;
+        let stream = stream.map_err(|_| later(&"no connection in ten seconds"))?;
+        let stream = stream.map_err(|error| later(&error))?;
+        let seen = Arc::default();
+        let handler = KnownHost { known: host_keys.clone(), seen: Arc::clone(&seen) };
+        let config =
+            client::Config { inactivity_timeout: Some(PATIENCE), ..client::Config::default() };
+        let mut session = match client::connect_stream(Arc::new(config), stream, handler).await {
+            Ok(session) => session,
+            Err(russh::Error::UnknownKey) => {
+                let shown = seen.lock().clone().unwrap_or_else(|| "a certificate".to_owned());
+                return Err(Trouble::Fatal(format!(
+                    "{name} shows the key {shown}, which is not the one of `host_key`; if whoever runs it says that this is \
+                     its key, write it there"
+                )));
+            }
+            Err(error) => return Err(later(&error)),
+        };
+        let allowed = match (key, password) {
+            (Some(key), _) => {
+                let key = private_key(key)?;
+                session
+                    .authenticate_publickey(user, PrivateKeyWithHashAlg::new(Arc::new(key), None))
+                    .await
+            }
+            (None, Some(password)) => {
+                let password = read_secret("password", password).map_err(Trouble::Later)?;
+                session.authenticate_password(user, password).await
+            }
+            (None, None) => session.authenticate_none(user).await,
+        };
+        if !allowed.map_err(|error| later(&error))?.success() {
+            return Err(Trouble::Fatal(format!(
+                "{name} does not let {user} in with this key or password"
+            )));
+        }
+        Ok(session)
+    }
+
+    /// Puts a file under its name, where nothing else is.
+    async fn put(&self, sftp: &SftpSession, address: &str, body: &[u8]) -> Result<(), Trouble> {
+        let path = format!("{}/{address}", self.settings.path);
+        let told = |error: SftpError| self.told(&path, &error);
+        if self.holds(sftp, &path, body).await? {
+            return Ok(());
+        }
+        if let Some((folder, _)) = path.rsplit_once('/')
+            && sftp.metadata(folder).await.is_err()
+        {
+            sftp.create_dir(folder).await.map_err(told)?;
+        }
+        let aside = format!("{path}.tmp");
+        let flags = OpenFlags::CREATE | OpenFlags::TRUNCATE | OpenFlags::WRITE;
+        let mut file = sftp.open_with_flags(&aside, flags).await.map_err(told)?;
+        let broken = |error: std::io::Error| Trouble::Later(format!("{}: {error}", self.name()));
+        file.write_all(body).await.map_err(broken)?;
+        file.flush().await.map_err(broken)?;
+        file.close().await.map_err(broken)?;
+        let size = sftp.metadata(&aside).await.map_err(told)?.size;
+        if size.is_some_and(|size| size != body.len() as u64) {
+            let (name, all) = (self.name(), body.len());
+            return Err(Trouble::Later(format!("{name} has {} of {all} bytes", size.unwrap_or(0))));
+        }
+        sftp.rename(&aside, &path).await.map_err(told)
+    }
+
+    /// Whether a file of these bytes is there; an error where another is.
+    async fn holds(&self, sftp: &SftpSession, path: &str, body: &[u8]) -> Result<bool, Trouble> {
+        let there = match sftp.metadata(path).await {
+            Ok(there) => there,
+            Err(SftpError::Status(status)) if status.status_code == StatusCode::NoSuchFile => {
+                return Ok(false);
+            }
+            Err(error) => return Err(self.told(path, &error)),
+        };
+        if there.size.is_none_or(|size| size == body.len() as u64) {
+            let told = |error: SftpError| self.told(path, &error);
+            let file = sftp.open(path).await.map_err(told)?;
+            let mut bytes = Vec::with_capacity(body.len());
+            let read = file.take(body.len() as u64 + 1).read_to_end(&mut bytes).await;
+            read.map_err(|error| Trouble::Later(format!("{}: {error}", self.name())))?;
+            if bytes == body {
+                return Ok(true);
+            }
+        }
+        Err(Trouble::Fatal(format!(
+            "{} holds a file {path} with other content, so it was written from another data directory; empty the folder, or \
+             give the destination another path",
+            self.name()
+        )))
+    }
+
+    fn told(&self, path: &str, error: &SftpError) -> Trouble {
+        let what = match error {
+            SftpError::Status(status) => match status.status_code {
+                StatusCode::PermissionDenied => "may not be written; let the user write there",
+                StatusCode::NoSuchFile => "is not there; `path` has to be a folder that is",
+                _ => "cannot be written",
+            },
+            _ => "cannot be written",
+        };
+        Trouble::Later(format!("{}: {path} {what} ({error})", self.name()))
+    }
+}
+
+/// The key that logs in.
+fn private_key(from: &SecretSource) -> Result<russh::keys::PrivateKey, Trouble> {
+    let text = match from {
+        SecretSource::Env(name) => std::env::var(name)
+            .map_err(|_| Trouble::Later(format!("key: the variable {name} is not set"))),
+        SecretSource::File(path) => text_of(path).map_err(|error| {
+            Trouble::Later(format!("key: cannot read {}: {error}", path.display()))
+        }),
+    }?;
+    russh::keys::decode_secret_key(&text, None).map_err(|_| {
+        Trouble::Fatal(format!(
+            "key: {from} holds no private key of Ed25519 or ECDSA without a passphrase (ssh-keygen -t ed25519 makes one)"
+        ))
+    })
+}
+
+impl Connector for SftpConnector {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn check(&self, _now: Millis) -> Result<(), String> {
+        let tried = self.with(async |sftp| {
+            let probe = format!("{}/.throng-check", self.settings.path);
+            let told = |error: SftpError| self.told(&probe, &error);
+            let mut file = sftp.create(&probe).await.map_err(told)?;
+            file.write_all(b"throng\n")
+                .await
+                .map_err(|error| Trouble::Later(format!("{}: {error}", self.name())))?;
+            // What it says of the closing, the removal says, too.
+            let _ = file.close().await;
+            sftp.remove_file(&probe).await.map_err(told)
+        });
+        tried.map_err(|trouble| Verdict::from(trouble).why().unwrap_or_default())
+    }
+
+    fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
+        file::encode(self.settings.format, batch)
+    }
+
+    fn delivered(&self, encoded: &Encoded) -> bool {
+        let path = format!("{}/{}", self.settings.path, encoded.address);
+        self.with(async |sftp| self.holds(&sftp, &path, &encoded.body).await).unwrap_or(false)
+    }
+
+    fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
+        let put = self.with(async |sftp| self.put(&sftp, &encoded.address, &encoded.body).await);
+        // A repeat finds what is there.
+        put.map_or_else(Verdict::from, |()| Verdict::Accepted)
+    }
+}
