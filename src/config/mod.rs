@@ -22,8 +22,8 @@ use std::path::PathBuf;
 pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{
-    Destination, DestinationKind, FileFormat, Google, GoogleGrant, GoogleMembers, Platform, S3,
-    Sftp, read_destinations,
+    AdobeStyle, Destination, DestinationKind, FileFormat, FileStyle, Google, GoogleGrant,
+    GoogleMembers, Platform, S3, Sftp, read_destinations,
 };
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use lookup::Lookup;

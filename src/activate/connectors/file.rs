@@ -4,6 +4,8 @@
 //! reads the folder applies the files of a segment by generation, then by seq, as numbers. Values stand as
 //! they were collected: what a spreadsheet would make of a leading `=` is for the one who opens it there.
 
+use flate2::Compression;
+use flate2::GzBuilder;
 use serde::Serialize;
 use std::fs;
 use std::fs::File;
@@ -12,14 +14,17 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::adobe;
 use crate::activate::connector::Caps;
 use crate::activate::connector::Connector;
 use crate::activate::connector::Encoded;
 use crate::activate::connector::Verdict;
 use crate::config::FileFormat;
+use crate::config::FileStyle;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::store::ledger::Batch;
+use crate::store::ledger::Refusal;
 
 /// A file of this many lines is about 3 MiB: small enough to prepare in memory.
 const MAX_ROWS: usize = 50_000;
@@ -32,7 +37,7 @@ const ASIDE: &str = ".part";
 #[derive(Debug)]
 pub struct FileConnector {
     path: PathBuf,
-    format: FileFormat,
+    style: FileStyle,
     caps: Caps,
 }
 
@@ -54,10 +59,10 @@ enum Wrote {
 
 impl FileConnector {
     /// A connector for the folder; it is made when the first file is written.
-    pub fn new(path: PathBuf, format: FileFormat) -> Self {
+    pub fn new(path: PathBuf, style: FileStyle) -> Self {
         Self {
             path,
-            format,
+            style,
             caps: Caps {
                 max_rows: MAX_ROWS,
                 namespaces: None,
@@ -68,19 +73,28 @@ impl FileConnector {
         }
     }
 
+    /// Writes a file, and then its control file, where there is one.
     fn write(&self, encoded: &Encoded) -> io::Result<Wrote> {
-        let file = self.path.join(&encoded.address);
+        let wrote = self.write_one(&encoded.address, &encoded.body)?;
+        match (wrote, control(&self.style, encoded)) {
+            (Wrote::Whole, Some((name, bytes))) => self.write_one(&name, &bytes),
+            (wrote, _) => Ok(wrote),
+        }
+    }
+
+    fn write_one(&self, name: &str, bytes: &[u8]) -> io::Result<Wrote> {
+        let file = self.path.join(name);
         let folder = file.parent().unwrap_or(&self.path);
         make_folder(folder)?;
         match fs::read(&file) {
-            Ok(there) if there == encoded.body => {
+            Ok(there) if there == bytes => {
                 // Whoever wrote it may have crashed before it was durable.
                 File::open(&file)?.sync_all()?;
             }
             Ok(_) => return Ok(Wrote::Differs),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let aside = folder.join(ASIDE);
-                if let Err(error) = write_synced(&aside, &encoded.body) {
+                if let Err(error) = write_synced(&aside, bytes) {
                     // On a full disk its blocks are wanted elsewhere.
                     let _ = fs::remove_file(&aside);
                     return Err(error);
@@ -136,11 +150,15 @@ impl Connector for FileConnector {
     }
 
     fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
-        encode(self.format, batch)
+        encode(&self.style, batch)
     }
 
     fn delivered(&self, encoded: &Encoded) -> bool {
-        fs::read(self.path.join(&encoded.address)).is_ok_and(|there| there == encoded.body)
+        let is_there = |name: &str, bytes: &[u8]| {
+            fs::read(self.path.join(name)).is_ok_and(|there| there == bytes)
+        };
+        is_there(&encoded.address, &encoded.body)
+            && control(&self.style, encoded).is_none_or(|(name, bytes)| is_there(&name, &bytes))
     }
 
     fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
@@ -149,21 +167,41 @@ impl Connector for FileConnector {
 }
 
 /// A batch as a file, under the name that it has below the folder or the prefix.
-pub(super) fn encode(format: FileFormat, batch: &Batch) -> Encoded {
-    let extension = match format {
-        FileFormat::Csv => "csv",
-        FileFormat::Ndjson => "ndjson",
+pub(super) fn encode(style: &FileStyle, batch: &Batch) -> Encoded {
+    let (mut address, mut body, refused) = match (&style.adobe, style.format) {
+        (Some(adobe), FileFormat::Adobe) => adobe::encode(adobe, batch),
+        (_, format) => lines(format == FileFormat::Ndjson, batch),
     };
+    if style.gzip {
+        address.push_str(".gz");
+        body = packed(&body);
+    }
+    let lines = batch.changes.len() - refused.len();
+    Encoded { batch: batch.id(), method: "", address, body, lines, refused }
+}
+
+/// What is written after a file, to say what it is to be: its name and its bytes. Pure.
+pub(super) fn control(style: &FileStyle, encoded: &Encoded) -> Option<(String, Vec<u8>)> {
+    style.adobe.as_ref().and_then(|_| adobe::control(encoded))
+}
+
+/// The same for the same bytes, whenever it is made.
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
+    let done = packed.write_all(bytes).and_then(|()| packed.finish());
+    done.expect("a Vec takes all")
+}
+
+/// The lines of our own formats.
+fn lines(is_json: bool, batch: &Batch) -> (String, Vec<u8>, Vec<Refusal>) {
+    let extension = if is_json { "ndjson" } else { "csv" };
     let Batch { target, generation, seq, .. } = batch;
     let address = format!("{}/{generation}-{seq}.{extension}", target.segment);
-    let line = |action, identifier: &'_ Identifier| match format {
-        FileFormat::Csv => csv_line(action, identifier),
-        FileFormat::Ndjson => ndjson_line(action, identifier),
+    let line = |action, identifier: &'_ Identifier| match is_json {
+        true => ndjson_line(action, identifier),
+        false => csv_line(action, identifier),
     };
-    let mut body = match format {
-        FileFormat::Csv => b"action,namespace,value\r\n".to_vec(),
-        FileFormat::Ndjson => Vec::new(),
-    };
+    let mut body = if is_json { Vec::new() } else { b"action,namespace,value\r\n".to_vec() };
     // Who left goes first, should the reader stop half-way.
     for (action, identifiers) in [("remove", &batch.changes.removes), ("add", &batch.changes.adds)]
     {
@@ -171,8 +209,7 @@ pub(super) fn encode(format: FileFormat, batch: &Batch) -> Encoded {
             body.extend_from_slice(&line(action, identifier));
         }
     }
-    let (batch, lines) = (batch.id(), batch.changes.len());
-    Encoded { batch, method: "", address, body, lines, refused: Vec::new() }
+    (address, body, Vec::new())
 }
 
 /// One record as RFC 4180 has it, with its CRLF.
@@ -235,6 +272,10 @@ mod tests {
     use crate::store::ledger::Changes;
     use crate::store::ledger::Target;
 
+    fn style(format: FileFormat) -> FileStyle {
+        FileStyle { format, gzip: false, adobe: None }
+    }
+
     fn identifier(namespace: &str, value: &str) -> Identifier {
         Identifier::new(Namespace::new(namespace).unwrap(), value).unwrap()
     }
@@ -260,7 +301,7 @@ mod tests {
     #[test]
     fn a_batch_is_written_as_rfc_4180_has_it() {
         let folder = tempfile::tempdir().unwrap();
-        let connector = FileConnector::new(folder.path().join("new/out"), FileFormat::Csv);
+        let connector = FileConnector::new(folder.path().join("new/out"), style(FileFormat::Csv));
         let encoded = connector.encode(&batch(), "");
         assert_eq!(encoded.address, "buyers/12-3.csv");
         assert!(!connector.delivered(&encoded));
@@ -283,7 +324,7 @@ mod tests {
     #[test]
     fn a_batch_is_written_as_ndjson() {
         let folder = tempfile::tempdir().unwrap();
-        let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Ndjson);
+        let connector = FileConnector::new(folder.path().to_owned(), style(FileFormat::Ndjson));
         let mut batch = batch();
         batch.changes.adds.truncate(2);
         let encoded = connector.encode(&batch, "");
@@ -299,7 +340,7 @@ mod tests {
     #[test]
     fn a_file_of_another_installation_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
-        let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Csv);
+        let connector = FileConnector::new(folder.path().to_owned(), style(FileFormat::Csv));
         let encoded = connector.encode(&batch(), "");
         let file = folder.path().join(&encoded.address);
         fs::create_dir(folder.path().join("buyers")).unwrap();
@@ -312,7 +353,7 @@ mod tests {
     #[test]
     fn what_a_crash_left_aside_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
-        let connector = FileConnector::new(folder.path().to_owned(), FileFormat::Csv);
+        let connector = FileConnector::new(folder.path().to_owned(), style(FileFormat::Csv));
         let encoded = connector.encode(&batch(), "");
         fs::create_dir(folder.path().join("buyers")).unwrap();
         fs::write(folder.path().join("buyers/.part"), "action,namespace,value\r\nadd,".repeat(99))
@@ -326,7 +367,7 @@ mod tests {
     fn a_path_that_cannot_be_written_says_so_and_is_tried_again() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
-        let connector = FileConnector::new(folder.path().join("file"), FileFormat::Csv);
+        let connector = FileConnector::new(folder.path().join("file"), style(FileFormat::Csv));
         let verdict = connector.deliver(&connector.encode(&batch(), ""), 0);
         let Verdict::Retry(trouble) = verdict else { panic!("{verdict:?}") };
         assert!(trouble.contains("is not a folder"), "{trouble}");
@@ -334,7 +375,10 @@ mod tests {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let Verdict::Retry(trouble) = connector.judge(Err(full)) else { panic!() };
         assert!(trouble.contains("no room left"), "{trouble}");
-        assert_eq!(FileConnector::new(folder.path().join("new"), FileFormat::Csv).check(0), Ok(()));
+        assert_eq!(
+            FileConnector::new(folder.path().join("new"), style(FileFormat::Csv)).check(0),
+            Ok(())
+        );
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);
     }
 }

@@ -1,5 +1,6 @@
 //! One file for each kind of destination.
 
+mod adobe;
 mod api;
 pub mod file;
 mod fit;
@@ -31,8 +32,8 @@ pub fn connector(
     clock: &Arc<dyn Clock>,
 ) -> Box<dyn Connector> {
     match &destination.kind {
-        DestinationKind::File { path, format } => {
-            Box::new(file::FileConnector::new(path.clone(), *format))
+        DestinationKind::File { path, style } => {
+            Box::new(file::FileConnector::new(path.clone(), style.clone()))
         }
         DestinationKind::Google(settings) => {
             Box::new(google::GoogleConnector::new(settings.clone(), outgoing.clone()))

@@ -57,21 +57,29 @@ impl S3Connector {
         Ok(bucket)
     }
 
+    /// Puts an object, and then its control file, where there is one.
     fn put(&self, encoded: &Encoded) -> Result<Verdict, ArchiveError> {
+        let verdict = self.put_one(&encoded.address, &encoded.body)?;
+        match (verdict, file::control(&self.settings.style, encoded)) {
+            (Verdict::Accepted, Some((name, bytes))) => self.put_one(&name, &bytes),
+            (verdict, _) => Ok(verdict),
+        }
+    }
+
+    fn put_one(&self, name: &str, bytes: &[u8]) -> Result<Verdict, ArchiveError> {
         let bucket = self.bucket()?;
-        if bucket.create(&encoded.address, &encoded.body)? {
+        if bucket.create(name, bytes)? {
             return Ok(Verdict::Accepted);
         }
-        let there = bucket.read(&encoded.address)?;
+        let there = bucket.read(name)?;
         Ok(match there {
-            Some(there) if there == encoded.body => Verdict::Accepted,
+            Some(there) if there == bytes => Verdict::Accepted,
             Some(_) => Verdict::Fatal(format!(
-                "{} holds an object {} with other content, so it was written from another data directory; empty it, \
+                "{} holds an object {name} with other content, so it was written from another data directory; empty it, \
                  or give the destination another path",
                 bucket.url(),
-                encoded.address
             )),
-            None => Verdict::Retry(format!("{} is gone again", encoded.address)),
+            None => Verdict::Retry(format!("{name} is gone again")),
         })
     }
 
@@ -93,12 +101,17 @@ impl Connector for S3Connector {
     }
 
     fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
-        file::encode(self.settings.format, batch)
+        file::encode(&self.settings.style, batch)
     }
 
     fn delivered(&self, encoded: &Encoded) -> bool {
-        let there = self.bucket().and_then(|bucket| bucket.read(&encoded.address));
-        there.is_ok_and(|there| there.is_some_and(|there| there == encoded.body))
+        let is_there = |name: &str, bytes: &[u8]| {
+            let there = self.bucket().and_then(|bucket| bucket.read(name));
+            there.is_ok_and(|there| there.is_some_and(|there| there == bytes))
+        };
+        is_there(&encoded.address, &encoded.body)
+            && file::control(&self.settings.style, encoded)
+                .is_none_or(|(name, bytes)| is_there(&name, &bytes))
     }
 
     fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {

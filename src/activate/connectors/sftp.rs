@@ -277,16 +277,31 @@ impl Connector for SftpConnector {
     }
 
     fn encode(&self, batch: &Batch, _place: &str) -> Encoded {
-        file::encode(self.settings.format, batch)
+        file::encode(&self.settings.style, batch)
     }
 
     fn delivered(&self, encoded: &Encoded) -> bool {
-        let path = format!("{}/{}", self.settings.path, encoded.address);
-        self.with(async |sftp| self.holds(&sftp, &path, &encoded.body).await).unwrap_or(false)
+        let control = file::control(&self.settings.style, encoded);
+        let is_there = self.with(async |sftp| {
+            let at = |name: &str| format!("{}/{name}", self.settings.path);
+            let is_there = self.holds(&sftp, &at(&encoded.address), &encoded.body).await?;
+            match &control {
+                Some((name, bytes)) if is_there => self.holds(&sftp, &at(name), bytes).await,
+                _ => Ok(is_there),
+            }
+        });
+        is_there.unwrap_or(false)
     }
 
     fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
-        let put = self.with(async |sftp| self.put(&sftp, &encoded.address, &encoded.body).await);
+        let control = file::control(&self.settings.style, encoded);
+        let put = self.with(async |sftp| {
+            self.put(&sftp, &encoded.address, &encoded.body).await?;
+            match &control {
+                Some((name, bytes)) => self.put(&sftp, name, bytes).await,
+                None => Ok(()),
+            }
+        });
         // A repeat finds what is there.
         put.map_or_else(Verdict::from, |()| Verdict::Accepted)
     }

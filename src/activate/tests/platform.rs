@@ -11,6 +11,7 @@ use super::rig::Fuse;
 use super::rig::FusedLedger;
 use super::rig::Rig;
 use super::rig::destination;
+use super::rig::file_kind;
 use crate::activate::Audiences;
 use crate::activate::Caps;
 use crate::activate::Connector;
@@ -19,8 +20,6 @@ use crate::activate::Found;
 use crate::activate::Place;
 use crate::activate::Pusher;
 use crate::activate::Verdict;
-use crate::config::DestinationKind;
-use crate::config::FileFormat;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::net::Clock;
@@ -210,7 +209,7 @@ impl Rig {
     /// A process that pushes to a platform in memory, as the destination `crm`.
     pub(super) fn start_on(&self, connector: PlatformConnector) -> Pusher {
         let ledger = Arc::new(FusedLedger(self.ledger(), Arc::clone(&connector.fuse)));
-        let kind = DestinationKind::File { path: self.out(), format: FileFormat::Csv };
+        let kind = file_kind(self.out());
         let destination = destination("crm", kind);
         Pusher::with_connectors(
             vec![(destination, Box::new(connector) as Box<dyn Connector>)],

@@ -23,6 +23,7 @@ use crate::activate::connectors::file::FileConnector;
 use crate::config::Destination;
 use crate::config::DestinationKind;
 use crate::config::FileFormat;
+use crate::config::FileStyle;
 use crate::config::Period;
 use crate::metrics::Metrics;
 use crate::model::Identifier;
@@ -326,9 +327,9 @@ impl Rig {
         let ledger = Arc::new(FusedLedger(ledger, Arc::clone(fuse)));
         let lane = |name: &&str| {
             let folder = if *name == "crm" { self.out() } else { self.folder.path().join(name) };
-            let format = FileFormat::Csv;
+            let style = FileStyle { format: FileFormat::Csv, gzip: false, adobe: None };
             let connector = FusedConnector {
-                file: FileConnector::new(folder.clone(), format),
+                file: FileConnector::new(folder.clone(), style.clone()),
                 folder: folder.clone(),
                 caps: Caps {
                     max_rows: self.max_rows,
@@ -340,7 +341,7 @@ impl Rig {
                 fuse: Arc::clone(fuse),
                 script: if *name == "crm" { Arc::clone(&self.script) } else { Arc::default() },
             };
-            let kind = DestinationKind::File { path: folder, format };
+            let kind = DestinationKind::File { path: folder, style };
             let World { suppress, fresh, .. } = self.world().clone();
             let destination = Destination { suppress, fresh, ..destination(name, kind) };
             (destination, Box::new(connector) as Box<dyn Connector>)
@@ -395,6 +396,12 @@ pub(super) fn files(folder: &Path, segment: &str) -> Vec<(u64, u64, PathBuf)> {
         .collect();
     files.sort();
     files
+}
+
+/// CSV files in a folder.
+pub(super) fn file_kind(path: PathBuf) -> DestinationKind {
+    let style = FileStyle { format: FileFormat::Csv, gzip: false, adobe: None };
+    DestinationKind::File { path, style }
 }
 
 /// A destination that is brought up to date every minute.

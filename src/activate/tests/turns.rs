@@ -12,8 +12,6 @@ use crate::activate::Connector;
 use crate::activate::Encoded;
 use crate::activate::Pusher;
 use crate::activate::Verdict;
-use crate::config::DestinationKind;
-use crate::config::FileFormat;
 use crate::model::Millis;
 use crate::model::time::SECOND;
 use crate::net::Clock;
@@ -76,7 +74,7 @@ fn rig_of_three() -> (Rig, Pusher, Order, Arc<Mutex<Option<String>>>) {
         came: Arc::clone(&came),
         throttles: Arc::clone(&throttles),
     };
-    let kind = DestinationKind::File { path: rig.out(), format: FileFormat::Csv };
+    let kind = file_kind(rig.out());
     let pusher = Pusher::with_connectors(
         vec![(destination("crm", kind), Box::new(slow) as Box<dyn Connector>)],
         rig.ledger(),

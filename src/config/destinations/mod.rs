@@ -7,6 +7,7 @@ mod google;
 mod platform;
 mod s3;
 mod sftp;
+mod style;
 
 use serde::Serialize;
 use std::fmt::Display;
@@ -21,6 +22,8 @@ pub use self::platform::Platform;
 use self::platform::Traits;
 pub use self::s3::S3;
 pub use self::sftp::Sftp;
+use self::style::STYLE_KEYS;
+pub use self::style::{AdobeStyle, FileStyle};
 use super::ConfigError;
 use super::Period;
 use super::SecretSource;
@@ -59,8 +62,9 @@ pub enum DestinationKind {
     File {
         /// The folder, made where it is missing; relative to where the server was started.
         path: PathBuf,
-        /// What a file holds. Default `csv`.
-        format: FileFormat,
+        /// What a file holds.
+        #[serde(flatten)]
+        style: FileStyle,
     },
     /// Signed calls to an address.
     Webhook {
@@ -97,11 +101,12 @@ pub enum FileFormat {
     Csv,
     /// One JSON object a line.
     Ndjson,
+    /// As Adobe Audience Manager writes them.
+    Adobe,
 }
 
 const COMMON_KEYS: [&str; 6] = ["name", "kind", "every", "max_drain", "suppress", "fresh"];
 const MAX_DRAIN: u8 = 30;
-const FILE_KEYS: [&str; 2] = ["path", "format"];
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
 const KINDS: &str = "\"file\", \"s3\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\" or \
                      \"pinterest\"";
@@ -231,7 +236,7 @@ impl<'a> Entry<'a> {
         let (suppress, fresh) = (self.suppress(), self.fresh());
         let kind = match self.text("kind")? {
             Some("file") => {
-                self.refuse_unknown(&FILE_KEYS);
+                self.refuse_unknown(&[&["path"][..], &STYLE_KEYS].concat());
                 self.file()
             }
             Some("webhook") => {
@@ -335,19 +340,8 @@ impl<'a> Entry<'a> {
             }
             None => None,
         };
-        let format = self.format();
-        Some(DestinationKind::File { path: path?, format: format? })
-    }
-
-    fn format(&mut self) -> Option<FileFormat> {
-        match self.text("format")? {
-            None | Some("csv") => Some(FileFormat::Csv),
-            Some("ndjson") => Some(FileFormat::Ndjson),
-            Some(_) => {
-                self.problem("format", "expected \"csv\" or \"ndjson\"");
-                None
-            }
-        }
+        let style = self.style();
+        Some(DestinationKind::File { path: path?, style: style? })
     }
 
     fn webhook(&mut self) -> Option<DestinationKind> {

@@ -5,7 +5,8 @@ use serde::Serializer;
 use std::path::Path;
 
 use super::Entry;
-use super::FileFormat;
+use super::FileStyle;
+use super::STYLE_KEYS;
 use crate::config::BucketUrl;
 use crate::config::SecretSource;
 use crate::config::archive::is_endpoint;
@@ -16,8 +17,9 @@ pub struct S3 {
     /// `s3://bucket/prefix`
     #[serde(serialize_with = "shown")]
     pub path: BucketUrl,
-    /// What a file holds. Default `csv`.
-    pub format: FileFormat,
+    /// What a file holds.
+    #[serde(flatten)]
+    pub style: FileStyle,
     /// Where the store answers. Default AWS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -32,7 +34,7 @@ pub struct S3 {
     pub secret_key: Option<SecretSource>,
 }
 
-const KEYS: [&str; 6] = ["path", "format", "endpoint", "region", "access_key", "secret_key"];
+const KEYS: [&str; 5] = ["path", "endpoint", "region", "access_key", "secret_key"];
 
 fn shown<S: Serializer>(path: &BucketUrl, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(path)
@@ -40,7 +42,7 @@ fn shown<S: Serializer>(path: &BucketUrl, serializer: S) -> Result<S::Ok, S::Err
 
 impl Entry<'_> {
     pub(super) fn s3(&mut self) -> Option<S3> {
-        self.refuse_unknown(&KEYS);
+        self.refuse_unknown(&[&KEYS[..], &STYLE_KEYS].concat());
         let path = self.text("path")?.and_then(|path| BucketUrl::parse(Path::new(path)));
         if path.is_none() {
             self.problem("path", "expected a bucket such as s3://partner/throng");
@@ -63,10 +65,10 @@ impl Entry<'_> {
             self.problem("secret_key", "expected both keys or none, access_key and secret_key");
             return None;
         }
-        let format = self.format();
+        let style = self.style();
         let region = self.text("region")?.map(str::to_owned);
         let endpoint = endpoint.map(str::to_owned);
         let path = path.filter(|_| is_place)?;
-        Some(S3 { path, format: format?, endpoint, region, access_key, secret_key })
+        Some(S3 { path, style: style?, endpoint, region, access_key, secret_key })
     }
 }

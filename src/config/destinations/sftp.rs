@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::Entry;
-use super::FileFormat;
+use super::FileStyle;
+use super::STYLE_KEYS;
 use crate::config::SecretSource;
 
 /// A folder on a server that files are put into.
@@ -17,8 +18,9 @@ pub struct Sftp {
     pub user: String,
     /// The folder, which has to be there.
     pub path: String,
-    /// What a file holds. Default `csv`.
-    pub format: FileFormat,
+    /// What a file holds.
+    #[serde(flatten)]
+    pub style: FileStyle,
     /// The fingerprints of the server's keys, `SHA256:…`: a server that shows another is not spoken to.
     pub host_keys: Vec<String>,
     /// Where the private key is that logs in: OpenSSH's form, without a passphrase.
@@ -29,13 +31,13 @@ pub struct Sftp {
     pub password: Option<SecretSource>,
 }
 
-const KEYS: [&str; 8] = ["host", "port", "user", "path", "format", "host_key", "key", "password"];
+const KEYS: [&str; 7] = ["host", "port", "user", "path", "host_key", "key", "password"];
 /// How a fingerprint begins, and how long it is.
 const FINGERPRINT: (&str, usize) = ("SHA256:", 50);
 
 impl Entry<'_> {
     pub(super) fn sftp(&mut self) -> Option<Sftp> {
-        self.refuse_unknown(&KEYS);
+        self.refuse_unknown(&[&KEYS[..], &STYLE_KEYS].concat());
         let fits = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_control());
         let mut needed = |key: &str, what: &str| match self.text(key)? {
             Some(text) if fits(text) => Some(text.to_owned()),
@@ -69,13 +71,13 @@ impl Entry<'_> {
                 return None;
             }
         };
-        let format = self.format();
+        let style = self.style();
         Some(Sftp {
             host: host?,
             port: port?,
             user: user?,
             path: path?.trim_end_matches('/').to_owned(),
-            format: format?,
+            style: style?,
             host_keys: host_keys?,
             key,
             password,

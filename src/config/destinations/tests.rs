@@ -10,7 +10,10 @@ fn a_file_destination_reads_with_its_defaults() {
                 format = \"ndjson\"\nevery = \"5m\"\nsuppress = [\"staff\"]\nfresh = \"seen\"\n";
     let read = parse(text).unwrap();
     assert_eq!(read[0].every, Period(MINUTE));
-    let file = |path: &str, format| DestinationKind::File { path: path.into(), format };
+    let file = |path: &str, format| DestinationKind::File {
+        path: path.into(),
+        style: FileStyle { format, gzip: false, adobe: None },
+    };
     assert_eq!(read[0].kind, file("out", FileFormat::Csv));
     assert_eq!(read[1].kind, file("/x", FileFormat::Ndjson));
     assert_eq!(read[1].every, Period(5 * MINUTE));
@@ -200,6 +203,31 @@ fn a_server_for_files_has_a_folder_a_user_and_one_way_in() {
 }
 
 #[test]
+fn files_of_adobes_form_have_its_numbers_and_others_have_none_of_them() {
+    let entry = |more: &str| {
+        format!("[[destination]]\nname = \"f\"\nkind = \"file\"\npath = \"out\"\n{more}")
+    };
+    let all = "format = \"adobe\"\ncompression = \"gzip\"\ndestination_id = \"423\"\ndata_source = \"12\"\n\
+               namespace = \"crm_id\"\nsegments = { buyers = \"14356\" }\n";
+    let read = parse(&entry(all)).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"f","every":"1m","max_drain":30,"kind":"file","path":"out","format":"adobe","gzip":true,"method":"S3","destination_id":"423","data_source":"12","namespace":"crm_id","segments":{"buyers":"14356"}}"#
+    );
+    for (more, expected) in [
+        ("format = \"adobe\"\n", "destination_id: missing"),
+        ("format = \"adobe\"\n", "segments: expected the number of each segment"),
+        ("format = \"adobe\"\ndestination_id = \"../x\"\n", "destination_id: expected letters"),
+        ("segments = { buyers = \"1\" }\n", "segments: it is for format = \"adobe\""),
+        ("compression = \"zip\"\n", "compression: expected \"gzip\""),
+        ("format = \"xml\"\n", "format: expected \"csv\""),
+    ] {
+        let problems = parse(&entry(more)).unwrap_err().join("\n");
+        assert!(problems.contains(expected), "{expected:?} is not in:\n{problems}");
+    }
+}
+
+#[test]
 fn a_google_account_has_one_kind_of_members_and_one_grant() {
     let entry = |more: &str| {
         format!(
@@ -296,7 +324,7 @@ fn all_problems_of_destinations_are_told_at_once() {
         "destination[0].name: expected 1 to 64",
         "destination[0].pth: unknown key; did you mean `path`?",
         "destination[0].frmat: unknown key; did you mean `format`?",
-        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, path, format",
+        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, path, format, compression, method, destination_id, data_source, alias, namespace, segments",
         "destination[0].path: missing",
         "destination[0].every: expected a period",
         &format!("destination[1].kind: unknown kind \"fax\"; expected {KINDS}"),
