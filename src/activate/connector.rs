@@ -139,8 +139,8 @@ pub trait Connector: Send + Sync {
     }
 
     /// Asks what became of a batch that was taken.
-    fn ask(&self, job: &Job, encoded: &Encoded, now: Millis) -> Verdict {
-        let _ = (encoded, now);
+    fn ask(&self, job: &Job, (batch, encoded): (&Batch, &Encoded), now: Millis) -> Verdict {
+        let _ = (batch, encoded, now);
         Verdict::Gone(format!("{} is no job of ours", job.name))
     }
 }

@@ -425,7 +425,7 @@ impl Run<'_> {
     /// Asks what became of a batch.
     fn ask(&self, batch: &Batch, job: &Job, report: &mut PushReport) -> Result<(), Halt> {
         let encoded = self.connector.encode(batch, self.place()?);
-        match self.connector.ask(job, &encoded, self.shared.clock.now()) {
+        match self.connector.ask(job, (batch, &encoded), self.shared.clock.now()) {
             Verdict::Staged(later) => Ok(self.shared.ledger.begin_job(batch, &later)?),
             verdict => self.conclude(batch, encoded.refused, verdict, report),
         }

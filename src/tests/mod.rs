@@ -53,3 +53,4 @@ mod tls;
 mod trade_desk;
 mod transfer;
 mod webhook;
+mod xandr;

@@ -574,7 +574,7 @@ impl Connector for GoogleConnector {
         }
     }
 
-    fn ask(&self, job: &Job, encoded: &Encoded, now: Millis) -> Verdict {
+    fn ask(&self, job: &Job, (_, encoded): (&Batch, &Encoded), now: Millis) -> Verdict {
         let id = utf8_percent_encode(&job.name, NON_ALPHANUMERIC);
         let path = format!("/requestStatus:retrieve?requestId={id}");
         match self.call("GET", &path, b"", now) {

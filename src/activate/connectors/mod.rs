@@ -2,6 +2,7 @@
 
 mod adobe;
 mod api;
+mod avro;
 pub mod file;
 mod fit;
 pub mod google;
@@ -16,6 +17,7 @@ mod testing;
 pub mod tiktok;
 pub mod trade_desk;
 pub mod webhook;
+pub mod xandr;
 
 use std::sync::Arc;
 
@@ -54,6 +56,9 @@ pub fn connector(
             Box::new(tiktok::TikTokConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::Sftp(settings) => Box::new(sftp::SftpConnector::new(settings.clone())),
+        DestinationKind::Xandr(settings) => {
+            Box::new(xandr::XandrConnector::new(settings.clone(), outgoing.clone()))
+        }
         DestinationKind::S3(settings) => Box::new(s3::S3Connector::new(settings.clone())),
         DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
             url.clone(),

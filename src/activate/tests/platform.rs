@@ -167,7 +167,7 @@ impl Connector for PlatformConnector {
         if self.fuse.step() { verdict } else { lost() }
     }
 
-    fn ask(&self, job: &Job, encoded: &Encoded, now: Millis) -> Verdict {
+    fn ask(&self, job: &Job, (_, encoded): (&Batch, &Encoded), now: Millis) -> Verdict {
         if !self.fuse.step() {
             return Verdict::Retry("the process is dead".into());
         }

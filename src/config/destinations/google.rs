@@ -210,7 +210,7 @@ impl Entry<'_> {
         }
     }
 
-    fn number(&mut self, key: &str, missing: &str) -> Option<String> {
+    pub(super) fn number(&mut self, key: &str, missing: &str) -> Option<String> {
         match self.text(key)? {
             Some(text)
                 if (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()) =>
@@ -225,14 +225,14 @@ impl Entry<'_> {
         None
     }
 
-    fn url_or(&mut self, key: &str, default: &str) -> Option<WebUrl> {
+    pub(super) fn url_or(&mut self, key: &str, default: &str) -> Option<WebUrl> {
         match self.text(key)? {
             None => Some(default.parse().expect("an address of ours")),
             Some(_) => self.parsed(key, ""),
         }
     }
 
-    fn period(
+    pub(super) fn period(
         &mut self,
         key: &str,
         default: i64,

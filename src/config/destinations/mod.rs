@@ -8,6 +8,7 @@ mod platform;
 mod s3;
 mod sftp;
 mod style;
+mod xandr;
 
 use serde::Serialize;
 use std::fmt::Display;
@@ -24,6 +25,7 @@ pub use self::s3::S3;
 pub use self::sftp::Sftp;
 use self::style::STYLE_KEYS;
 pub use self::style::{AdobeStyle, FileStyle};
+pub use self::xandr::{Xandr, XandrFormat};
 use super::ConfigError;
 use super::Period;
 use super::SecretSource;
@@ -89,6 +91,8 @@ pub enum DestinationKind {
     /// LinkedIn DMP segments.
     #[serde(rename = "linkedin")]
     LinkedIn(Platform),
+    /// Segments of Xandr, by the Batch Segment Service.
+    Xandr(Xandr),
     /// Customer lists of Pinterest.
     Pinterest(Platform),
 }
@@ -108,8 +112,8 @@ pub enum FileFormat {
 const COMMON_KEYS: [&str; 6] = ["name", "kind", "every", "max_drain", "suppress", "fresh"];
 const MAX_DRAIN: u8 = 30;
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"s3\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\" or \
-                     \"pinterest\"";
+const KINDS: &str = "\"file\", \"s3\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\", \
+                     \"pinterest\" or \"xandr\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
     account: "the ad account's number",
@@ -250,6 +254,7 @@ impl<'a> Entry<'a> {
             Some("trade-desk") => self.platform(&TRADE_DESK).map(DestinationKind::TradeDesk),
             Some("tiktok") => self.platform(&TIKTOK).map(DestinationKind::TikTok),
             Some("linkedin") => self.linkedin(),
+            Some("xandr") => self.xandr().map(DestinationKind::Xandr),
             Some("pinterest") => self.platform(&PINTEREST).map(DestinationKind::Pinterest),
             Some(other) => {
                 self.problem("kind", &format!("unknown kind \"{other}\"; expected {KINDS}"));

@@ -228,6 +228,34 @@ fn files_of_adobes_form_have_its_numbers_and_others_have_none_of_them() {
 }
 
 #[test]
+fn a_member_of_xandrs_logs_in_and_says_how_lines_look() {
+    let entry = |more: &str| {
+        format!(
+            "[[destination]]\nname = \"x\"\nkind = \"xandr\"\nmember = \"456\"\nusername = \"u\"\npassword = \"env:P\"\n{more}"
+        )
+    };
+    let read = parse(&entry("")).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"x","every":"1m","max_drain":30,"kind":"xandr","url":"https://api.appnexus.com/","member":"456","username":"u","password":"env:P","format":"avro","separators":[",",":"],"gzip":false,"ttl":"30d","settle":"20m","pace":"1m"}"#
+    );
+    assert!(
+        parse(&entry("format = \"text\"\ncompression = \"gzip\"\nseparators = \";,\"\n")).is_ok()
+    );
+    for (more, expected) in [
+        ("compression = \"gzip\"\n", "compression: expected \"gzip\" of format"),
+        ("separators = \",,\"\n", "separators: expected two different"),
+        ("separators = \"a:\"\n", "separators: expected two different"),
+        ("separators = \"|:\"\n", "separators: expected two different"),
+        ("ttl = \"181d\"\n", "ttl: expected a time from 2d to 180d"),
+        ("format = \"csv\"\n", "format: expected \"avro\""),
+    ] {
+        let problems = parse(&entry(more)).unwrap_err().join("\n");
+        assert!(problems.contains(expected), "{expected:?} is not in:\n{problems}");
+    }
+}
+
+#[test]
 fn a_google_account_has_one_kind_of_members_and_one_grant() {
     let entry = |more: &str| {
         format!(

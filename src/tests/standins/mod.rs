@@ -7,6 +7,7 @@ pub(super) mod pinterest;
 pub(super) mod tiktok;
 pub(super) mod trade_desk;
 pub(super) mod webhook;
+pub(super) mod xandr;
 
 use std::collections::VecDeque;
 use std::io::Read;
