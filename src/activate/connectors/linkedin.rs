@@ -430,6 +430,30 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_are_as_the_contract_has_them() {
+        let read = |encoded: &Encoded, _: bool| {
+            let body: Value = serde_json::from_slice(&encoded.body).map_err(|e| e.to_string())?;
+            let elements = body["elements"].as_array().ok_or("no elements")?;
+            let mut found = Vec::new();
+            for element in elements {
+                let is_well =
+                    ["ADD", "REMOVE"].contains(&element["action"].as_str().unwrap_or_default());
+                let [id] = &element["userIds"].as_array().ok_or("no ids")?[..] else {
+                    return Err("several people in one".to_owned());
+                };
+                let value = id["idValue"].as_str().ok_or("no value")?;
+                let expected = if id["idType"] == "SHA256_EMAIL" { 64 } else { 36 };
+                if !is_well || value.len() != expected || value != value.to_lowercase() {
+                    return Err(element.to_string());
+                }
+                found.push(value.to_owned());
+            }
+            Ok(found)
+        };
+        super::super::testing::holds_for_ten_thousand(&connector(), ("10804", 4 << 20), &read);
+    }
+
+    #[test]
     fn adds_and_removes_are_elements_of_one_call() {
         let Encoded { method, address, body, lines, refused, .. } = six();
         assert_eq!((method, address.as_str(), lines), ("POST", "/dmpSegments/10804/users", 3));

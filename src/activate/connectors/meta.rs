@@ -376,6 +376,48 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_are_as_the_contract_has_them() {
+        let read = |encoded: &Encoded, is_add: bool| {
+            let body: Value = serde_json::from_slice(&encoded.body).map_err(|e| e.to_string())?;
+            let method = if is_add { "POST" } else { "DELETE" };
+            if (encoded.method, &*encoded.address) != (method, "/23857/users")
+                || body["payload"]["is_raw"] != false
+            {
+                return Err("another call".to_owned());
+            }
+            let schema = body["payload"]["schema"].as_array().ok_or("no schema")?;
+            if !schema
+                .iter()
+                .all(|key| ["EMAIL", "PHONE", "MADID"].contains(&key.as_str().unwrap_or_default()))
+            {
+                return Err(format!("{schema:?}"));
+            }
+            let mut found = Vec::new();
+            for row in body["payload"]["data"].as_array().ok_or("no data")? {
+                let cells = row
+                    .as_array()
+                    .filter(|cells| cells.len() == schema.len())
+                    .ok_or("a column is missing")?;
+                let full: Vec<(usize, &str)> = cells
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, cell)| Some((at, cell.as_str()?)))
+                    .filter(|(_, cell)| !cell.is_empty())
+                    .collect();
+                let [(at, cell)] = full[..] else {
+                    return Err(format!("several people in {cells:?}"));
+                };
+                if (schema[at] == "MADID") != (cell.len() == 36) {
+                    return Err(format!("{cell} under {}", schema[at]));
+                }
+                found.push(cell.to_owned());
+            }
+            Ok(found)
+        };
+        super::super::testing::holds_for_ten_thousand(&connector(), ("23857", 4 << 20), &read);
+    }
+
+    #[test]
     fn how_many_are_matched_is_told_where_it_is_counted() {
         let told = |lower: i64, upper: i64| {
             let body = json!({ "approximate_count_lower_bound": lower, "approximate_count_upper_bound": upper, "id": "1" });

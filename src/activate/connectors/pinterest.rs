@@ -269,6 +269,23 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_are_as_the_contract_has_them() {
+        let read = |encoded: &Encoded, is_add: bool| {
+            let body: Value = serde_json::from_slice(&encoded.body).map_err(|e| e.to_string())?;
+            if body["operation_type"] != if is_add { "ADD" } else { "REMOVE" } {
+                return Err("another operation".to_owned());
+            }
+            let records = body["records"].as_str().ok_or("no records")?;
+            Ok(records.split(',').filter(|one| !one.is_empty()).map(str::to_owned).collect())
+        };
+        super::super::testing::holds_for_ten_thousand(
+            &connector(&[("buyers", "643")]),
+            ("643", 4 << 20),
+            &read,
+        );
+    }
+
+    #[test]
     fn a_batch_is_one_call_with_the_same_bytes_each_time() {
         let both = || vec![identifier("email_sha256", OTHER), identifier("email_sha256", JANE)];
         let add = encoded(both(), Vec::new());

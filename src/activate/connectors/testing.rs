@@ -84,9 +84,15 @@ pub(super) type Read<'a> = &'a dyn Fn(&Encoded, bool) -> Result<Vec<String>, Str
 /// Encodes ten thousand random identifiers, batch by batch, and holds what every payload has to be: the same each time,
 /// each line in it once or refused with a reason, in no mix that the platform does not take, and within its size. `read`
 /// gives the members of a payload with the contract's own checks.
-pub(super) fn holds_for_ten_thousand(
+pub(super) fn holds_for_ten_thousand(connector: &dyn Connector, of: (&str, usize), read: Read<'_>) {
+    holds_as_written(connector, of, &|identifier| identifier.value().to_lowercase(), read);
+}
+
+/// The same, where `write` says how the platform has an identifier.
+pub(super) fn holds_as_written(
     connector: &dyn Connector,
     (place, most_bytes): (&str, usize),
+    write: &dyn Fn(&Identifier) -> String,
     read: Read<'_>,
 ) {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -118,10 +124,8 @@ pub(super) fn holds_for_ten_thousand(
             assert!(encoded.refused.windows(2).all(|two| two[0].line < two[1].line));
             let is_refused =
                 |at: usize| encoded.refused.binary_search_by_key(&at, |one| one.line).is_ok();
-            let mut expected: Vec<String> = (0..lines.len())
-                .filter(|at| !is_refused(*at))
-                .map(|at| lines[at].value().to_lowercase())
-                .collect();
+            let mut expected: Vec<String> =
+                (0..lines.len()).filter(|at| !is_refused(*at)).map(|at| write(lines[at])).collect();
             let is_add = !batch.changes.adds.is_empty();
             let mut found = read(&encoded, is_add).unwrap_or_else(|why| {
                 panic!("{why} in {}", String::from_utf8_lossy(&encoded.body))

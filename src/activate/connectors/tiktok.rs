@@ -391,6 +391,36 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_are_as_the_contract_has_them() {
+        let read = |encoded: &Encoded, is_add: bool| {
+            let body: Value = serde_json::from_slice(&encoded.body).map_err(|e| e.to_string())?;
+            if body["action"] != if is_add { "add" } else { "delete" } {
+                return Err("another action".to_owned());
+            }
+            let schema = body["id_schema"].as_array().ok_or("no schema")?;
+            let mut found = Vec::new();
+            for row in body["batch_data"].as_array().ok_or("no data")? {
+                let cells = row
+                    .as_array()
+                    .filter(|cells| cells.len() == schema.len())
+                    .ok_or("a column is missing")?;
+                let full: Vec<&Value> = cells.iter().filter(|cell| **cell != json!({})).collect();
+                let [cell] = full[..] else { return Err(format!("several people in {cells:?}")) };
+                if cell["audience_ids"] != json!(["23857"]) {
+                    return Err(cell.to_string());
+                }
+                found.push(cell["id"].as_str().ok_or("no id")?.to_owned());
+            }
+            Ok(found)
+        };
+        let write = |identifier: &Identifier| match identifier.namespace.as_str() {
+            "idfa" | "gaid" => hex(&Sha256::digest(identifier.value().to_lowercase())),
+            _ => identifier.value().to_owned(),
+        };
+        super::super::testing::holds_as_written(&connector(), ("23857", 1 << 20), &write, &read);
+    }
+
+    #[test]
     fn columns_are_those_of_the_batch_and_none_moves() {
         let identifiers = vec![
             identifier("email_sha256", JANE),

@@ -387,6 +387,34 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_are_as_the_contract_has_them() {
+        let read = |encoded: &Encoded, _: bool| {
+            let body: serde_json::Value =
+                serde_json::from_slice(&encoded.body).map_err(|e| e.to_string())?;
+            let mut found = Vec::new();
+            for item in body["Items"].as_array().ok_or("no items")? {
+                let item = item.as_object().ok_or("no item")?;
+                let ids: Vec<&str> =
+                    item.keys().map(String::as_str).filter(|key| *key != "Data").collect();
+                let [kind] = ids[..] else { return Err(format!("several people in {ids:?}")) };
+                let [data] = &item["Data"].as_array().ok_or("no data")?[..] else {
+                    return Err("not one name".into());
+                };
+                let minutes = data["TtlInMinutes"].as_i64();
+                if !["TDID", "DAID", "UID2"].contains(&kind)
+                    || data["Name"] != "buyers"
+                    || minutes.is_none()
+                {
+                    return Err(format!("{item:?}"));
+                }
+                found.push(item[kind].as_str().ok_or("no text")?.to_owned());
+            }
+            Ok(found)
+        };
+        super::super::testing::holds_for_ten_thousand(&connector(), ("buyers", 2_500_000), &read);
+    }
+
+    #[test]
     fn a_batch_is_one_call_with_the_same_bytes_each_time() {
         let encoded = encoded();
         assert_eq!(encoded, self::encoded());
