@@ -424,7 +424,8 @@ impl Lane {
     fn note(&self, shared: &Shared, target: &Target, done: Result<(), Halt>) {
         let now = shared.clock.now();
         let pending = match &done {
-            Ok(()) => None,
+            // What the destination works on waits for nobody.
+            Ok(()) | Err(Halt::Verdict(Verdict::NotReady(..))) => None,
             Err(_) => shared
                 .ledger
                 .prepared(target)

@@ -102,10 +102,10 @@ impl Pusher {
         metrics: Arc<Metrics>,
     ) -> Self {
         for (Destination { name, .. }, _) in &destinations {
-            for result in ["accepted", "retry", "rejected"] {
+            for result in ["accepted", "partial", "staged", "split", "retry", "gone", "rejected"] {
                 metrics.delivery_attempts.with_label_values(&[name.as_str(), result]);
             }
-            for operation in ["add", "remove"] {
+            for operation in ["add", "remove", "refuse"] {
                 metrics.delivery_identifiers.with_label_values(&[name.as_str(), operation]);
             }
             metrics.delivery_oldest_pending.with_label_values(&[name]);

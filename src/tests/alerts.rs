@@ -67,6 +67,24 @@ fn shared(changed: &[(&str, &'static str)]) -> Vec<(&'static str, &'static str)>
 }
 
 #[test]
+fn a_destination_that_refuses_many_and_lookups_that_fail_are_told_of() {
+    let identifiers = |operation: &str| {
+        format!(
+            "throng_delivery_identifiers_total{{instance=\"a\",destination=\"ads\",operation=\"{operation}\"}}"
+        )
+    };
+    let (add, refuse) = (identifiers("add"), identifiers("refuse"));
+    let lookups = r#"throng_lookups_total{instance="a",asker="page",told="failed"}"#;
+    // The server is there.
+    let is_up = (r#"throng_ingest_logged_events_total{instance="a"}"#, "0+1x20");
+    fires(&[is_up, (&add, "0+1000x20"), (&refuse, "0+50x20"), (lookups, "0x20")], &[]);
+    fires(&[is_up, (&add, "0+1000x20"), (&refuse, "0+200x20")], &["ThrongDeliveryRefused"]);
+    // Few are not worth a word.
+    fires(&[is_up, (&add, "0+1x20"), (&refuse, "0+4x20")], &[]);
+    fires(&[is_up, (lookups, "0+1x20")], &["ThrongLookupsFail"]);
+}
+
+#[test]
 fn a_store_that_is_shared_in_good_order_wakes_nobody() {
     fires(&SHARED, &[]);
 }

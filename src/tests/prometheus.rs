@@ -122,6 +122,10 @@ fn load(server: &Server, round: u64) {
     server.post_events(&json!({ "site": "t", "event": "x", "ids": { "email": "no address" } }));
     get(&format!("{}/pixel.gif?s=t&id.user_id=3", server.collect()), &[]);
     get(&format!("{}/nothing", server.collect()), &[]);
+    // A page that has no cookie, and a server without a token.
+    for query in ["", "?id.user_id=1"] {
+        get(&format!("{}/v1/audiences{query}", server.collect()), &[]);
+    }
 }
 
 #[test]
