@@ -22,7 +22,7 @@ use std::path::PathBuf;
 pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{
-    AdobeStyle, Destination, DestinationKind, FileFormat, FileStyle, Google, GoogleGrant,
+    AdobeStyle, Destination, DestinationKind, FileFormat, FileStyle, Gcs, Google, GoogleGrant,
     GoogleMembers, Platform, S3, Sftp, Xandr, XandrFormat, read_destinations,
 };
 pub use durability::{Durability, RedisMode, UnknownDurability};

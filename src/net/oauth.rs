@@ -196,22 +196,8 @@ impl AccessTokens {
     }
 }
 
-/// What a user allowed, as tokens: the code that the browser brought back, with what proves that we had asked.
-pub fn first_token(
-    outgoing: &Outgoing,
-    url: &str,
-    form: &[(&str, String)],
-) -> Result<String, OauthError> {
-    let given = exchange(outgoing, url, form)?;
-    given.refresh_token.ok_or_else(|| {
-        OauthError::Refused(
-            "it gave no refresh token: take the access away there, and try again".into(),
-        )
-    })
-}
-
 /// Keeps a refresh token where it is read from.
-pub fn replace(at: &SecretSource, token: &str) -> Result<(), OauthError> {
+fn replace(at: &SecretSource, token: &str) -> Result<(), OauthError> {
     let SecretSource::File(path) = at else {
         return Err(OauthError::Refused(format!(
             "the refresh token is replaced by another, and {at} cannot be written: keep it in a file"
@@ -265,8 +251,8 @@ fn judge(url: &str, answered: &Answered) -> Result<Given, OauthError> {
     let said = format!("{url} answered {}: {}", answered.status, answered.gist());
     match (answered.status, word) {
         (_, "invalid_grant") => Err(OauthError::Refused(format!(
-            "what tokens are made from is refused: give the account a new key, or run `throng destination authorize` \
-             again ({said})"
+            "what tokens are made from is refused: make a new key of the account, or a new refresh token, and put it where \
+             the old one is ({said})"
         ))),
         (_, "invalid_client" | "unauthorized_client" | "invalid_scope") | (401 | 403, _) => {
             Err(OauthError::Refused(format!("the client or the account may not do this ({said})")))

@@ -17,6 +17,7 @@ mod dashboards;
 mod disk;
 mod doctor;
 mod estimate;
+mod gcs;
 mod google;
 mod harness;
 mod import;

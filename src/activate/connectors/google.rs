@@ -52,7 +52,7 @@ const MAX_ROWS: usize = 10_000;
 /// With fewer members a list is not used.
 const MIN_SIZE: u64 = 100;
 /// What tokens are asked for.
-pub(crate) const SCOPE: &str = "https://www.googleapis.com/auth/datamanager";
+const SCOPE: &str = "https://www.googleapis.com/auth/datamanager";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// What is not done by then is not asked for more often than this.
 const LONGEST_POLL: Millis = 2 * HOUR;
@@ -173,7 +173,7 @@ impl GoogleConnector {
             ttl: Some(settings.ttl.0),
             min_size: Some(MIN_SIZE),
         };
-        let grant = grant(&settings);
+        let grant = grant_of(&settings.grant);
         let url = settings.token_url.as_str().to_owned();
         let tokens = AccessTokens::new(grant, url, SCOPE, outgoing.clone());
         Self { settings, outgoing, tokens, caps }
@@ -287,8 +287,8 @@ impl GoogleConnector {
 }
 
 /// What access tokens are made from.
-pub(crate) fn grant(settings: &Google) -> Grant {
-    match settings.grant.clone() {
+pub(super) fn grant_of(grant: &GoogleGrant) -> Grant {
+    match grant.clone() {
         GoogleGrant::Key { key } => Grant::ServiceAccount { key },
         GoogleGrant::Refresh { client_id, client_secret, refresh_token } => {
             Grant::Refresh { client_id, client_secret, token: refresh_token }

@@ -5,6 +5,7 @@ mod api;
 mod avro;
 pub mod file;
 mod fit;
+pub mod gcs;
 pub mod google;
 mod http;
 pub mod linkedin;
@@ -36,6 +37,9 @@ pub fn connector(
     match &destination.kind {
         DestinationKind::File { path, style } => {
             Box::new(file::FileConnector::new(path.clone(), style.clone()))
+        }
+        DestinationKind::Gcs(settings) => {
+            Box::new(gcs::GcsConnector::new(settings.clone(), outgoing.clone()))
         }
         DestinationKind::Google(settings) => {
             Box::new(google::GoogleConnector::new(settings.clone(), outgoing.clone()))

@@ -180,7 +180,7 @@ impl Entry<'_> {
         })
     }
 
-    fn grant(&mut self) -> Option<GoogleGrant> {
+    pub(super) fn grant(&mut self) -> Option<GoogleGrant> {
         match (self.text("key")?, self.text("refresh_token")?) {
             (Some(_), None) => Some(GoogleGrant::Key { key: self.parsed("key", "")? }),
             (None, Some(_)) => {

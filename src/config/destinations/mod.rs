@@ -3,6 +3,7 @@
 //! Only what the file says, checked, with all its problems told at once. How a kind is spoken to is
 //! known to `activate`.
 
+mod gcs;
 mod google;
 mod platform;
 mod s3;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use toml::{Table, Value};
 
+pub use self::gcs::Gcs;
 pub use self::google::{Google, GoogleGrant, GoogleMembers};
 pub use self::platform::Platform;
 use self::platform::Traits;
@@ -77,6 +79,8 @@ pub enum DestinationKind {
     },
     /// Files in a bucket of an S3-compatible store.
     S3(S3),
+    /// Files in a bucket of Google Cloud Storage.
+    Gcs(Gcs),
     /// Files on an SFTP server.
     Sftp(Sftp),
     /// User lists of Google.
@@ -112,7 +116,7 @@ pub enum FileFormat {
 const COMMON_KEYS: [&str; 6] = ["name", "kind", "every", "max_drain", "suppress", "fresh"];
 const MAX_DRAIN: u8 = 30;
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
-const KINDS: &str = "\"file\", \"s3\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\", \
+const KINDS: &str = "\"file\", \"s3\", \"gcs\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\", \
                      \"pinterest\" or \"xandr\"";
 const META: Traits = Traits {
     url: "https://graph.facebook.com/v25.0",
@@ -247,6 +251,7 @@ impl<'a> Entry<'a> {
                 self.refuse_unknown(&WEBHOOK_KEYS);
                 self.webhook()
             }
+            Some("gcs") => self.gcs().map(DestinationKind::Gcs),
             Some("sftp") => self.sftp().map(DestinationKind::Sftp),
             Some("s3") => self.s3().map(DestinationKind::S3),
             Some("google") => self.google().map(DestinationKind::Google),

@@ -203,6 +203,29 @@ fn a_server_for_files_has_a_folder_a_user_and_one_way_in() {
 }
 
 #[test]
+fn a_bucket_of_googles_has_a_path_and_someone_who_puts() {
+    let entry = |path: &str, more: &str| {
+        format!("[[destination]]\nname = \"b\"\nkind = \"gcs\"\npath = \"{path}\"\n{more}")
+    };
+    for (path, shown) in [
+        ("gs://partner/throng/", "gs://partner/throng"),
+        ("gs://my.partner-1", "gs://my.partner-1"),
+        ("gs://partner/in box/a", "gs://partner/in box/a"),
+    ] {
+        let read = parse(&entry(path, "key = \"file:k\"\n")).unwrap().remove(0);
+        let read = serde_json::to_value(&read).unwrap();
+        assert_eq!((&read["kind"], &read["path"]), (&"gcs".into(), &shown.into()));
+        assert_eq!(read["url"], "https://storage.googleapis.com/");
+    }
+    for path in ["partner", "s3://partner", "gs://", "gs://ab", "gs://Partner", "gs://p@x:y/z"] {
+        let problems = parse(&entry(path, "key = \"file:k\"\n")).unwrap_err().join("\n");
+        assert!(problems.contains("path: expected a bucket such as gs://"), "{path}: {problems}");
+    }
+    let problems = parse(&entry("gs://partner", "")).unwrap_err().join("\n");
+    assert!(problems.contains("key: "), "{problems}");
+}
+
+#[test]
 fn files_of_adobes_form_have_its_numbers_and_others_have_none_of_them() {
     let entry = |more: &str| {
         format!("[[destination]]\nname = \"f\"\nkind = \"file\"\npath = \"out\"\n{more}")
