@@ -23,7 +23,9 @@ pub fn iab_audience(id: &str) -> Option<(u32, &'static str)> {
 /// What to write in the place of a text that is no id of it: the ids whose names have the text in them, the first few.
 pub(super) fn iab_audience_hint(text: &str) -> String {
     let wanted = text.trim().to_lowercase();
-    let is_near = |name: &str| wanted.len() > 2 && name.to_lowercase().contains(&wanted);
+    // A number is a wrong id, and not the bound of an income.
+    let is_name = wanted.len() > 2 && wanted.bytes().any(|byte| !byte.is_ascii_digit());
+    let is_near = |name: &str| is_name && name.to_lowercase().contains(&wanted);
     let near = IDS.iter().filter(|(_, name)| is_near(name)).take(3);
     let near: Vec<String> = near.map(|(id, name)| format!("\"{id}\" ({name})")).collect();
     if near.is_empty() {
