@@ -1,13 +1,14 @@
-//! Audiences on their way to a server of OpenSSH, read back by its own client.
+//! Audiences on their way to a server of OpenSSH, read back by its own client, and to one of AsyncSSH.
 
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::archive::python;
 use super::harness::{Server, post};
 use super::push::held;
 
@@ -122,13 +123,15 @@ const SEGMENT: &str =
     "rule = 'did purchase in 1h'\nmin_size = 1\n[[activate]]\ndestination = \"partner\"\n";
 
 fn configure(server: &mut Server, sshd: &Sshd, more: &str) {
+    configure_at(server, sshd.port, &user(), &sshd.at("inbox"), more);
+}
+
+fn configure_at(server: &mut Server, port: u16, user: &str, path: &Path, more: &str) {
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"partner\"\nkind = \"sftp\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\n\
+        "[[destination]]\nname = \"partner\"\nkind = \"sftp\"\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"{user}\"\n\
          path = \"{}\"\nevery = \"1h\"\n{more}",
-        sshd.port,
-        user(),
-        sshd.at("inbox").display()
+        path.display()
     );
     fs::write(server.folder().join("destinations.toml"), destination).unwrap();
     server.run();
@@ -216,4 +219,66 @@ fn files_arrive_whole_at_a_server_that_shows_the_key_that_it_should() {
     server.until("it is told", || {
         push(&server)["trouble"].as_str().is_some_and(|why| why.contains("with other content"))
     });
+}
+
+/// Another's server, which lets one password in: as it is told, or as the answer to a question.
+const ASYNC_SSH: &str = r#"
+import asyncio, sys, asyncssh
+folder, asks = sys.argv[1], sys.argv[2] == "asks"
+class Server(asyncssh.SSHServer):
+    def begin_auth(self, user): return True
+    def password_auth_supported(self): return not asks
+    def validate_password(self, user, password): return (user, password) == ("throng", "pass w0rd")
+    def kbdint_auth_supported(self): return asks
+    def get_kbdint_challenge(self, user, lang, submethods): return ("", "", "", [("Password:", False)])
+    def validate_kbdint_response(self, user, responses): return list(responses) == ["pass w0rd"]
+async def main():
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key],
+        sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=folder))
+    print(server.get_port(), key.get_fingerprint(), flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"#;
+
+struct AsyncSsh(Child);
+
+impl Drop for AsyncSsh {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_password_lets_in_whether_it_is_told_or_asked_for() {
+    for way in ["told", "asks"] {
+        let files = tempfile::tempdir().unwrap();
+        fs::create_dir(files.path().join("in")).unwrap();
+        let child = Command::new(python())
+            .args(["-c", ASYNC_SSH, files.path().to_str().unwrap(), way])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut partner = AsyncSsh(child);
+        let mut line = String::new();
+        BufReader::new(partner.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let (port, fingerprint) = line.trim().split_once(' ').expect("the server does not start");
+
+        let mut server = Server::start(&[("buyers", SEGMENT)]);
+        fs::write(server.folder().join("password"), "hunter2\n").unwrap();
+        let more = format!("password = \"file:password\"\nhost_key = \"{fingerprint}\"\n");
+        configure_at(&mut server, port.parse().unwrap(), "throng", Path::new("/in"), &more);
+        purchases(&server, 0..300);
+        server.until("the refusal is told", || {
+            push(&server)["trouble"].as_str().is_some_and(|why| {
+                assert!(!why.contains("hunter2"));
+                why.contains("does not let throng in")
+            })
+        });
+        fs::write(server.folder().join("password"), "pass w0rd\n").unwrap();
+        server.until("all are held", || push(&server)["held"] == 300);
+        let expected = (0..300).map(|user| ("user_id".to_owned(), format!("u{user}"))).collect();
+        assert_eq!(held(&files.path().join("in/buyers")), expected, "{way}");
+    }
 }

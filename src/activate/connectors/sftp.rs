@@ -4,16 +4,18 @@
 //! fails where something has its name: nobody sees half of one, and none is ever written over. The server's key has to be the
 //! one that the configuration says.
 //!
-//! Tried with OpenSSH, with a key of Ed25519; RSA is not spoken, for the library of it has a known hole.
+//! Tried with OpenSSH and a key of Ed25519, and with AsyncSSH and passwords; RSA is not spoken, for the library of it has a known hole.
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use russh::MethodKind;
 use russh::client;
+use russh::client::AuthResult;
+use russh::client::KeyboardInteractiveAuthResponse;
 use russh::keys::HashAlg;
 use russh::keys::PrivateKeyWithHashAlg;
 use russh::keys::PublicKeyOrCertificate;
@@ -42,6 +44,8 @@ const MAX_ROWS: usize = 50_000;
 /// How long is waited for a connection, and then for all that is done with it.
 const CONNECT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How much a server may ask before it lets a user in.
+const MAX_QUESTIONS: usize = 4;
 
 /// Puts files on a server.
 pub struct SftpConnector {
@@ -132,10 +136,12 @@ impl SftpConnector {
         let name = self.name();
         let later = |error: &dyn std::fmt::Display| Trouble::Later(format!("{name}: {error}"));
         let Sftp { host, port, user, host_keys, key, password, .. } = &self.settings;
-        let found = (host.as_str(), *port).to_socket_addrs().map_err(|error| later(&error))?;
-        let found: Vec<SocketAddr> = found.filter(|one| !is_off_limits(one.ip())).collect();
-        let stream =
-            tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(&found[..])).await;
+        let connect = async {
+            let found = tokio::net::lookup_host((host.as_str(), *port)).await?;
+            let found: Vec<SocketAddr> = found.filter(|one| !is_off_limits(one.ip())).collect();
+            tokio::net::TcpStream::connect(&found[..]).await
+        };
+        let stream = tokio::time::timeout(CONNECT, connect).await;
         let stream = stream.map_err(|_| later(&"no connection in ten seconds"))?;
         let stream = stream.map_err(|error| later(&error))?;
         let seen = Arc::default();
@@ -156,17 +162,16 @@ impl SftpConnector {
         let allowed = match (key, password) {
             (Some(key), _) => {
                 let key = private_key(key)?;
-                session
-                    .authenticate_publickey(user, PrivateKeyWithHashAlg::new(Arc::new(key), None))
-                    .await
+                let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+                session.authenticate_publickey(user, key).await.map(|told| told.success())
             }
             (None, Some(password)) => {
                 let password = read_secret("password", password).map_err(Trouble::Later)?;
-                session.authenticate_password(user, password).await
+                with_password(&mut session, user, &password).await
             }
-            (None, None) => session.authenticate_none(user).await,
+            (None, None) => session.authenticate_none(user).await.map(|told| told.success()),
         };
-        if !allowed.map_err(|error| later(&error))?.success() {
+        if !allowed.map_err(|error| later(&error))? {
             return Err(Trouble::Fatal(format!(
                 "{name} does not let {user} in with this key or password"
             )));
@@ -192,6 +197,8 @@ impl SftpConnector {
         let broken = |error: std::io::Error| Trouble::Later(format!("{}: {error}", self.name()));
         file.write_all(body).await.map_err(broken)?;
         file.flush().await.map_err(broken)?;
+        // Where the server knows how: else a file may have its name and, after a crash there, none of its bytes.
+        file.sync_all().await.map_err(told)?;
         file.close().await.map_err(broken)?;
         let size = sftp.metadata(&aside).await.map_err(told)?.size;
         if size.is_some_and(|size| size != body.len() as u64) {
@@ -238,6 +245,44 @@ impl SftpConnector {
         };
         Trouble::Later(format!("{}: {path} {what} ({error})", self.name()))
     }
+}
+
+/// Logs in with a password, which some servers take only as an answer to a question.
+async fn with_password(
+    session: &mut client::Handle<KnownHost>,
+    user: &str,
+    password: &str,
+) -> Result<bool, russh::Error> {
+    match session.authenticate_password(user, password).await? {
+        AuthResult::Success => return Ok(true),
+        AuthResult::Failure { remaining_methods, .. } => {
+            if !remaining_methods.contains(&MethodKind::KeyboardInteractive) {
+                return Ok(false);
+            }
+        }
+    }
+    let mut told = session.authenticate_keyboard_interactive_start(user, None).await?;
+    let mut is_said = false;
+    for _ in 0..MAX_QUESTIONS {
+        let answers = match told {
+            KeyboardInteractiveAuthResponse::Success => return Ok(true),
+            KeyboardInteractiveAuthResponse::Failure { .. } => return Ok(false),
+            // What there is to read, and nothing to answer.
+            KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } if prompts.is_empty() => {
+                Vec::new()
+            }
+            KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => {
+                // A second question is not for the password.
+                if is_said || prompts.len() > 1 || prompts[0].echo {
+                    return Ok(false);
+                }
+                is_said = true;
+                vec![password.to_owned()]
+            }
+        };
+        told = session.authenticate_keyboard_interactive_respond(answers).await?;
+    }
+    Ok(false)
 }
 
 /// The key that logs in.
