@@ -251,7 +251,7 @@ fn judge(url: &str, answered: &Answered) -> Result<Given, OauthError> {
     let said = format!("{url} answered {}: {}", answered.status, answered.gist());
     match (answered.status, word) {
         (_, "invalid_grant") => Err(OauthError::Refused(format!(
-            "what tokens are made from is refused: make a new key of the account, or a new refresh token, and put it where \
+            "what tokens are made from is refused: give the account a new key, or get a new refresh token, and put it where \
              the old one is ({said})"
         ))),
         (_, "invalid_client" | "unauthorized_client" | "invalid_scope") | (401 | 403, _) => {

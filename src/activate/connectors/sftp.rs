@@ -4,7 +4,8 @@
 //! fails where something has its name: nobody sees half of one, and none is ever written over. The server's key has to be the
 //! one that the configuration says.
 //!
-//! Tried with OpenSSH and a key of Ed25519, and with AsyncSSH and passwords; RSA is not spoken, for the library of it has a known hole.
+//! Tried with OpenSSH and a key of Ed25519, and with `AsyncSSH` and passwords; RSA is not spoken, for the library of it has a
+//! known hole.
 
 use std::future::Future;
 use std::net::SocketAddr;
