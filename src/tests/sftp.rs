@@ -1,4 +1,4 @@
-//! Audiences on their way to a server of OpenSSH, read back by its own client, and to one of AsyncSSH.
+//! Audiences on their way to a server of OpenSSH, read back by its own client, and to one of `AsyncSSH`.
 
 use serde_json::{Value, json};
 use std::fs;
