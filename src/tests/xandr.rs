@@ -120,6 +120,23 @@ fn a_segment_is_made_once_and_kept_in_step_whatever_becomes_of_calls() {
 }
 
 #[test]
+fn a_file_whose_answer_is_lost_is_asked_for_and_not_sent_again() {
+    let (server, platform, standin) = start("format = \"text\"\n");
+    purchases(&server, 0..20);
+    waits_for(&server, 20);
+    // The login, the search, the making, the job; and the file arrived.
+    standin.script([Fault::Pass, Fault::Pass, Fault::Pass, Fault::Pass, Fault::LoseAnswer]);
+    in_step(&server, &platform, &members(0..20));
+    assert_eq!(platform.files(), 1);
+    // The next one did not: after a while it is taken to another job.
+    purchases(&server, 20..30);
+    waits_for(&server, 10);
+    standin.script([Fault::Pass, Fault::Lose]);
+    in_step(&server, &platform, &members(0..30));
+    assert_eq!(platform.files(), 2);
+}
+
+#[test]
 fn one_bad_line_costs_itself_whether_it_is_told_or_found() {
     for tells in [true, false] {
         let (server, platform, _standin) = start("format = \"text\"\n");

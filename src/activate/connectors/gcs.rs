@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 use super::file;
+use super::google::authorized;
 use super::google::grant_of;
 use super::http;
 use crate::activate::connector::Caps;
@@ -28,7 +29,6 @@ use crate::config::Gcs;
 use crate::model::Millis;
 use crate::net::AccessTokens;
 use crate::net::Answered;
-use crate::net::OauthError;
 use crate::net::Outgoing;
 use crate::net::OutgoingRequest;
 use crate::store::ledger::Batch;
@@ -77,7 +77,6 @@ impl GcsConnector {
         utf8_percent_encode(&name, NON_ALPHANUMERIC).to_string()
     }
 
-    /// Makes a call; a token that is refused is asked for anew, once.
     fn call(
         &self,
         (method, path): (&str, &str),
@@ -86,23 +85,13 @@ impl GcsConnector {
         now: Millis,
     ) -> Result<Answered, Verdict> {
         let url = format!("{}{path}", self.settings.url.as_str().trim_end_matches('/'));
-        for is_last in [false, true] {
-            let token = self.tokens.get(now).map_err(|error| match error {
-                OauthError::Refused(why) => Verdict::Fatal(why),
-                OauthError::Later(why) => Verdict::Retry(why),
-            })?;
-            let bearer = format!("Bearer {token}");
-            let headers = [headers, &[("Authorization", bearer.as_str())]].concat();
+        authorized(&self.tokens, now, |bearer| {
+            let headers = [headers, &[("Authorization", bearer)]].concat();
             let request =
                 OutgoingRequest { method, url: &url, headers: &headers, body, timeout: TIMEOUT };
             let answered = self.outgoing.call(&request);
-            let answered = answered.map_err(|error| http::unanswered(&self.name(), &error))?;
-            if answered.status != 401 || is_last {
-                return Ok(answered);
-            }
-            self.tokens.refuse(&token);
-        }
-        unreachable!("the second turn is the last")
+            answered.map_err(|error| http::unanswered(&self.name(), &error))
+        })
     }
 
     fn failed(&self, answered: &Answered, now: Millis) -> Verdict {

@@ -209,13 +209,8 @@ impl GoogleConnector {
         let account =
             |number: &str| format!("accountTypes/{}/accounts/{number}", self.settings.account_type);
         let login = self.settings.login_account.as_deref().map(account);
-        for is_last in [false, true] {
-            let token = self.tokens.get(now).map_err(|error| match error {
-                OauthError::Refused(why) => Verdict::Fatal(why),
-                OauthError::Later(why) => Verdict::Retry(why),
-            })?;
-            let bearer = format!("Bearer {token}");
-            let mut headers = vec![("Authorization", bearer.as_str())];
+        authorized(&self.tokens, now, |bearer| {
+            let mut headers = vec![("Authorization", bearer)];
             if !body.is_empty() {
                 headers.push(("Content-Type", "application/json"));
             }
@@ -225,13 +220,8 @@ impl GoogleConnector {
             let request =
                 OutgoingRequest { method, url: &url, headers: &headers, body, timeout: TIMEOUT };
             let answered = self.outgoing.call(&request);
-            let answered = answered.map_err(|error| http::unanswered(&self.name(), &error))?;
-            if answered.status != 401 || is_last {
-                return Ok(answered);
-            }
-            self.tokens.refuse(&token);
-        }
-        unreachable!("the second turn is the last")
+            answered.map_err(|error| http::unanswered(&self.name(), &error))
+        })
     }
 
     /// Lists of a name.
@@ -294,6 +284,27 @@ pub(super) fn grant_of(grant: &GoogleGrant) -> Grant {
             Grant::Refresh { client_id, client_secret, token: refresh_token }
         }
     }
+}
+
+/// Makes a call with an access token; where it is refused, once more with another.
+pub(super) fn authorized(
+    tokens: &AccessTokens,
+    now: Millis,
+    send: impl Fn(&str) -> Result<Answered, Verdict>,
+) -> Result<Answered, Verdict> {
+    let token = || {
+        tokens.get(now).map_err(|error| match error {
+            OauthError::Refused(why) => Verdict::Fatal(why),
+            OauthError::Later(why) => Verdict::Retry(why),
+        })
+    };
+    let first = token()?;
+    let answered = send(&format!("Bearer {first}"))?;
+    if answered.status != 401 {
+        return Ok(answered);
+    }
+    tokens.refuse(&first);
+    send(&format!("Bearer {}", token()?))
 }
 
 /// A list's id: digits, which come as a text or as a number.

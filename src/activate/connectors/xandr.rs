@@ -62,6 +62,10 @@ const TOKEN: Millis = 2 * HOUR - 5 * MINUTE;
 const LOGINS: (usize, Millis) = (10, 5 * MINUTE);
 /// Where files are uploaded to, beside the API's own host.
 const HOSTS: [&str; 3] = [".adnxs.net", ".adnxs.com", ".appnexus.com"];
+/// Ends a job's name where nobody knows whether it has its file.
+const UNSURE: char = '?';
+/// So many times the pace, which is a minute, a job waits for its file.
+const WINDOW: Millis = 6;
 /// What is not done is not asked for less often than this.
 const LONGEST_POLL: Millis = HOUR;
 const WRONG: [&str; 5] = [
@@ -95,7 +99,8 @@ struct Session {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum User<'a> {
     Xandr(u64),
-    Device(&'static str, &'static str, &'a str),
+    /// An id, its kind in Avro and in text.
+    Device(&'a str, &'static str, &'static str),
     Hash(&'a str),
 }
 
@@ -191,6 +196,11 @@ impl XandrConnector {
         unreachable!("the second turn is the last")
     }
 
+    /// The place of a segment that may be new.
+    fn settling(&self, id: i32, now: Millis) -> String {
+        format!("{id}@{}", now + self.settings.settle.0)
+    }
+
     fn member(&self) -> &str {
         &self.settings.member
     }
@@ -209,7 +219,7 @@ impl XandrConnector {
     fn user<'a>(&self, identifier: &'a Identifier) -> Result<User<'a>, &'static str> {
         let value = identifier.value();
         let device = |domain, suffix| match fit::unfit_device(value) {
-            None => Ok(User::Device(domain, suffix, value)),
+            None => Ok(User::Device(value, domain, suffix)),
             Some(why) => Err(why),
         };
         match (identifier.namespace.as_str(), self.settings.format) {
@@ -231,12 +241,10 @@ impl XandrConnector {
     }
 }
 
-/// A segment's id, and until when it is left alone.
-fn place_of(place: &str) -> (&str, Millis) {
-    match place.split_once('@') {
-        None => (place, Millis::MIN),
-        Some((id, until)) => (id, until.parse().unwrap_or(Millis::MIN)),
-    }
+/// A segment's id, and until when it is left alone. 0 is no segment: neither the configuration nor an answer gives it.
+fn place_of(place: &str) -> (i32, Millis) {
+    let (id, until) = place.split_once('@').unwrap_or((place, ""));
+    (id.parse().unwrap_or(0), until.parse().unwrap_or(Millis::MIN))
 }
 
 fn is_no_auth(answered: &Answered) -> bool {
@@ -293,6 +301,11 @@ fn number(value: &Value) -> u64 {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
 }
 
+/// A segment's id, which files have as a number.
+fn segment_of(value: &Value) -> Option<i32> {
+    i32::try_from(number(value)).ok().filter(|id| *id > 0)
+}
+
 /// An id, which comes as a number or as a text.
 fn id_of(value: &Value) -> Option<String> {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -300,12 +313,16 @@ fn id_of(value: &Value) -> Option<String> {
     ((1..=128).contains(&text.len()) && text.bytes().all(fits)).then_some(text)
 }
 
-/// What became of an upload. `lines` has each line of the batch by how the file begins it. Pure.
-fn judge(told: &Value, lines: &BTreeMap<String, usize>, separators: [char; 2]) -> Option<Verdict> {
-    let job = match &told["batch_segment_upload_job"] {
+/// The job that an answer tells of.
+fn job_of(told: &Value) -> &Value {
+    match &told["batch_segment_upload_job"] {
         Value::Array(jobs) => jobs.first().unwrap_or(&Value::Null),
         job => job,
-    };
+    }
+}
+
+/// What became of an upload. `lines` has each line of the batch by how the file begins it. Pure.
+fn judge(job: &Value, lines: &BTreeMap<String, usize>, separators: [char; 2]) -> Option<Verdict> {
     match job["phase"].as_str() {
         Some("completed") => {}
         Some("error") => {
@@ -365,7 +382,7 @@ impl User<'_> {
     fn key(&self) -> String {
         match self {
             Self::Xandr(id) => id.to_string(),
-            Self::Device(_, suffix, id) => format!("{id}{suffix}"),
+            Self::Device(id, _, suffix) => format!("{id}{suffix}"),
             Self::Hash(hash) => (*hash).to_owned(),
         }
     }
@@ -376,12 +393,12 @@ fn minutes(ttl: Millis) -> i32 {
     i32::try_from(ttl / MINUTE).unwrap_or(i32::MAX)
 }
 
-fn text(lines: &[(User<'_>, i32)], segment: &str, [uid, field]: [char; 2]) -> Vec<u8> {
+fn text(lines: &[(User<'_>, i32)], segment: i32, [uid, field]: [char; 2]) -> Vec<u8> {
     let mut out = String::new();
     for (user, minutes) in lines {
         let (id, suffix) = match user {
             User::Xandr(id) => (id.to_string(), ""),
-            User::Device(_, suffix, id) => ((*id).to_owned(), *suffix),
+            User::Device(id, _, suffix) => ((*id).to_owned(), *suffix),
             User::Hash(hash) => ((*hash).to_owned(), ""),
         };
         out.push_str(&format!("{id}{uid}{segment}{field}{minutes}{suffix}\n"));
@@ -399,7 +416,7 @@ fn records(lines: &[(User<'_>, i32)], segment: i32, sync: [u8; 16]) -> Vec<u8> {
                     avro::put_long(out, 0);
                     avro::put_long(out, i64::try_from(*id).unwrap_or(i64::MAX));
                 }
-                User::Device(domain, _, id) => {
+                User::Device(id, domain, _) => {
                     avro::put_long(out, 1);
                     avro::put_string(out, id);
                     let at = domains.iter().position(|one| one == domain).unwrap_or(0);
@@ -454,8 +471,9 @@ impl Connector for XandrConnector {
             _ => vec![told["segment"].clone()],
         };
         all.retain(|one| one["code"] == segment);
-        let place = all.first().and_then(|one| id_of(&one["id"]));
-        Ok(place.map_or(Found::Nothing, Found::Place))
+        let id = all.first().and_then(|one| segment_of(&one["id"]));
+        // It may be the one of which we never heard that it was made.
+        Ok(id.map_or(Found::Nothing, |id| Found::Place(self.settling(id, now))))
     }
 
     fn make(&self, segment: &str, now: Millis) -> Result<String, Verdict> {
@@ -466,14 +484,14 @@ impl Connector for XandrConnector {
         } });
         let path = format!("/segment?member_id={}", self.member());
         let told = self.call("POST", &path, body.to_string().as_bytes(), now)?;
-        let id = id_of(&told["id"]).or_else(|| id_of(&told["segment"]["id"]));
+        let id = segment_of(&told["id"]).or_else(|| segment_of(&told["segment"]["id"]));
         let id = id.ok_or_else(|| {
             Verdict::Unknown(format!(
                 "{} made a segment for {segment} and did not say its id",
                 self.name()
             ))
         })?;
-        Ok(format!("{id}@{}", now + self.settings.settle.0))
+        Ok(self.settling(id, now))
     }
 
     fn encode(&self, batch: &Batch, place: &str) -> Encoded {
@@ -494,7 +512,7 @@ impl Connector for XandrConnector {
         let mut sync = [0; 16];
         sync.iter_mut().zip(id.as_str().bytes()).for_each(|(to, from)| *to = from);
         let mut body = match self.settings.format {
-            XandrFormat::Avro => records(&lines, segment.parse().unwrap_or(0), sync),
+            XandrFormat::Avro => records(&lines, segment, sync),
             XandrFormat::Text => text(&lines, segment, self.settings.separators),
         };
         if self.settings.gzip {
@@ -507,7 +525,10 @@ impl Connector for XandrConnector {
     }
 
     fn deliver(&self, encoded: &Encoded, now: Millis) -> Verdict {
-        let (_, settled_at) = place_of(&encoded.address);
+        let (segment, settled_at) = place_of(&encoded.address);
+        if segment < 1 {
+            return Verdict::Fatal(format!("{} is no segment's number", encoded.address));
+        }
         if now < settled_at {
             let why = "the new segment is left alone until it is known everywhere";
             return Verdict::NotReady(settled_at, why.to_owned());
@@ -524,7 +545,11 @@ impl Connector for XandrConnector {
     }
 
     fn ask(&self, job: &Job, (batch, _): (&Batch, &Encoded), now: Millis) -> Verdict {
-        let id = utf8_percent_encode(&job.name, NON_ALPHANUMERIC);
+        let (id, is_sure) = match job.name.strip_suffix(UNSURE) {
+            Some(id) => (id, false),
+            None => (job.name.as_str(), true),
+        };
+        let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
         let path = format!("/batch-segment?member_id={}&job_id={id}", self.member());
         let told = match self.call("GET", &path, b"", now) {
             // Whether it was asked says nothing of the batch.
@@ -535,8 +560,15 @@ impl Connector for XandrConnector {
         let pace = self.settings.pace.0;
         let wait = ((now - job.since) / 4).clamp(pace, LONGEST_POLL.max(pace));
         let later = Verdict::Staged(Job { ask_at: now + wait, ..job.clone() });
+        let told = job_of(&told);
+        if !is_sure && told["phase"] == "starting" && now - job.since >= WINDOW * pace {
+            return Verdict::Gone("the file never arrived there".to_owned());
+        }
+        if told["error_code"] == "RATE_LIMIT_EXCEEDED" {
+            self.next_upload.fetch_max(now + HOUR, Ordering::SeqCst);
+        }
         let lines = self.lines_of(batch);
-        judge(&told, &lines, self.settings.separators).unwrap_or(later)
+        judge(told, &lines, self.settings.separators).unwrap_or(later)
     }
 }
 
@@ -549,10 +581,7 @@ impl XandrConnector {
             Verdict::Unknown(why) => Verdict::Retry(why),
             verdict => verdict,
         })?;
-        let job = match &told["batch_segment_upload_job"] {
-            Value::Array(jobs) => jobs.first().cloned().unwrap_or_default(),
-            job => job.clone(),
-        };
+        let job = job_of(&told);
         let said = |what: &str| Verdict::Retry(format!("{} gave no {what}", self.name()));
         let id = id_of(&job["job_id"]).filter(|id| id != "null").ok_or_else(|| said("job"))?;
         let url = job["upload_url"].as_str().ok_or_else(|| said("place to upload to"))?;
@@ -563,16 +592,23 @@ impl XandrConnector {
             ))
         })?;
         let headers = [("Content-Type", "application/octet-stream")];
-        let answered = self.send("POST", &url, &headers, &encoded.body)?;
+        let job = |name: String| Job { name, ask_at: now + self.settings.pace.0, since: now };
+        // The job tells whether it has the file. Another with the same one could be done before it, and then a removal, and
+        // at last this one.
+        let unsure = || job(format!("{id}{UNSURE}"));
+        let answered = match self.send("POST", &url, &headers, &encoded.body) {
+            Err(Verdict::Unknown(_)) => return Ok(unsure()),
+            answered => answered?,
+        };
         match response(&self.name(), &answered, now) {
-            Ok(_) => {}
+            Ok(_) => Ok(job(id)),
             // The answer to a file need not say anything.
-            Err(Verdict::Unknown(_)) if answered.status == 200 => {}
+            Err(Verdict::Unknown(_)) if answered.status == 200 => Ok(job(id)),
+            Err(Verdict::Unknown(_) | Verdict::Retry(_)) => Ok(unsure()),
             // The place is good for five minutes.
-            Err(Verdict::Gone(why)) => return Err(Verdict::Retry(why)),
-            Err(verdict) => return Err(verdict),
+            Err(Verdict::Gone(why)) => Err(Verdict::Retry(why)),
+            Err(verdict) => Err(verdict),
         }
-        Ok(Job { name: id, ask_at: now + self.settings.pace.0, since: now })
     }
 
     /// The lines of a batch, by how the file begins and ends each.
@@ -645,7 +681,7 @@ mod tests {
             ]
         );
         assert_eq!(connector.deliver(&encoded, 1_795_499_999_999).as_str(), "retry");
-        assert_eq!(place_of("10000"), ("10000", Millis::MIN));
+        assert_eq!(place_of("10000"), (10_000, Millis::MIN));
     }
 
     #[test]
@@ -746,8 +782,9 @@ mod tests {
     fn what_became_of_a_file_is_told_by_line_or_found_by_halves() {
         let connector = connector(XandrFormat::Text, "https://api.appnexus.com");
         let lines = connector.lines_of(&people());
-        let judged =
-            |job: Value| judge(&json!({ "batch_segment_upload_job": job }), &lines, [',', ':']);
+        let judged = |job: Value| {
+            judge(job_of(&json!({ "batch_segment_upload_job": job })), &lines, [',', ':'])
+        };
         for phase in ["starting", "uploading", "validating", "processing", "?"] {
             assert_eq!(judged(json!({ "phase": phase })), None);
         }

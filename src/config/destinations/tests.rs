@@ -272,6 +272,9 @@ fn a_member_of_xandrs_logs_in_and_says_how_lines_look() {
         ("separators = \"|:\"\n", "separators: expected two different"),
         ("ttl = \"181d\"\n", "ttl: expected a time from 2d to 180d"),
         ("format = \"csv\"\n", "format: expected \"avro\""),
+        ("audiences = { buyers = \"auto\" }\n", "audiences: expected a segment's number"),
+        ("audiences = { buyers = \"0\" }\n", "audiences: expected a segment's number"),
+        ("audiences = { buyers = \"2147483648\" }\n", "audiences: expected a segment's number"),
     ] {
         let problems = parse(&entry(more)).unwrap_err().join("\n");
         assert!(problems.contains(expected), "{expected:?} is not in:\n{problems}");

@@ -109,6 +109,13 @@ impl Entry<'_> {
         let settle = self.period("settle", 20 * MINUTE, (0, DAY), "a time up to 1d");
         let pace = self.period("pace", MINUTE, (SECOND, DAY), "a time from 1s to 1d");
         let audiences = self.audiences();
+        let is_number = |id: &String| id.parse::<i32>().is_ok_and(|number| number > 0);
+        if audiences.iter().flat_map(BTreeMap::values).any(|id| !is_number(id)) {
+            self.problem(
+                "audiences",
+                "expected a segment's number, such as { buyers = \"10000\" }",
+            );
+        }
         Some(Xandr {
             url: url?,
             member: member?,

@@ -32,6 +32,8 @@ struct State {
     /// Whether it is said which lines were wrong.
     tells: bool,
     violations: Vec<String>,
+    /// Files that are in a job, however often they came.
+    files: usize,
 }
 
 struct Segment {
@@ -90,6 +92,11 @@ impl Xandr {
         self.state.lock().unwrap().logins
     }
 
+    /// How many files were uploaded.
+    pub(crate) fn files(&self) -> usize {
+        self.state.lock().unwrap().files
+    }
+
     /// The file that was uploaded last.
     pub(crate) fn last_file(&self) -> Vec<u8> {
         self.state.lock().unwrap().jobs.iter().rev().find_map(|job| job.file.clone()).unwrap()
@@ -122,6 +129,7 @@ impl Xandr {
                 return Ok(Reply::new(404, ""));
             };
             job.file = Some(request.body.clone());
+            state.files += 1;
             return Ok(ok(json!({})));
         }
         let token = request.header("authorization").unwrap_or_default().to_owned();
@@ -200,17 +208,20 @@ impl State {
                 } else {
                     std::str::from_utf8(file).unwrap_or("?")
                 };
-                let mut before = Vec::new();
+                let mut before: Option<((u64, String), User)> = None;
                 for line in text.lines() {
                     match parse(line) {
                         Err(why) => violations.push(why),
                         Ok((user, segment, minutes)) => {
                             // Sorted by id, and each user once.
-                            let key = (user.0.parse::<u64>().unwrap_or(u64::MAX), user.clone());
-                            if before.last().is_some_and(|last| *last == key) {
+                            let key = (user.0.parse::<u64>().unwrap_or(u64::MAX), user.0.clone());
+                            if before.as_ref().is_some_and(|(last, _)| *last > key) {
+                                violations.push(format!("{user:?} comes too late"));
+                            }
+                            if before.is_some_and(|(_, known)| known == user) {
                                 violations.push(format!("{user:?} twice"));
                             }
-                            before.push(key);
+                            before = Some((key, user.clone()));
                             if bad.contains(&user.0) && minutes != -1 {
                                 wrong += 1;
                                 log.push_str(&format!("\nnum_invalid_user-{line}"));
