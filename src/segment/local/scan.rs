@@ -85,7 +85,9 @@ impl Scan<'_> {
             wanted: &wanted,
             ..archive::Scan::default()
         };
-        let files: Vec<_> = held.files.iter().filter(|file| scan.reads(file)).collect();
+        let mut files: Vec<_> = held.files.iter().filter(|file| scan.reads(file)).collect();
+        // Files that came since may lie between those that were read before a crash: how far that was is told at once.
+        files.sort_by_key(|file| !saved.as_ref().is_some_and(|saved| saved.has(&file.file)));
         let total: u64 = files.iter().map(|file| file.rows).sum();
         let mut facts = Vec::new();
         let mut read = 0u64;
