@@ -49,16 +49,8 @@ pub struct Report {
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
     let directory = tempfile::Builder::new().prefix("export-").tempdir_in(&plan.directory)?;
     let path = std::path::absolute(directory.path())?;
-    let server_plan = ServerPlan {
-        binary: std::path::absolute(&plan.throng)?,
-        data: path.join("data"),
-        segments: path.join("segments"),
-        settings: Vec::new(),
-        role: None,
-    };
-    for folder in ["segments", "config"] {
-        std::fs::create_dir_all(path.join(folder))?;
-    }
+    let server_plan = ServerPlan::within(&path, &plan.throng)?;
+    std::fs::create_dir_all(path.join("config"))?;
     let (segment, rule) = (path.join("segments/all.toml"), "rule = 'did visit'\nmin_size = 1\n");
     std::fs::write(&segment, rule)?;
     std::fs::write(

@@ -80,14 +80,7 @@ pub struct Report {
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
     let directory = tempfile::Builder::new().prefix("lookup-").tempdir_in(&plan.directory)?;
     let path = std::path::absolute(directory.path())?;
-    let server_plan = ServerPlan {
-        binary: std::path::absolute(&plan.throng)?,
-        data: path.join("data"),
-        segments: path.join("segments"),
-        settings: Vec::new(),
-        role: None,
-    };
-    std::fs::create_dir_all(&server_plan.segments)?;
+    let server_plan = ServerPlan::within(&path, &plan.throng)?;
     let mut random = Random::new(1);
     let made = segments::Plan {
         throng: plan.throng.clone(),

@@ -39,6 +39,14 @@ pub struct Server {
 }
 
 impl Plan {
+    /// A server of everything with its folders in one, which has a folder of segments from now on.
+    pub fn within(folder: &Path, binary: &Path) -> Result<Self> {
+        let segments = folder.join("segments");
+        std::fs::create_dir_all(&segments)?;
+        let binary = std::path::absolute(binary)?;
+        Ok(Self { binary, data: folder.join("data"), segments, settings: Vec::new(), role: None })
+    }
+
     /// Where the server's log goes, after those of earlier starts.
     fn log(&self) -> PathBuf {
         self.data.with_extension("log")

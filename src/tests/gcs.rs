@@ -19,13 +19,7 @@ fn purchases(server: &Server, users: std::ops::Range<u32>) {
     let events: Vec<Value> = users
         .map(|user| json!({ "site": "t", "event": "purchase", "ids": { "user_id": format!("u{user}") } }))
         .collect();
-    let count = events.len();
-    assert_eq!(server.post_events(&Value::Array(events)).json()["accepted"], count);
-}
-
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "bucket", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
+    server.accepts(&events);
 }
 
 /// The official client, which reads what is there.
@@ -67,11 +61,11 @@ fn a_bucket_is_kept_in_step_whatever_becomes_of_calls_and_nothing_in_it_is_writt
         Fault::Lose,
         Fault::Refuse(Reply::new(429, "{}").with("Retry-After", "1")),
     ]);
-    server.until("all are held", || push(&server)["held"] == 300);
+    server.until("all are held", || server.push("bucket")["held"] == 300);
     let body = json!({ "site": "t", "event": "x", "ids": { "user_id": "u7" } }).to_string();
     let url = format!("{}/v1/events", server.collect());
     assert_eq!(post(&url, &body, &[("Sec-GPC", "1")]).json()["accepted"], 1);
-    server.until("who opted out is removed", || push(&server)["held"] == 299);
+    server.until("who opted out is removed", || server.push("bucket")["held"] == 299);
 
     let fetched = tempfile::tempdir().unwrap();
     let read = Command::new(python())
@@ -101,6 +95,8 @@ fn a_bucket_is_kept_in_step_whatever_becomes_of_calls_and_nothing_in_it_is_writt
     }
     purchases(&server, 400..401);
     server.until("it is told", || {
-        push(&server)["trouble"].as_str().is_some_and(|why| why.contains("with other content"))
+        server.push("bucket")["trouble"]
+            .as_str()
+            .is_some_and(|why| why.contains("with other content"))
     });
 }

@@ -65,10 +65,7 @@ fn purchases(server: &Server, people: Range<u32>) {
                 "ids": { "user_id": person.to_string(), "email": format!("p.{person}+x@gmail.com") } })
     };
     let events: Vec<Value> = people.map(event).collect();
-    for part in events.chunks(500) {
-        let taken = server.post_events(&Value::Array(part.to_vec())).json();
-        assert_eq!(taken["accepted"], part.len(), "{taken}");
-    }
+    server.accepts(&events);
 }
 
 /// Dots and what follows a plus are nobody's at Gmail.
@@ -80,11 +77,6 @@ fn members(people: Range<u32>) -> BTreeSet<Member> {
     people.map(|person| ("emailAddress".to_owned(), email(person))).collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "ads", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 fn waits_for(server: &Server, adds: usize) {
     server.until("what is to be sent is known", || {
         let dry = server.ok(&["destination", "push", "ads", "--dry-run", "--json"]);
@@ -94,7 +86,7 @@ fn waits_for(server: &Server, adds: usize) {
 
 fn in_step(server: &Server, platform: &Google, name: &str, expected: &BTreeSet<Member>) {
     server.until("the platform is in step", || {
-        push(server)["trouble"].is_null() && platform.members(name).as_ref() == Some(expected)
+        server.push("ads")["trouble"].is_null() && platform.members(name).as_ref() == Some(expected)
     });
 }
 
@@ -108,7 +100,7 @@ fn a_list_is_made_once_and_kept_in_step_whatever_becomes_of_calls() {
     // A token that is refused, another, looked for and not there, made and its answer lost; then found.
     platform.expire_tokens(u32::MAX);
     standin.script([Fault::Pass, Fault::Pass, Fault::Pass, Fault::LoseAnswer]);
-    assert!(push(&server)["trouble"].is_string());
+    assert!(server.push("ads")["trouble"].is_string());
     assert_eq!(platform.members("buyers"), Some(BTreeSet::new()));
     let busy = || Fault::Refuse(status(503, "UNAVAILABLE", ""));
     standin.script([Fault::Pass, busy(), Fault::Pass, Fault::LoseAnswer, Fault::Lose, busy()]);
@@ -144,14 +136,14 @@ fn one_bad_line_costs_itself_whether_it_is_told_by_line_by_count_or_by_refusing_
         expected.remove(&("emailAddress".to_owned(), bad.clone()));
         in_step(&server, &platform, "buyers", &expected);
         server.until("the one is found", || {
-            let report = push(&server);
+            let report = server.push("ads");
             (&report["held"], &report["pending"], &report["refused"])
                 == (&json!(31), &json!(0), &json!(1))
         });
         let refused = server.ok(&["destination", "refused", "ads"]);
         assert!(refused.contains(&bad), "{how}: {refused}");
         let calls = platform.requests().0;
-        push(&server);
+        server.push("ads");
         assert_eq!(platform.requests().0, calls, "{how}: what is refused is not sent again");
     }
 }
@@ -164,7 +156,7 @@ fn a_day_without_quota_is_waited_for_and_a_key_that_is_refused_is_told() {
     let quota = status(429, "RESOURCE_EXHAUSTED", "RequestsPerDayPerProject");
     // The token, the search and the making, and then the members.
     standin.script([Fault::Pass, Fault::Pass, Fault::Pass, Fault::Refuse(quota)]);
-    assert!(push(&server)["trouble"].as_str().unwrap().contains("asks to wait"));
+    assert!(server.push("ads")["trouble"].as_str().unwrap().contains("asks to wait"));
     let next =
         server.api("/api/v1/destinations/ads").json()["next_run"].as_str().unwrap().to_owned();
     assert!(next.contains("T08:00:00"), "midnight there: {next}");

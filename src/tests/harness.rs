@@ -223,6 +223,20 @@ impl Server {
         post(&format!("{}/v1/events", self.collect()), &body.to_string(), &[])
     }
 
+    /// Posts events, and all of them are taken.
+    pub(super) fn accepts(&self, events: &[Value]) {
+        for part in events.chunks(500) {
+            let taken = self.post_events(&Value::Array(part.to_vec())).json();
+            assert_eq!(taken["accepted"], part.len(), "{taken}");
+        }
+    }
+
+    /// Pushes what a destination is to have; the report of its first segment, whatever became of it.
+    pub(super) fn push(&self, destination: &str) -> Value {
+        let output = self.throng(&["destination", "push", destination, "--json"]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
+    }
+
     /// Asks the private listener with the operator's token.
     pub(super) fn api(&self, path: &str) -> Answer {
         let token = fs::read_to_string(self.data.join("token")).unwrap();

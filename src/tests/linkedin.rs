@@ -69,10 +69,7 @@ fn event(person: u32) -> Value {
 
 fn purchases(server: &Server, people: Range<u32>) {
     let events: Vec<Value> = people.map(event).collect();
-    for part in events.chunks(500) {
-        let taken = server.post_events(&Value::Array(part.to_vec())).json();
-        assert_eq!(taken["accepted"], part.len(), "{taken}");
-    }
+    server.accepts(&events);
 }
 
 /// What the platform should hold of a person.
@@ -83,13 +80,8 @@ fn users(person: u32) -> Vec<User> {
     [Some(email), device].into_iter().flatten().collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "ads", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 fn trouble(server: &Server) -> String {
-    let report = push(server);
+    let report = server.push("ads");
     report["trouble"].as_str().unwrap_or_else(|| panic!("no trouble: {report}")).to_owned()
 }
 
@@ -137,17 +129,17 @@ fn a_segment_is_made_once_and_kept_in_step_whatever_becomes_of_calls() {
     standin.script([Fault::LoseAnswer, later()]);
     let in_step = |expected: &BTreeSet<User>| {
         server.until("the platform is in step", || {
-            push(&server)["trouble"].is_null() && platform.members(segment) == *expected
+            server.push("ads")["trouble"].is_null() && platform.members(segment) == *expected
         });
     };
     in_step(&expected);
-    let report = push(&server);
+    let report = server.push("ads");
     assert!(standin.is_through());
     let counts = (&report["refused"], &report["held"], &report["trouble"]);
     assert_eq!(counts, (&json!(3), &json!(expected.len()), &Value::Null), "{report}");
     assert_eq!(platform.largest(), (5_000, false));
     let calls = platform.calls().len();
-    push(&server);
+    server.push("ads");
     assert_eq!(platform.calls().len(), calls, "what is refused is not sent again");
 
     // Who comes, and who opts out, go in one call.
@@ -184,7 +176,7 @@ fn a_token_and_a_version_that_are_refused_wait_for_someone() {
     let test = server.throng(&["destination", "test", "ads"]);
     assert_eq!(test.status.code(), Some(1));
     fs::write(server.folder().join("token"), TOKEN).unwrap();
-    let report = push(&server);
+    let report = server.push("ads");
     assert_eq!((&report["held"], &report["trouble"]), (&json!(expected.len()), &Value::Null));
     let [segment] = platform.of("buyers")[..] else { panic!("{:?}", platform.calls()) };
     assert_eq!(platform.members(segment), expected);

@@ -48,10 +48,7 @@ fn purchases(server: &Server, people: std::ops::Range<u32>) {
             json!({ "site": "t", "event": "purchase", "ids": ids })
         })
         .collect();
-    for part in events.chunks(500) {
-        let taken = server.post_events(&Value::Array(part.to_vec())).json();
-        assert_eq!(taken["accepted"], part.len(), "{taken}");
-    }
+    server.accepts(&events);
 }
 
 /// A person whose browser asks that nothing be sold.
@@ -72,11 +69,6 @@ fn cells(people: impl IntoIterator<Item = u32>) -> BTreeSet<Cell> {
     people.into_iter().flat_map(of).collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "meta", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 #[test]
 fn an_audience_is_made_once_and_kept_in_step() {
     let platform = Arc::new(Meta::new("77", TOKEN, Some(SECRET)));
@@ -94,12 +86,12 @@ fn an_audience_is_made_once_and_kept_in_step() {
     let bad = hash("7@example.com");
     platform.set_bad(&[&bad]);
     standin.script([Fault::Refuse(Reply::new(503, "busy"))]);
-    assert!(push(&server)["trouble"].as_str().unwrap().contains("503"));
+    assert!(server.push("meta")["trouble"].as_str().unwrap().contains("503"));
     standin.script([Fault::Lose]);
-    let lost = push(&server);
+    let lost = server.push("meta");
     assert!(lost["trouble"].is_string(), "{lost}");
     // Whether it was made is for a person to say.
-    let told = push(&server)["trouble"].as_str().unwrap().to_owned();
+    let told = server.push("meta")["trouble"].as_str().unwrap().to_owned();
     assert!(told.contains("write its id into `audiences`"), "{told}");
     assert_eq!(platform.named("buyers"), [""; 0]);
 }
@@ -116,10 +108,10 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     standin.script([Fault::LoseAnswer, Fault::Refuse(Reply::new(500, "oops")), Fault::LoseAnswer]);
     let mut expected = cells(0..1_200);
     expected.remove(&("EMAIL".to_owned(), bad));
-    server.until("the platform is in step", || push(&server)["held"] == 1_599);
+    server.until("the platform is in step", || server.push("meta")["held"] == 1_599);
     assert!(standin.is_through());
     assert_eq!(platform.members("23857"), expected);
-    assert_eq!(push(&server)["refused"], 1);
+    assert_eq!(server.push("meta")["refused"], 1);
     let shown = server.ok(&["destination", "waterfall", "meta", "--json"]);
     let shown = serde_json::from_str::<Value>(&shown).unwrap()[0].clone();
     assert_eq!(shown["matched"], serde_json::json!({ "least": 1_500, "most": 1_699 }));
@@ -129,13 +121,13 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     let refused = server.ok(&["destination", "refused", "meta"]);
     assert!(refused.contains(&hash("7@example.com")) && refused.contains("buyers"), "{refused}");
     let calls = platform.calls().len();
-    push(&server);
+    server.push("meta");
     assert_eq!(platform.calls().len(), calls, "what is refused is not sent again");
 
     opt_out(&server, 8);
     let gone = ("EMAIL".to_owned(), hash("8@example.com"));
     server.until("who opted out is removed", || {
-        push(&server);
+        server.push("meta");
         !platform.members("23857").contains(&gone)
     });
     assert!(platform.calls().iter().all(|(_, rows)| *rows > 0));
@@ -146,7 +138,7 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     opt_out(&server, 10);
     let gone = ("EMAIL".to_owned(), hash("10@example.com"));
     server.until("who opted out is removed while it is paused", || {
-        let report = push(&server);
+        let report = server.push("meta");
         assert!(
             report["trouble"].as_str().unwrap().contains("destination resume meta"),
             "{report}"
@@ -175,12 +167,12 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     platform.set_token("EAAB-new");
     purchases(&server, 2_000..2_003);
     server.until("the token is refused", || {
-        push(&server)["trouble"].as_str().is_some_and(|why| why.contains("give it a new one"))
+        server.push("meta")["trouble"].as_str().is_some_and(|why| why.contains("give it a new one"))
     });
     fs::write(server.folder().join("token"), "EAAB-new").unwrap();
     let added = cells(2_000..2_003);
     server.until("it goes on", || {
-        push(&server);
+        server.push("meta");
         added.is_subset(&platform.members("23857"))
     });
 
@@ -188,7 +180,7 @@ fn one_bad_row_costs_itself_and_whoever_opts_out_is_removed() {
     standin.script([Fault::Refuse(throttled(30))]);
     purchases(&server, 3_000..3_001);
     server.until("the platform was asked", || {
-        push(&server);
+        server.push("meta");
         standin.is_through()
     });
     let told = server.api("/api/v1/destinations/meta").json();

@@ -70,11 +70,6 @@ fn hashes(people: std::ops::Range<u32>) -> BTreeSet<String> {
     people.map(hash).collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "pins", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 #[test]
 fn a_list_is_kept_in_step_whatever_becomes_of_calls() {
     let (platform, standin, mut server) = started("100ms", NAMED);
@@ -93,7 +88,7 @@ fn a_list_is_kept_in_step_whatever_becomes_of_calls() {
     let in_step = |expected: &BTreeSet<String>| {
         server.until("the list is in step", || {
             // Sooner than it tries again by itself.
-            push(&server);
+            server.push("pins");
             standin.is_through() && platform.held("643") == *expected
         });
     };
@@ -132,7 +127,7 @@ fn a_record_that_is_refused_costs_no_other() {
     let dry = server.ok(&["destination", "push", "pins", "--dry-run", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&dry).unwrap()[0]["adds"], 1_000);
     assert_eq!(platform.calls(), 0, "a dry run sends nothing");
-    let report = push(&server);
+    let report = server.push("pins");
     assert_eq!((&report["adds"], &report["refused"]), (&json!(998), &json!(2)), "{report}");
     let mut expected = hashes(0..999);
     expected.remove(&hash(500));
@@ -140,7 +135,7 @@ fn a_record_that_is_refused_costs_no_other() {
     let calls = platform.calls();
     assert!(calls < 2 * 11, "{calls} calls to find one of a thousand");
     platform.refuse(None);
-    assert_eq!(push(&server)["batches"], 0, "what was refused is not sent again");
+    assert_eq!(server.push("pins")["batches"], 0, "what was refused is not sent again");
     assert_eq!(platform.calls(), calls);
 }
 
@@ -149,11 +144,11 @@ fn what_is_refused_waits_for_someone_and_a_wait_is_kept() {
     let (platform, standin, mut server) = started("1h", NAMED);
     purchases(&server, 0..3);
     standin.script([Fault::Refuse(Reply::new(401, r#"{"code":2,"message":"who are you?"}"#))]);
-    let trouble = push(&server)["trouble"].to_string();
+    let trouble = server.push("pins")["trouble"].to_string();
     assert!(trouble.contains("who are you?") && trouble.contains("a new one"), "{trouble}");
     let destination = server.api("/api/v1/destinations/pins").json();
     assert_eq!(destination["segments"][0]["parked"], true);
-    assert_eq!(push(&server)["held"], 3);
+    assert_eq!(server.push("pins")["held"], 3);
     assert_eq!(platform.held("643"), hashes(0..3));
 
     // Who asks to be left alone is, also by hand.
@@ -161,14 +156,14 @@ fn what_is_refused_waits_for_someone_and_a_wait_is_kept() {
     standin.script([Fault::Refuse(Reply::new(429, "{}").with("Retry-After", "3600"))]);
     purchases(&server, 3..4);
     for _ in 0..3 {
-        let report = push(&server);
+        let report = server.push("pins");
         assert_eq!(report["trouble"], "the destination asks to wait", "{report}");
     }
     assert_eq!(platform.calls(), calls);
     assert!(server.stop());
     server.run();
     server.until("what was left goes", || {
-        push(&server);
+        server.push("pins");
         platform.held("643") == hashes(0..4)
     });
 }
@@ -177,7 +172,7 @@ fn what_is_refused_waits_for_someone_and_a_wait_is_kept() {
 fn a_segment_without_a_list_says_what_to_do_and_sends_nothing() {
     let (platform, _standin, mut server) = started("1h", "");
     purchases(&server, 0..3);
-    let trouble = push(&server)["trouble"].to_string();
+    let trouble = server.push("pins")["trouble"].to_string();
     assert!(trouble.contains("make one there") && trouble.contains("`audiences`"), "{trouble}");
     let test = server.throng(&["destination", "test", "pins"]);
     assert_eq!(test.status.code(), Some(1));
@@ -188,7 +183,7 @@ fn a_segment_without_a_list_says_what_to_do_and_sends_nothing() {
     fs::write(&file, text + NAMED).unwrap();
     server.run();
     server.until("it goes once a list is named", || {
-        push(&server);
+        server.push("pins");
         platform.held("643") == hashes(0..3)
     });
 }

@@ -48,11 +48,6 @@ fn users(users: std::ops::Range<u32>) -> BTreeSet<String> {
     users.map(|user| user.to_string()).collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "bucket", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 #[test]
 fn a_bucket_is_kept_in_step_and_nothing_in_it_is_written_over() {
     let store = ObjectStore::start();
@@ -71,21 +66,21 @@ fn a_bucket_is_kept_in_step_and_nothing_in_it_is_written_over() {
     server.run();
     purchases(&server, 0..300);
     server.until("keys are refused", || {
-        push(&server)["trouble"]
+        server.push("bucket")["trouble"]
             .as_str()
             .is_some_and(|why| why.contains("does not know these keys"))
     });
     assert_eq!(server.throng(&["destination", "test", "bucket"]).status.code(), Some(1));
     // Another key is read without a restart.
     fs::write(server.folder().join("key"), SECRET).unwrap();
-    server.until("the bucket is in step", || push(&server)["held"] == 300);
+    server.until("the bucket is in step", || server.push("bucket")["held"] == 300);
     assert!(server.ok(&["destination", "test", "bucket"]).contains("ready"));
     assert_eq!(read(&store, "partner/a/buyers/"), (1, users(0..300)));
 
     purchases(&server, 300..310);
     server.kill();
     server.run();
-    server.until("it goes on", || push(&server)["held"] == 310);
+    server.until("it goes on", || server.push("bucket")["held"] == 310);
     let (files, held) = read(&store, "partner/a/");
     assert!(files >= 2 && held == users(0..310), "{files}");
 
@@ -97,7 +92,7 @@ fn a_bucket_is_kept_in_step_and_nothing_in_it_is_written_over() {
     other.run();
     purchases(&other, 900..901);
     other.until("it is refused, or has other names", || {
-        let report = push(&other);
+        let report = other.push("bucket");
         let is_other = |why: &str| why.contains("written from another data directory");
         report["trouble"].as_str().is_some_and(is_other) || report["held"] == 1
     });

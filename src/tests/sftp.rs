@@ -141,13 +141,7 @@ fn purchases(server: &Server, users: std::ops::Range<u32>) {
     let events: Vec<Value> = users
         .map(|user| json!({ "site": "t", "event": "purchase", "ids": { "user_id": format!("u{user}") } }))
         .collect();
-    let count = events.len();
-    assert_eq!(server.post_events(&Value::Array(events)).json()["accepted"], count);
-}
-
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "partner", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
+    server.accepts(&events);
 }
 
 #[test]
@@ -162,7 +156,9 @@ fn files_arrive_whole_at_a_server_that_shows_the_key_that_it_should() {
     configure(&mut server, &sshd, &own);
     purchases(&server, 0..300);
     server.until("the key is told", || {
-        push(&server)["trouble"].as_str().is_some_and(|why| why.contains(&sshd.fingerprint()))
+        server.push("partner")["trouble"]
+            .as_str()
+            .is_some_and(|why| why.contains(&sshd.fingerprint()))
     });
     assert!(fs::read_dir(sshd.at("inbox")).unwrap().next().is_none());
     let tested = server.throng(&["destination", "test", "partner"]);
@@ -170,12 +166,12 @@ fn files_arrive_whole_at_a_server_that_shows_the_key_that_it_should() {
     // Nor is anybody let in with another key.
     configure(&mut server, &sshd, &format!("{other}{fingerprint}"));
     server.until("the refusal is told", || {
-        push(&server)["trouble"].as_str().is_some_and(|why| why.contains("does not let"))
+        server.push("partner")["trouble"].as_str().is_some_and(|why| why.contains("does not let"))
     });
 
     configure(&mut server, &sshd, &format!("{own}{fingerprint}"));
     assert!(server.ok(&["destination", "test", "partner"]).contains("ready"));
-    server.until("all are held", || push(&server)["held"] == 300);
+    server.until("all are held", || server.push("partner")["held"] == 300);
     let users = |range: std::ops::Range<u32>| {
         range
             .map(|user| ("user_id".to_owned(), format!("u{user}")))
@@ -195,9 +191,9 @@ fn files_arrive_whole_at_a_server_that_shows_the_key_that_it_should() {
     let body = json!({ "site": "t", "event": "x", "ids": { "user_id": "u7" } }).to_string();
     let url = format!("{}/v1/events", server.collect());
     assert_eq!(post(&url, &body, &[("Sec-GPC", "1")]).json()["accepted"], 1);
-    server.until("the trouble is told", || push(&server)["trouble"].is_string());
+    server.until("the trouble is told", || server.push("partner")["trouble"].is_string());
     sshd.start();
-    server.until("it is in step", || push(&server)["held"] == 309);
+    server.until("it is in step", || server.push("partner")["held"] == 309);
     let mut expected = users(0..310);
     expected.remove(&("user_id".to_owned(), "u7".to_owned()));
     assert_eq!(held(&sshd.fetch().join("buyers")), expected);
@@ -217,7 +213,9 @@ fn files_arrive_whole_at_a_server_that_shows_the_key_that_it_should() {
     }
     purchases(&server, 400..401);
     server.until("it is told", || {
-        push(&server)["trouble"].as_str().is_some_and(|why| why.contains("with other content"))
+        server.push("partner")["trouble"]
+            .as_str()
+            .is_some_and(|why| why.contains("with other content"))
     });
 }
 
@@ -271,13 +269,13 @@ fn a_password_lets_in_whether_it_is_told_or_asked_for() {
         configure_at(&mut server, port.parse().unwrap(), "throng", Path::new("/in"), &more);
         purchases(&server, 0..300);
         server.until("the refusal is told", || {
-            push(&server)["trouble"].as_str().is_some_and(|why| {
+            server.push("partner")["trouble"].as_str().is_some_and(|why| {
                 assert!(!why.contains("hunter2"));
                 why.contains("does not let throng in")
             })
         });
         fs::write(server.folder().join("password"), "pass w0rd\n").unwrap();
-        server.until("all are held", || push(&server)["held"] == 300);
+        server.until("all are held", || server.push("partner")["held"] == 300);
         let expected = (0..300).map(|user| ("user_id".to_owned(), format!("u{user}"))).collect();
         assert_eq!(held(&files.path().join("in/buyers")), expected, "{way}");
     }

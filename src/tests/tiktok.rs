@@ -74,10 +74,7 @@ fn event(person: u32) -> Value {
 
 fn purchases(server: &Server, people: Range<u32>) {
     let events: Vec<Value> = people.map(event).collect();
-    for part in events.chunks(500) {
-        let taken = server.post_events(&Value::Array(part.to_vec())).json();
-        assert_eq!(taken["accepted"], part.len(), "{taken}");
-    }
+    server.accepts(&events);
 }
 
 /// What the platform should hold of a person.
@@ -95,13 +92,8 @@ fn cells(person: u32) -> Vec<Cell> {
     .collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "ads", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 fn trouble(server: &Server) -> String {
-    let report = push(server);
+    let report = server.push("ads");
     report["trouble"].as_str().unwrap_or_else(|| panic!("no trouble: {report}")).to_owned()
 }
 
@@ -145,16 +137,16 @@ fn an_audience_is_made_once_and_kept_in_step_whatever_becomes_of_calls() {
     let audience = || platform.named("buyers").remove(0);
     let in_step = |expected: &BTreeSet<Cell>| {
         server.until("the platform is in step", || {
-            push(&server)["trouble"].is_null() && platform.members(&audience()) == *expected
+            server.push("ads")["trouble"].is_null() && platform.members(&audience()) == *expected
         });
     };
     in_step(&expected);
     assert!(standin.is_through());
-    let report = push(&server);
+    let report = server.push("ads");
     let counts = (&report["refused"], &report["held"], &report["trouble"]);
     assert_eq!(counts, (&json!(1), &json!(expected.len()), &Value::Null), "{report}");
     let calls = platform.calls().len();
-    push(&server);
+    server.push("ads");
     assert_eq!(platform.calls().len(), calls, "what is refused is not sent again");
 
     // Who opts out goes.
@@ -196,7 +188,7 @@ fn what_waits_for_someone_waits_and_what_waits_for_the_platform_does_not() {
     let test = server.throng(&["destination", "test", "ads"]);
     assert_eq!(test.status.code(), Some(1));
     fs::write(server.folder().join("token"), TOKEN).unwrap();
-    let report = push(&server);
+    let report = server.push("ads");
     assert_eq!((&report["held"], &report["trouble"]), (&json!(expected.len()), &Value::Null));
     assert_eq!(platform.members("23857"), expected);
     let calls = platform.calls();

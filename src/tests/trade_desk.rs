@@ -59,11 +59,6 @@ fn members(devices: std::ops::Range<u32>) -> Members {
     devices.map(|one| (("DAID".to_owned(), device(one)), MINUTES)).collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "ttd", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 #[test]
 fn an_advertiser_is_kept_in_step_whatever_becomes_of_calls() {
     let platform = Arc::new(TradeDesk::new("adv1", TOKEN, Some(SECRET)));
@@ -84,7 +79,7 @@ fn an_advertiser_is_kept_in_step_whatever_becomes_of_calls() {
     let in_step = |expected: &Members| {
         server.until("the platform is in step", || {
             // Sooner than it tries again by itself.
-            push(&server);
+            server.push("ttd");
             standin.is_through() && platform.held("buyers") == *expected
         });
     };
@@ -130,21 +125,21 @@ fn a_row_that_is_refused_costs_no_other() {
     let dry = server.ok(&["destination", "push", "ttd", "--dry-run", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&dry).unwrap()[0]["adds"], 1_000);
     assert_eq!(platform.calls().0, 0, "a dry run sends nothing");
-    let report = push(&server);
+    let report = server.push("ttd");
     assert_eq!((&report["adds"], &report["refused"]), (&json!(998), &json!(2)), "{report}");
     let mut expected = members(0..998);
     expected.remove(&("DAID".to_owned(), device(500)));
     expected.insert(("TDID".to_owned(), tdid.to_owned()), MINUTES);
     expected.values_mut().for_each(|minutes| *minutes = 10 * 24 * 60);
     assert_eq!(platform.held("auto_intenders"), expected);
-    assert_eq!(push(&server)["batches"], 0, "what was refused is not sent again");
+    assert_eq!(server.push("ttd")["batches"], 0, "what was refused is not sent again");
     assert_eq!(platform.calls().0, 1);
     // Whom the platform does not know any more need not be removed.
     platform.refuse(&device(501));
     opt_out(&server, 501);
-    let report = push(&server);
+    let report = server.push("ttd");
     assert_eq!((&report["removes"], &report["trouble"]), (&json!(1), &Value::Null), "{report}");
-    assert_eq!(push(&server)["batches"], 0);
+    assert_eq!(server.push("ttd")["batches"], 0);
 }
 
 #[test]
@@ -154,11 +149,11 @@ fn a_token_that_is_refused_waits_for_someone_and_a_wait_is_kept() {
     let mut server = start(&standin, "1h", "");
     purchases(&server, 0..3);
     standin.script([Fault::Refuse(Reply::new(401, "\"who are you?\""))]);
-    let trouble = push(&server)["trouble"].to_string();
+    let trouble = server.push("ttd")["trouble"].to_string();
     assert!(trouble.contains("answered 401") && trouble.contains("give new ones"), "{trouble}");
     let destination = server.api("/api/v1/destinations/ttd").json();
     assert_eq!(destination["segments"][0]["parked"], true);
-    assert_eq!(push(&server)["held"], 3);
+    assert_eq!(server.push("ttd")["held"], 3);
     assert_eq!(platform.held("buyers"), members(0..3));
 
     // Who asks to be left alone is, also by hand.
@@ -166,14 +161,14 @@ fn a_token_that_is_refused_waits_for_someone_and_a_wait_is_kept() {
     standin.script([Fault::Refuse(Reply::new(429, "{}").with("Retry-After", "3600"))]);
     purchases(&server, 3..4);
     for _ in 0..3 {
-        let report = push(&server);
+        let report = server.push("ttd");
         assert_eq!(report["trouble"], "the destination asks to wait", "{report}");
     }
     assert_eq!(platform.calls(), calls);
     assert!(server.stop());
     server.run();
     server.until("what was left goes", || {
-        push(&server);
+        server.push("ttd");
         platform.held("buyers") == members(0..4)
     });
 }

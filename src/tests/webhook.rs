@@ -44,11 +44,6 @@ fn users(users: std::ops::Range<u32>) -> BTreeSet<Line> {
     users.map(|user| ("user_id".to_owned(), user.to_string())).collect()
 }
 
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "hook", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
 #[test]
 fn a_receiver_is_kept_in_step_whatever_becomes_of_calls() {
     let receiver = Arc::new(Webhook::new(SECRET));
@@ -67,7 +62,7 @@ fn a_receiver_is_kept_in_step_whatever_becomes_of_calls() {
     let in_step = |users: BTreeSet<Line>| {
         server.until("the receiver is in step", || {
             // Sooner than it tries again by itself.
-            push(&server);
+            server.push("hook");
             receiver.held("buyers") == users
         });
     };
@@ -103,13 +98,13 @@ fn a_call_that_is_refused_waits_for_someone_and_goes_on_when_it_is_pushed() {
     let server = start(&url, "1h", &[]);
     purchases(&server, 0..3);
     standin.script([Fault::Refuse(Reply::new(401, "who are you?"))]);
-    let report = push(&server);
+    let report = server.push("hook");
     assert!(report["trouble"].as_str().unwrap().contains("answered 401: who are you?"), "{report}");
     let destination = server.api("/api/v1/destinations/hook").json();
     assert_eq!(destination["segments"][0]["parked"], true);
     let parked = server.api("/metrics").body;
     assert!(parked.contains("throng_delivery_parked{destination=\"hook\"} 1"), "{parked}");
-    assert_eq!(push(&server)["held"], 3);
+    assert_eq!(server.push("hook")["held"], 3);
     let deliveries = server.ok(&["destination", "deliveries", "hook"]);
     for part in ["buyers", "acknowledged", "answered 401: who are you?"] {
         assert!(deliveries.contains(part), "{part} in {deliveries}");
@@ -118,12 +113,12 @@ fn a_call_that_is_refused_waits_for_someone_and_goes_on_when_it_is_pushed() {
 
     fs::remove_file(server.folder().join("secret")).unwrap();
     purchases(&server, 3..4);
-    let report = push(&server);
+    let report = server.push("hook");
     assert!(report["trouble"].as_str().unwrap().contains("secret: cannot read"), "{report}");
     let test = server.throng(&["destination", "test", "hook"]);
     assert_eq!(test.status.code(), Some(1));
     fs::write(server.folder().join("secret"), SECRET).unwrap();
-    assert_eq!(push(&server)["held"], 4);
+    assert_eq!(server.push("hook")["held"], 4);
     assert_eq!(receiver.held("buyers"), users(0..4));
 }
 
@@ -162,7 +157,7 @@ fn a_receiver_of_tls_is_who_its_certificate_says_or_nothing_is_sent() {
         let roots = made.file("ca.pem").to_str().unwrap().to_owned();
         let server = start(&url, "1h", &[("SSL_CERT_FILE", roots)]);
         purchases(&server, 0..2);
-        let report = push(&server);
+        let report = server.push("hook");
         assert_eq!(report["trouble"].is_null(), is_trusted, "{name}: {report}");
         let expected = if is_trusted { users(0..2) } else { BTreeSet::new() };
         assert_eq!(receiver.held("buyers"), expected, "{name}");

@@ -58,13 +58,7 @@ fn members(people: std::ops::Range<u32>) -> BTreeMap<User, i64> {
 
 fn purchases(server: &Server, people: std::ops::Range<u32>) {
     let events: Vec<Value> = people.map(event).collect();
-    let count = events.len();
-    assert_eq!(server.post_events(&Value::Array(events)).json()["accepted"], count);
-}
-
-fn push(server: &Server) -> Value {
-    let output = server.throng(&["destination", "push", "bss", "--json"]);
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
+    server.accepts(&events);
 }
 
 fn waits_for(server: &Server, adds: usize) {
@@ -76,7 +70,7 @@ fn waits_for(server: &Server, adds: usize) {
 
 fn in_step(server: &Server, platform: &Xandr, expected: &BTreeMap<User, i64>) {
     server.until("the platform is in step", || {
-        let report = push(server);
+        let report = server.push("bss");
         report["trouble"].is_null()
             && report["pending"] == 0
             && platform.members("buyers").as_ref() == Some(expected)
@@ -92,7 +86,7 @@ fn a_segment_is_made_once_and_kept_in_step_whatever_becomes_of_calls() {
     assert!(server.ok(&["destination", "test", "bss"]).contains("ready"));
     // Looked for and not there, made and its answer lost; then found.
     standin.script([Fault::Pass, Fault::LoseAnswer]);
-    assert!(push(&server)["trouble"].is_string());
+    assert!(server.push("bss")["trouble"].is_string());
     assert_eq!(platform.members("buyers"), Some(BTreeMap::new()));
     let refuse = |reply: Reply| Fault::Refuse(reply);
     standin.script([
@@ -148,7 +142,7 @@ fn one_bad_line_costs_itself_whether_it_is_told_or_found() {
         expected.remove(&bad);
         in_step(&server, &platform, &expected);
         assert!(server.ok(&["destination", "refused", "bss"]).contains(&bad.0), "{tells}");
-        assert_eq!(push(&server)["refused"], 1);
+        assert_eq!(server.push("bss")["refused"], 1);
     }
 }
 
@@ -165,7 +159,7 @@ fn a_limit_is_waited_for_and_a_password_that_is_refused_is_told() {
         Fault::Refuse(error("RATE_LIMIT_EXCEEDED")),
     ]);
     server.until("it is told", || {
-        push(&server)["trouble"].as_str().is_some_and(|why| why.contains("asks to wait"))
+        server.push("bss")["trouble"].as_str().is_some_and(|why| why.contains("asks to wait"))
     });
     fs::write(server.folder().join("password"), "wrong\n").unwrap();
     platform.forget_tokens(0);
@@ -189,11 +183,9 @@ fn a_file_of_avro_is_read_by_others() {
     let hash = "f41439c944a763c9812d700a779941cec169de13c9ccd13aaf9424ba5231620a";
     let mut events: Vec<Value> = (0..6_000).map(event).collect();
     events.push(json!({ "site": "t", "event": "purchase", "ids": { "email_sha256": hash } }));
-    for part in events.chunks(500) {
-        assert_eq!(server.post_events(&Value::Array(part.to_vec())).json()["accepted"], part.len());
-    }
+    server.accepts(&events);
     waits_for(&server, 6_001);
-    server.until("a file is there", || push(&server)["held"] == 6_001);
+    server.until("a file is there", || server.push("bss")["held"] == 6_001);
     let file = server.folder().join("file.avro");
     fs::write(&file, platform.last_file()).unwrap();
     let ran = Command::new(python()).args(["-c", READ]).arg(&file).output().unwrap();

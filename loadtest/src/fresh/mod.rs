@@ -76,20 +76,14 @@ pub struct Reflected {
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
     let directory = tempfile::Builder::new().prefix("fresh-").tempdir_in(&plan.directory)?;
     let path = std::path::absolute(directory.path())?;
-    let segments = path.join("segments");
-    std::fs::create_dir_all(&segments)?;
+    let settings = plan.settings.clone();
+    let server_plan = ServerPlan { settings, ..ServerPlan::within(&path, &plan.throng)? };
     for (name, text) in sample::segments(plan.segments) {
-        std::fs::write(segments.join(format!("{name}.toml")), text)?;
+        std::fs::write(server_plan.segments.join(format!("{name}.toml")), text)?;
     }
     let file = path.join("events.ndjson");
     sample::write_events(&file, plan.profiles)?;
-    let server = Server::start(&ServerPlan {
-        binary: std::path::absolute(&plan.throng)?,
-        data: path.join("data"),
-        segments,
-        settings: plan.settings.clone(),
-        role: None,
-    })?;
+    let server = Server::start(&server_plan)?;
     let before = Instant::now();
     server.command(&["import", "events", &file.to_string_lossy()])?;
     std::fs::remove_file(&file)?;

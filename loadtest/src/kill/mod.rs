@@ -72,19 +72,12 @@ pub struct Report {
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
     let directory = tempfile::Builder::new().prefix("kill-").tempdir_in(&plan.directory)?;
     let path = std::path::absolute(directory.path())?;
-    let segments = path.join("segments");
-    std::fs::create_dir_all(&segments)?;
+    let settings = plan.settings.clone();
+    let server_plan = ServerPlan { settings, ..ServerPlan::within(&path, &plan.throng)? };
     std::fs::write(
-        segments.join("kill-live.toml"),
+        server_plan.segments.join("kill-live.toml"),
         format!("rule = 'count {LIVE} >= 1 and sum {LIVE}.value >= 1'\n"),
     )?;
-    let server_plan = ServerPlan {
-        binary: std::path::absolute(&plan.throng)?,
-        data: path.join("data"),
-        segments,
-        settings: plan.settings.clone(),
-        role: None,
-    };
     match rounds(plan, &server_plan, tell) {
         Ok(report) => Ok(report),
         Err(error) => {
