@@ -2,6 +2,7 @@
 
 use roaring::RoaringBitmap;
 
+use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -61,6 +62,9 @@ pub trait Audiences: Send + Sync {
 
     /// Profiles by what is known of them beside events, as of now, by shard.
     fn group(&self, group: &Group) -> Result<Vec<RoaringBitmap>, StoreError>;
+
+    /// How far the identifiers of profiles are, by shard: what changes later is told by comparing.
+    fn watermarks(&self) -> Result<Vec<Watermark>, StoreError>;
 
     /// The profiles whose consent does not reach as far as a destination, as of now, by shard. None yet: who may be
     /// recorded at all is decided where events are collected.

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
+use super::basis::Changed;
 use super::identifiers::IdentifiersOf;
 use super::identifiers::compare;
 use super::identifiers::identifier;
@@ -35,6 +36,28 @@ pub(super) enum Row {
     Forget(Identifier),
 }
 
+/// Which identifiers a delta is of.
+#[derive(Clone, Copy)]
+pub(super) enum Scope<'a> {
+    /// All that eligible profiles have, and all that the target holds.
+    All(&'a IdentifiersOf<'a>),
+    /// Those of profiles that changed since the target was in step. Of all others it holds what it should.
+    Changed(&'a Changed),
+}
+
+impl Scope<'_> {
+    /// Those of some identifiers that an eligible profile has; `None` where that is not known of all of them.
+    pub(super) fn among(
+        &self,
+        identifiers: &BTreeSet<&Identifier>,
+    ) -> Result<Option<BTreeSet<Identifier>>, StoreError> {
+        match self {
+            Self::All(desired) => desired.among(identifiers).map(Some),
+            Self::Changed(changed) => Ok(changed.among(identifiers)),
+        }
+    }
+}
+
 /// Where an identifier stands: with the profiles, with the target, or both.
 enum Place<'a> {
     Profiles(&'a [u8]),
@@ -47,6 +70,19 @@ enum Place<'a> {
 /// Both sides are read in order as the rows come, so the caller may apply to the ledger what it was given
 /// before.
 pub(super) fn delta<E: From<StoreError>>(
+    scope: Scope<'_>,
+    ledger: &dyn Ledger,
+    target: &Target,
+    (may_add, now): (bool, Millis),
+    each: &mut dyn FnMut(Row) -> Result<(), E>,
+) -> Result<(), E> {
+    match scope {
+        Scope::All(desired) => of_all(desired, ledger, target, (may_add, now), each),
+        Scope::Changed(changed) => of_changed(changed, ledger, target, (may_add, now), each),
+    }
+}
+
+fn of_all<E: From<StoreError>>(
     desired: &IdentifiersOf<'_>,
     ledger: &dyn Ledger,
     target: &Target,
@@ -71,18 +107,21 @@ pub(super) fn delta<E: From<StoreError>>(
                 each(Row::Forget(old.identifier))?;
             }
         };
-        match (place, since) {
-            (Place::Profiles(_), Some(since)) => {
-                refused.next();
-                each(Row::Refused(since))
+        let row = match place {
+            Place::Profiles(key) => {
+                if since.is_some() {
+                    refused.next();
+                }
+                row(true, None, since, may_add, || identifier(key))
             }
-            (Place::Profiles(key), None) if may_add => each(Row::Add(identifier(key))),
-            (Place::Profiles(_), None) => each(Row::Withheld),
-            (Place::Both(held), _) if held.unsure && may_add => each(Row::Add(held.identifier)),
-            (Place::Both(held), _) if held.unsure => Ok(()),
-            (Place::Both(_), _) => each(Row::InStep),
-            (Place::Target(held), _) => each(Row::Remove(held.identifier)),
-        }
+            Place::Both(Held { identifier, unsure }) => {
+                row(true, Some(unsure), since, may_add, || identifier)
+            }
+            Place::Target(Held { identifier, unsure }) => {
+                row(false, Some(unsure), since, may_add, || identifier)
+            }
+        };
+        row.map_or(Ok(()), &mut *each)
     })?;
     while refused.peek()?.is_some() {
         if let Some(old) = refused.next().filter(|refused| refused.since < now) {
@@ -90,6 +129,57 @@ pub(super) fn delta<E: From<StoreError>>(
         }
     }
     Ok(())
+}
+
+fn of_changed<E: From<StoreError>>(
+    changed: &Changed,
+    ledger: &dyn Ledger,
+    target: &Target,
+    (may_add, now): (bool, Millis),
+    each: &mut dyn FnMut(Row) -> Result<(), E>,
+) -> Result<(), E> {
+    let read = |after: Option<&Identifier>| ledger.refused(target, after, PAGE);
+    let mut refused = Pages::new(read, |refused: &Refused| &refused.identifier);
+    for (identifiers, wanted) in changed.pages(PAGE) {
+        let held = ledger.held_among(target, identifiers)?;
+        let mut held = held.into_iter().peekable();
+        for (identifier, is_wanted) in identifiers.iter().zip(wanted) {
+            let held = held.next_if(|held| held.identifier == *identifier);
+            while refused.peek()?.is_some_and(|one| one.identifier < *identifier) {
+                refused.next();
+            }
+            let since = refused.peek()?.filter(|one| one.identifier == *identifier);
+            let since = since.map(|one| one.since);
+            // What is held, or nobody's any more, was refused once.
+            if (held.is_some() || !is_wanted) && since.is_some_and(|since| since < now) {
+                each(Row::Forget(identifier.clone()))?;
+            }
+            let unsure = held.map(|held| held.unsure);
+            if let Some(row) = row(*is_wanted, unsure, since, may_add, || identifier.clone()) {
+                each(row)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is to be done about an identifier: `held` says whether it is unsure, where it is held.
+fn row(
+    is_wanted: bool,
+    held: Option<bool>,
+    refused: Option<Millis>,
+    may_add: bool,
+    identifier: impl FnOnce() -> Identifier,
+) -> Option<Row> {
+    match (is_wanted, held, refused) {
+        (true, None, Some(since)) => Some(Row::Refused(since)),
+        (true, None, None) if may_add => Some(Row::Add(identifier())),
+        (true, None, None) => Some(Row::Withheld),
+        (true, Some(true), _) => may_add.then(|| Row::Add(identifier())),
+        (true, Some(false), _) => Some(Row::InStep),
+        (false, Some(_), _) => Some(Row::Remove(identifier())),
+        (false, None, _) => None,
+    }
 }
 
 /// Gives every identifier that the target holds or may hold, that a leaving profile has and no other, in

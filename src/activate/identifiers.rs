@@ -40,6 +40,11 @@ pub(super) struct Part {
 }
 
 impl IdentifiersOf<'_> {
+    /// Those of other profiles, of the same kind.
+    pub(super) fn alike(&self, profiles: Vec<RoaringBitmap>) -> IdentifiersOf<'_> {
+        IdentifiersOf { profiles, ..*self }
+    }
+
     /// The part that follows an identifier, or the first.
     pub(super) fn part(&self, after: Option<&Identifier>) -> Result<Part, StoreError> {
         let mut part = Part { bytes: Vec::new(), spans: Vec::new(), ceiling: None };
@@ -72,7 +77,8 @@ impl IdentifiersOf<'_> {
         Ok(found)
     }
 
-    fn walk(&self, each: &mut dyn FnMut(&Identifier)) -> Result<(), StoreError> {
+    /// Gives all of them, doubled where two profiles share one.
+    pub(super) fn walk(&self, each: &mut dyn FnMut(&Identifier)) -> Result<(), StoreError> {
         for (shard, profiles) in (0..ShardId::MAX).zip(&self.profiles) {
             if profiles.is_empty() {
                 continue;

@@ -3,12 +3,14 @@
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
 use super::audience::Activation;
 use super::audience::NoAudience;
+use super::basis::Basis;
 use super::connector::Connector;
 use super::connector::Place;
 use super::connector::Verdict;
@@ -30,6 +32,7 @@ use crate::model::time::SECOND;
 use crate::model::time::day_of;
 use crate::store::StoreError;
 use crate::store::chain;
+use crate::store::ledger::LastBatch;
 use crate::store::ledger::Ledger;
 use crate::store::ledger::Standing;
 use crate::store::ledger::Target;
@@ -46,7 +49,12 @@ pub(super) struct Lane {
     /// Held for a whole run: a target has one caller at a time.
     running: Mutex<()>,
     state: Mutex<State>,
+    /// What each segment was last in step with, and its last batch then.
+    bases: Mutex<BTreeMap<String, (Basis, LastNo)>>,
 }
+
+/// The generation and number of a target's last batch.
+type LastNo = Option<(u64, u64)>;
 
 #[derive(Default)]
 struct State {
@@ -106,6 +114,8 @@ struct Due {
     activation: Option<Activation>,
     /// How many identifiers are held.
     held: u64,
+    /// The last batch that was prepared.
+    last: LastNo,
 }
 
 /// How a destination is brought up to date.
@@ -151,6 +161,7 @@ impl Lane {
             connector,
             running: Mutex::new(()),
             state: Mutex::new(State::default()),
+            bases: Mutex::default(),
         }
     }
 
@@ -206,7 +217,8 @@ impl Lane {
         let mut whole = true;
         let mut queue = self.queue(&targets, (which, now));
         let mut begun = BTreeSet::new();
-        while let Some((segment, Due { activation, held })) = queue.pop_front() {
+        let mut lasts: BTreeMap<&str, LastNo> = BTreeMap::new();
+        while let Some((segment, Due { activation, held, last })) = queue.pop_front() {
             let is_first_turn = begun.insert(segment.as_str());
             let others_wait = !queue.is_empty() && !dry_run;
             let target = Target::new(&self.destination.name, segment);
@@ -226,11 +238,20 @@ impl Lane {
                 place: OnceCell::new(),
                 taken: Cell::new(0),
                 found_bad: Cell::new(0),
+                basis: RefCell::new(None),
+                last: Cell::new(lasts.get(segment.as_str()).copied().flatten().or(*last)),
+                in_doubt: Cell::new(false),
             };
             let mut report = PushReport::new(&target, dry_run);
             let first = if is_first_turn { first } else { First::Nothing };
+            let basis = if dry_run { None } else { self.bases.lock().remove(segment) };
             let done = self
                 .begin(shared, &target, (first, dry_run))
+                .map(|is_as_it_was| {
+                    // Who else has sent something meanwhile knows more.
+                    let basis = basis.filter(|(_, at)| is_as_it_was && *at == run.last.get());
+                    run.basis.replace(basis.map(|(basis, _)| basis));
+                })
                 .and_then(|()| match first {
                     // What is emptied has to be filled anew.
                     First::Reseed if !is_paused && is_there(shared, activation.as_ref()) => {
@@ -239,6 +260,12 @@ impl Lane {
                     _ => Ok(()),
                 })
                 .and_then(|()| run.run(activation.as_ref(), &mut report));
+            lasts.insert(segment.as_str(), run.last.get());
+            // What a ledger that failed has done is not known.
+            let is_known = !dry_run && !matches!(done, Err(Halt::Store(_)));
+            if let Some(basis) = run.basis.take().filter(|_| is_known) {
+                self.bases.lock().insert(segment.clone(), (basis, run.last.get()));
+            }
             let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
             if matches!(done, Err(Halt::Turn)) {
                 queue.push_back((segment, &targets[segment]));
@@ -344,7 +371,8 @@ impl Lane {
                     min_size: 0,
                     is_own_min: true,
                 });
-                targets.insert(segment, Due { activation: kept, held: standing.held });
+                let due = Due { activation: kept, held: standing.held, last: None };
+                targets.insert(segment, due);
             }
         }
         for activation in activations.into_iter().filter(|one| one.destination == *name) {
@@ -364,20 +392,27 @@ impl Lane {
                 }
             }
         }
+        for LastBatch { segment, generation, seq } in shared.ledger.last_batches(name)? {
+            if let Some(due) = targets.get_mut(&segment) {
+                due.last = Some((generation, seq));
+            }
+        }
+        self.bases.lock().retain(|segment, _| targets.contains_key(segment));
         Ok(Some(targets))
     }
 
-    /// Does in the ledger what comes before a run for a target.
+    /// Does in the ledger what comes before a run for a target; tells whether nothing was to be done.
     fn begin(
         &self,
         shared: &Shared,
         target: &Target,
         (first, dry_run): (First, bool),
-    ) -> Result<(), Halt> {
+    ) -> Result<bool, Halt> {
         let ledger = &shared.ledger;
         let ttl = self.connector.caps().ttl.filter(|_| !dry_run);
+        let mut is_as_it_was = first == First::Nothing;
         if let Some(ttl) = ttl {
-            renew(&**ledger, target, ttl, shared.clock.now())?;
+            is_as_it_was &= !renew(&**ledger, target, ttl, shared.clock.now())?;
         }
         match first {
             First::Nothing | First::Reseed => {}
@@ -389,9 +424,9 @@ impl Lane {
                 let refused: Vec<_> = refused.into_iter().map(|one| one.identifier).collect();
                 ledger.forget_refused(target, &refused)?;
             },
-            First::Resync => doubt(&**ledger, target, &|_| true)?,
+            First::Resync => _ = doubt(&**ledger, target, &|_| true)?,
         }
-        Ok(())
+        Ok(is_as_it_was)
     }
 
     /// The segments to be looked at, in turn: none has to wait for another for ever.
@@ -606,44 +641,47 @@ fn is_there(shared: &Shared, activation: Option<&Activation>) -> bool {
     activation.is_some_and(|one| shared.audiences.audience(&one.segment).is_ok())
 }
 
-/// Counts what a target holds as unsure, so that it is sent again, where `is_due`.
+/// Counts what a target holds as unsure, so that it is sent again, where `is_due`; tells whether it was any.
 fn doubt(
     ledger: &dyn Ledger,
     target: &Target,
     is_due: &dyn Fn(&Identifier) -> bool,
-) -> Result<(), Halt> {
-    let mut after = None;
+) -> Result<bool, Halt> {
+    let (mut after, mut any) = (None, false);
     loop {
         let mut held = ledger.held(target, after.as_ref(), PAGE)?;
-        let Some(last) = held.last() else { return Ok(()) };
+        let Some(last) = held.last() else { return Ok(any) };
         after = Some(last.identifier.clone());
         held.retain(|held| !held.unsure && is_due(&held.identifier));
         held.iter_mut().for_each(|held| held.unsure = true);
         if !held.is_empty() {
             ledger.take_held(target, &held)?;
+            any = true;
         }
     }
 }
 
 /// Lets what a target holds be sent again before it ends there: each identifier on one day of half the time that it has. No
-/// time is kept of each for that: which day it is follows from the identifier.
-fn renew(ledger: &dyn Ledger, target: &Target, ttl: Millis, now: Millis) -> Result<(), Halt> {
+/// time is kept of each for that: which day it is follows from the identifier. Tells whether any is to be.
+fn renew(ledger: &dyn Ledger, target: &Target, ttl: Millis, now: Millis) -> Result<bool, Halt> {
     let (days, today) = ((ttl / 2 / DAY).max(1), day_of(now));
     let last = match ledger.renewed(target)? {
-        Some(last) if last == today => return Ok(()),
+        Some(last) if last == today => return Ok(false),
         // The clock was ahead: to wait for that day again would take too long.
         Some(last) if last > today => Some(today),
         last => last,
     };
+    let mut any = false;
     if let Some(last) = last {
-        doubt(ledger, target, &|identifier| {
+        any = doubt(ledger, target, &|identifier| {
             let text = [identifier.namespace.as_str(), identifier.value()].join("\0");
             let day = i64::from(crc32c::crc32c(text.as_bytes())) % days;
             // Whether one of the days after the last is this one.
             (day - (last + 1)).rem_euclid(days) < today - last
         })?;
     }
-    Ok(ledger.set_renewed(target, today)?)
+    ledger.set_renewed(target, today)?;
+    Ok(any)
 }
 
 fn standing<'a>(

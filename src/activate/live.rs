@@ -8,6 +8,7 @@ use super::audience::Activation;
 use super::audience::Audiences;
 use super::audience::NoAudience;
 use super::audience::WholeAudience;
+use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::ShardId;
@@ -90,6 +91,11 @@ impl Audiences for LiveAudiences {
 
     fn group(&self, group: &Group) -> Result<Vec<RoaringBitmap>, StoreError> {
         let found = self.segments.shards().group(group);
+        found.and_then(|found| found.whole(self.count)).map_err(unavailable)
+    }
+
+    fn watermarks(&self) -> Result<Vec<Watermark>, StoreError> {
+        let found = self.segments.shards().watermarks();
         found.and_then(|found| found.whole(self.count)).map_err(unavailable)
     }
 

@@ -35,6 +35,9 @@ pub struct PushReport {
     pub below_minimum: bool,
     /// Identifiers added, each acknowledged; in a dry run, those that would be sent.
     pub adds: u64,
+    /// Those of them that were sent by a run before: they are in step, too.
+    #[serde(skip)]
+    pub settled: u64,
     /// Identifiers removed, each acknowledged; in a dry run, those that would be sent.
     pub removes: u64,
     /// Identifiers not added because the audience is below its minimum.
@@ -43,6 +46,8 @@ pub struct PushReport {
     pub in_step: u64,
     /// Identifiers that the destination would not take, in this run or before.
     pub refused: u64,
+    /// Those of them that it would not remove: they are tried again.
+    pub not_removed: u64,
     /// Batches that the destination has taken and works on.
     pub staged: u64,
     /// Identifiers that the destination holds for the segment after the run.
@@ -51,6 +56,9 @@ pub struct PushReport {
     pub batches: u64,
     /// Batches that wait for their verdict.
     pub pending: u64,
+    /// Profiles that came, went or got an identifier since the destination was last in step, where these alone were read;
+    /// none where everything was.
+    pub changed: Option<u64>,
     /// Whether nothing was sent or written.
     pub dry_run: bool,
     /// Why the run did not get to its end, and what to do.
@@ -118,6 +126,8 @@ impl PushReport {
     pub(super) fn follow(&mut self, later: Self) {
         let before = (self.adds, self.removes, self.batches, self.staged);
         *self = later;
+        // The run before it has added them: this one found them in step.
+        self.settled += before.0;
         self.adds += before.0;
         self.removes += before.1;
         self.batches += before.2;
@@ -139,14 +149,17 @@ impl PushReport {
             min_of_platform: 0,
             below_minimum: false,
             adds: 0,
+            settled: 0,
             removes: 0,
             withheld: 0,
             in_step: 0,
             refused: 0,
+            not_removed: 0,
             staged: 0,
             held: 0,
             batches: 0,
             pending: 0,
+            changed: None,
             dry_run,
             trouble: None,
         }

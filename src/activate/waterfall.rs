@@ -83,7 +83,8 @@ impl Waterfall {
             false => format!("fewer than min_size, {}", report.min_size),
         };
         next("above_minimum", vec![(minimum, too_few)]);
-        let PushReport { in_step, refused, withheld, adds, .. } = *report;
+        let PushReport { in_step, withheld, .. } = *report;
+        let (adds, refused) = (report.adds - report.settled, report.refused - report.not_removed);
         let (added, waiting) = if report.dry_run { (0, adds) } else { (adds, 0) };
         let count = in_step + added + waiting + refused + withheld;
         steps.push(Step { step: "identifiers", count, lost: Vec::new() });

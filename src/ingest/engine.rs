@@ -117,6 +117,10 @@ impl Engine {
             metrics,
             options,
             keys: memory.keys,
+            loaded: getrandom::u64().map_err(|error| StoreError::Unavailable {
+                what: "the system's random numbers".to_owned(),
+                source: Box::new(error),
+            })?,
             memory: RwLock::new(memory),
             progress: Mutex::new(progress),
             changed: Condvar::new(),

@@ -203,6 +203,20 @@ impl Dictionary {
         self.others.len()
     }
 
+    /// Gives the further identifiers from a number on, at most `limit`, each with the profile whose it is; one of a
+    /// forgotten profile may be among them.
+    pub(crate) fn each_other(&self, from: u32, limit: u32, give: &mut dyn FnMut(Ordinal, &[u8])) {
+        self.others.each(from, limit, &mut |at, packed| give(self.links[at as usize].0, packed));
+    }
+
+    /// Whose further identifiers came since there were so many.
+    pub(crate) fn grown(&self, others: u32) -> RoaringBitmap {
+        let since = self.links.get(others as usize..).unwrap_or_default();
+        let mut grown: RoaringBitmap = since.iter().map(|(ordinal, _)| *ordinal).collect();
+        grown -= &*self.forgotten;
+        grown
+    }
+
     /// The profile that an identifier owns.
     pub(crate) fn find(&self, print: u32, packed: &[u8]) -> Option<Ordinal> {
         let slot = self.index.find(spread(print), |slot| {
@@ -366,6 +380,9 @@ mod tests {
             let packed = dictionary.past(&none, limit).others_of(ordinal);
             packed.iter().map(|p| packed::unpack(p).unwrap().1).collect::<Vec<_>>()
         };
+        assert_eq!(dictionary.grown(0).iter().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(dictionary.grown(2).iter().collect::<Vec<_>>(), [0]);
+        assert!(dictionary.grown(3).is_empty() && dictionary.grown(4).is_empty());
         assert_eq!(list(0, 3), ["x", "y"]);
         assert_eq!(list(0, 2), ["x"]);
         assert_eq!(list(1, 3), ["x"]);

@@ -59,6 +59,7 @@ pub use lanes::LetterNo;
 pub use message_ids::MessageIds;
 pub use pin::Pin;
 pub use pin::marked;
+pub use reads::Watermark;
 pub use schema::Schema;
 pub use shared::Options;
 pub use traits::BadTrait;

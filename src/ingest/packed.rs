@@ -230,6 +230,26 @@ impl Arena {
         take(&mut reader, all).expect("only whole entries are pushed")
     }
 
+    /// Gives the entries from a number on, at most `limit`, each with its number.
+    pub(crate) fn each(&self, from: u32, limit: u32, give: &mut dyn FnMut(u32, &[u8])) {
+        let end = self.length.min(from.saturating_add(limit));
+        let mut at = from;
+        while at < end {
+            let chunk = &self.chunks[(at / CHUNK) as usize];
+            let start = at - at % STEP;
+            let all = &chunk.bytes[chunk.starts[(start % CHUNK / STEP) as usize] as usize..];
+            let mut reader = Reader::new(all);
+            let last = end.min((at / CHUNK).saturating_add(1).saturating_mul(CHUNK));
+            for number in start..last {
+                let entry = take(&mut reader, all).expect("only whole entries are pushed");
+                if number >= at {
+                    give(number, entry);
+                }
+            }
+            at = last;
+        }
+    }
+
     /// The bytes of memory it takes.
     pub(crate) fn memory(&self) -> usize {
         self.chunks.iter().map(|c| c.bytes.capacity() + c.starts.capacity() * 4 + 48).sum()
@@ -293,6 +313,15 @@ mod tests {
         }
         for n in [0, 1, 15, 16, 4095, 4096, 9_999] {
             assert_eq!(arena.get(n), entry(n));
+        }
+        for (from, limit) in [(0, 20_000), (0, 1), (17, 4_096), (4_095, 2), (9_999, 9), (10_000, 9)]
+        {
+            let mut given = Vec::new();
+            arena.each(from, limit, &mut |n, bytes| {
+                assert_eq!(bytes, entry(n));
+                given.push(n);
+            });
+            assert_eq!(given, (from..10_000.min(from + limit)).collect::<Vec<_>>());
         }
     }
 }

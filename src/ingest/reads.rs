@@ -1,11 +1,16 @@
 //! What others read from the engine beside pins: identifiers of many profiles, dead letters, metrics.
 
+use std::collections::HashSet;
+
 use roaring::RoaringBitmap;
+use serde::Deserialize;
+use serde::Serialize;
 
 use super::engine::Engine;
 use super::engine::Health;
 use super::engine::Stats;
 use super::memory::Memory;
+use super::packed::pack;
 use super::packed::unpack;
 use crate::metrics::Metrics;
 use crate::model::Identifier;
@@ -19,8 +24,83 @@ use crate::store::state::DeadLetter;
 
 /// Profiles read at a time: the fold waits no longer than that takes.
 const AT_A_TIME: usize = 1024;
+/// Further identifiers looked at at a time.
+const OTHERS_AT_A_TIME: u32 = 16 * 1024;
+
+/// How far the identifiers of a shard's profiles are. What came since an earlier watermark can be told; while
+/// `loaded` and `forgotten` are as before, no profile has lost one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    /// Tells this process's numbers from those of others that held the shard.
+    pub loaded: u64,
+    /// How many further identifiers there are.
+    pub others: u32,
+    /// How many profiles are forgotten.
+    pub forgotten: u64,
+}
 
 impl Engine {
+    /// How far the identifiers of a shard's profiles are.
+    pub fn watermark(&self, shard: ShardId) -> Watermark {
+        let memory = self.shared.memory.read();
+        let Some(shard) = memory.shards.get(usize::from(shard)) else {
+            return Watermark::default();
+        };
+        Watermark {
+            loaded: self.shared.loaded,
+            others: shard.dictionary.others(),
+            forgotten: shard.dictionary.forgotten().len(),
+        }
+    }
+
+    /// The profiles of a shard that got further identifiers since it had so many.
+    pub fn grown(&self, shard: ShardId, others: u32) -> RoaringBitmap {
+        let memory = self.shared.memory.read();
+        memory
+            .shards
+            .get(usize::from(shard))
+            .map(|s| s.dictionary.grown(others))
+            .unwrap_or_default()
+    }
+
+    /// The profiles that have one of some identifiers, as owners or as others, by shard.
+    pub fn holding(&self, identifiers: &[Identifier]) -> Vec<RoaringBitmap> {
+        let mut found = vec![RoaringBitmap::new(); usize::from(self.shared.keys.shards())];
+        let mut wanted: HashSet<Vec<u8>> = HashSet::with_capacity(identifiers.len());
+        for identifiers in identifiers.chunks(AT_A_TIME) {
+            let memory = self.shared.memory.read();
+            for identifier in identifiers {
+                let Some(number) = memory.namespaces.get(identifier.namespace.as_str()) else {
+                    continue;
+                };
+                if let Some((shard, ordinal)) = memory.find(identifier) {
+                    found[usize::from(shard)].insert(ordinal);
+                }
+                let mut packed = Vec::new();
+                pack(number, identifier.value(), &mut packed);
+                wanted.insert(packed);
+            }
+        }
+        for (shard, found) in found.iter_mut().enumerate() {
+            let mut from = 0;
+            loop {
+                let memory = self.shared.memory.read();
+                let dictionary = &memory.shards[shard].dictionary;
+                if wanted.is_empty() || from >= dictionary.others() {
+                    *found -= &**dictionary.forgotten();
+                    break;
+                }
+                dictionary.each_other(from, OTHERS_AT_A_TIME, &mut |ordinal, packed| {
+                    if wanted.contains(packed) {
+                        found.insert(ordinal);
+                    }
+                });
+                from = from.saturating_add(OTHERS_AT_A_TIME);
+            }
+        }
+        found
+    }
+
     /// Gives the identifiers of profiles of a shard, the owner of each and then its others.
     pub fn each_identifier(
         &self,

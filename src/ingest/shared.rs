@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) options: Options,
     pub(crate) keys: Keys,
+    /// Tells what is in memory from what it was for others, and after a restart.
+    pub(crate) loaded: u64,
     pub(crate) memory: RwLock<Memory>,
     pub(crate) progress: Mutex<Progress>,
     /// Signalled when `progress` changes.

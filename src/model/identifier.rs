@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 /// Who minted an identifier's value: `cookie`, `idfa`, `user_id`, `email_sha256` …
 ///
 /// Invariant: `[a-z][a-z0-9_]{0,31}`.
@@ -30,7 +33,10 @@ pub const OTHER_NAMESPACES: [&str; 11] = [
 /// One pseudonymous name, such as `cookie:7d44…` or `user_id:12680`.
 ///
 /// Invariant: the value is 1 to 256 bytes of UTF-8 without control characters or outer white space.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Nodes send it to each other as its two texts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(String, String)", into = "(String, String)")]
 pub struct Identifier {
     /// Who minted the value.
     pub namespace: Namespace,
@@ -95,6 +101,20 @@ impl Identifier {
     /// The value.
     pub fn value(&self) -> &str {
         &self.value
+    }
+}
+
+impl From<Identifier> for (String, String) {
+    fn from(Identifier { namespace, value }: Identifier) -> Self {
+        (namespace.0.into(), value.into())
+    }
+}
+
+impl TryFrom<(String, String)> for Identifier {
+    type Error = InvalidIdentifier;
+
+    fn try_from((namespace, value): (String, String)) -> Result<Self, InvalidIdentifier> {
+        Self::new(Namespace::new(&namespace)?, &value)
     }
 }
 

@@ -25,6 +25,7 @@ use super::shards::Shards;
 use super::shards::Which;
 use crate::ingest::LetterNo;
 use crate::ingest::Schema;
+use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -113,7 +114,7 @@ impl Gather {
         found.ok_or(AskError::Missing(shard))
     }
 
-    /// Puts bitmaps together. A shard that two answer for is in both answers as it is.
+    /// Puts bitmaps, or what else there is one of for each shard, together. A shard that two answer for is in both answers as it is.
     fn bitmaps<B: Clone + Default>(&self, parts: Vec<Of<Vec<B>>>) -> Of<Vec<B>> {
         let count = usize::from(self.layout.shards());
         let mut all = Of { shards: Vec::new(), found: vec![B::default(); count] };
@@ -383,6 +384,10 @@ impl Shards for Gather {
 
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
         Ok(self.bitmaps(self.all(|shards| shards.group(group))?))
+    }
+
+    fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError> {
+        Ok(self.bitmaps(self.all(|shards| shards.watermarks())?))
     }
 
     fn commit(&self, timeout: Duration) -> Result<bool, AskError> {

@@ -31,6 +31,7 @@ use super::wire::Message;
 use super::wire::OutcomeHead;
 use crate::ingest::LetterNo;
 use crate::ingest::Schema;
+use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Millis;
@@ -325,6 +326,18 @@ impl Shards for Remote {
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
         let answer = self.ask("group", &Message::of(group), LONG)?;
         Ok(Of { shards: answer.read()?, found: wire::bitmaps(answer.blob(0)?, self.count)? })
+    }
+
+    fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError> {
+        let known: Vec<(ShardId, Watermark)> = self.head("watermarks", &Message::of(&()), SOON)?;
+        let mut all =
+            Of { shards: Vec::new(), found: vec![Watermark::default(); self.count.into()] };
+        for (shard, watermark) in known {
+            let place = all.found.get_mut(usize::from(shard));
+            *place.ok_or(Malformed("a shard beyond the last"))? = watermark;
+            all.shards.push(shard);
+        }
+        Ok(all)
     }
 
     fn commit(&self, timeout: Duration) -> Result<bool, AskError> {

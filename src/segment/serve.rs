@@ -219,6 +219,11 @@ impl Serve {
                 }))
             }
             "group" => bitmaps(&local.group(&message.read()?)?),
+            "watermarks" => {
+                let Of { shards, found } = local.watermarks()?;
+                let of = |shard: ShardId| Some((shard, *found.get(usize::from(shard))?));
+                Message::of(&shards.into_iter().filter_map(of).collect::<Vec<_>>())
+            }
             "commit" => {
                 let millis: u64 = message.read()?;
                 Message::of(&local.commit(Duration::from_millis(millis))?)

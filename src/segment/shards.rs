@@ -20,6 +20,7 @@ use super::Step;
 use super::refresh::Compiled;
 use crate::ingest::LetterNo;
 use crate::ingest::Schema;
+use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -104,6 +105,10 @@ pub enum Group {
     Bots,
     /// Those that hold an identifier of one of these namespaces.
     Holders(Vec<String>),
+    /// Those that have one of these identifiers.
+    Holding(Vec<Identifier>),
+    /// Those that got further identifiers since each shard had so many.
+    Grown(Vec<u32>),
 }
 
 /// Which identifiers of a profile.
@@ -209,6 +214,9 @@ pub trait Shards: Send + Sync {
 
     /// Profiles by what is known of them beside events, a bitmap for each shard of the store.
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError>;
+
+    /// How far the identifiers of profiles are, for each shard of the store.
+    fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError>;
 
     /// Asks for a commit of all that is folded, and waits for it; tells whether it is kept.
     fn commit(&self, timeout: Duration) -> Result<bool, AskError>;

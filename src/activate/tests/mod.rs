@@ -1,5 +1,6 @@
 //! Pushes against a folder that someone reads: what matters is who is held there at the end.
 
+mod changed;
 mod crash;
 mod drain;
 mod eligibility;

@@ -112,6 +112,14 @@ impl Ledger for FusedLedger {
         self.0.held(target, after, limit.min(4096))
     }
 
+    fn held_among(
+        &self,
+        target: &Target,
+        identifiers: &[Identifier],
+    ) -> Result<Vec<Held>, StoreError> {
+        self.0.held_among(target, identifiers)
+    }
+
     fn prepare(
         &self,
         target: &Target,
@@ -286,7 +294,7 @@ impl Rig {
         Self {
             folder: folder(),
             ledger: Arc::new(EmbeddedLedger::in_memory()),
-            source: Arc::new(Source(Mutex::new(world))),
+            source: Arc::new(Source::new(world)),
             clock: Arc::default(),
             metrics: Arc::default(),
             script: Arc::default(),

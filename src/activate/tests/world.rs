@@ -9,6 +9,7 @@ use crate::activate::Activation;
 use crate::activate::Audiences;
 use crate::activate::NoAudience;
 use crate::activate::WholeAudience;
+use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::Ordinal;
@@ -90,7 +91,46 @@ impl World {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Source(pub(super) Mutex<World>);
+pub(super) struct Source(pub(super) Mutex<World>, Mutex<Seen>);
+
+/// What was seen of the profiles' identifiers, by shard: what comes to a profile later is a further one.
+#[derive(Debug, Default)]
+struct Seen {
+    counts: BTreeMap<(ShardId, Ordinal), usize>,
+    /// Whose identifiers came, in order.
+    grown: [Vec<Ordinal>; 3],
+    forgotten: [u64; 3],
+    /// How many profiles were read.
+    read: u64,
+}
+
+impl Source {
+    pub(super) fn new(world: World) -> Self {
+        Self(Mutex::new(world), Mutex::default())
+    }
+
+    /// How many profiles' identifiers were read since it was last asked.
+    pub(super) fn read(&self) -> u64 {
+        std::mem::take(&mut self.1.lock().read)
+    }
+
+    /// Sees what has become of the profiles.
+    fn see(&self) -> parking_lot::MutexGuard<'_, Seen> {
+        let (world, mut seen) = (self.0.lock(), self.1.lock());
+        let Seen { counts, grown, forgotten, .. } = &mut *seen;
+        for (profile, identifiers) in &world.identifiers {
+            let before = counts.insert(*profile, identifiers.len()).unwrap_or(1);
+            let new = identifiers.len().saturating_sub(before);
+            grown[usize::from(profile.0)].extend(std::iter::repeat_n(profile.1, new));
+        }
+        counts.retain(|profile, _| {
+            let stays = world.identifiers.contains_key(profile);
+            forgotten[usize::from(profile.0)] += u64::from(!stays);
+            stays
+        });
+        seen
+    }
+}
 
 impl Audiences for Source {
     fn activations(&self) -> Option<Vec<Activation>> {
@@ -111,7 +151,24 @@ impl Audiences for Source {
         Ok(WholeAudience { generation: world.generation, true_for: 7, members: by_shard(members) })
     }
 
+    fn watermarks(&self) -> Result<Vec<Watermark>, StoreError> {
+        let seen = self.see();
+        let of = |(grown, forgotten): (&Vec<Ordinal>, &u64)| Watermark {
+            loaded: 1,
+            others: u32::try_from(grown.len()).unwrap(),
+            forgotten: *forgotten,
+        };
+        Ok(seen.grown.iter().zip(&seen.forgotten).map(of).collect())
+    }
+
     fn group(&self, group: &Group) -> Result<Vec<RoaringBitmap>, StoreError> {
+        if let Group::Grown(others) = group {
+            let seen = self.see();
+            let since = |(grown, others): (&Vec<Ordinal>, &u32)| {
+                grown[usize::try_from(*others).unwrap()..].iter().collect()
+            };
+            return Ok(seen.grown.iter().zip(others).map(since).collect());
+        }
         let world = self.0.lock();
         let holds = |wanted: &[String], identifiers: &[Identifier]| {
             identifiers.iter().any(|one| wanted.iter().any(|name| *name == one.namespace.as_str()))
@@ -127,6 +184,13 @@ impl Audiences for Source {
                 let holders = world.identifiers.iter().filter(|(_, ids)| holds(wanted, ids));
                 by_shard(holders.map(|(profile, _)| profile))
             }
+            Group::Holding(wanted) => {
+                let has =
+                    |identifiers: &[Identifier]| identifiers.iter().any(|one| wanted.contains(one));
+                let holding = world.identifiers.iter().filter(|(_, ids)| has(ids));
+                by_shard(holding.map(|(profile, _)| profile))
+            }
+            Group::Grown(_) => unreachable!("told above"),
         })
     }
 
@@ -137,6 +201,7 @@ impl Audiences for Source {
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), StoreError> {
         let world = self.0.lock();
+        self.1.lock().read += profiles.len();
         for ordinal in profiles {
             world.identifiers.get(&(shard, ordinal)).into_iter().flatten().for_each(&mut *each);
         }

@@ -12,8 +12,8 @@ use crate::archive::Folded;
 use crate::bitmap::Mark;
 use crate::ingest::Lane;
 use crate::ingest::LetterNo;
-use crate::ingest::Pin;
 use crate::ingest::Schema;
+use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -49,12 +49,12 @@ impl Local {
         self.lanes.of_shard(shard)
     }
 
-    /// A bitmap for each shard of the store, made from a pin of each lane.
-    fn of_pins(&self, of: impl Fn(&Pin) -> Vec<RoaringBitmap>) -> Of<Vec<RoaringBitmap>> {
+    /// A bitmap, or what else there is one of, for each shard of the store, which each lane has of its own.
+    fn of_lanes<T: Clone + Default>(&self, of: impl Fn(&Lane) -> Vec<T>) -> Of<Vec<T>> {
         let count = usize::from(self.lanes.shards());
-        let mut all = Of { shards: Vec::new(), found: vec![RoaringBitmap::new(); count] };
+        let mut all = Of { shards: Vec::new(), found: vec![T::default(); count] };
         for lane in self.lanes.held().values() {
-            let mut found = of(&lane.engine.pin());
+            let mut found = of(lane);
             for shard in &lane.shards {
                 let at = usize::from(*shard);
                 all.found[at] = std::mem::take(&mut found[at]);
@@ -181,12 +181,22 @@ impl Shards for Local {
     }
 
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
-        Ok(self.of_pins(|pin| match group {
-            Group::Everyone => pin.everyone(),
-            Group::OptedOut => pin.marked(Mark::OptedOut),
-            Group::Bots => pin.marked(Mark::Bot),
-            Group::Holders(namespaces) => pin.holders(namespaces),
+        Ok(self.of_lanes(|lane| match group {
+            Group::Everyone => lane.engine.pin().everyone(),
+            Group::OptedOut => lane.engine.pin().marked(Mark::OptedOut),
+            Group::Bots => lane.engine.pin().marked(Mark::Bot),
+            Group::Holders(namespaces) => lane.engine.pin().holders(namespaces),
+            Group::Holding(identifiers) => lane.engine.holding(identifiers),
+            Group::Grown(others) => {
+                let grown = |(shard, others): (ShardId, &u32)| lane.engine.grown(shard, *others);
+                (0..self.lanes.shards()).zip(others).map(grown).collect()
+            }
         }))
+    }
+
+    fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError> {
+        let all = 0..self.lanes.shards();
+        Ok(self.of_lanes(|lane| all.clone().map(|shard| lane.engine.watermark(shard)).collect()))
     }
 
     fn commit(&self, timeout: Duration) -> Result<bool, AskError> {

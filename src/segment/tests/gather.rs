@@ -279,12 +279,32 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
     let found = all.profile(&id("user_id", "u10"), NOW, &caller).unwrap().unwrap();
     assert_eq!(found.identifiers, [id("user_id", "u10"), id("crm_id", "c3")]);
     let holders = Group::Holders(vec!["crm_id".to_owned(), "nobody_has".to_owned()]);
-    for group in [Group::Everyone, Group::OptedOut, Group::Bots, holders] {
+    // Of an owner, of a further identifier that many share, and of nobody.
+    let some = [id("user_id", "u57"), id("crm_id", "c3"), id("crm_id", "nobody's"), id("x", "y")];
+    let holding = Group::Holding(some.to_vec());
+    let marks = |shards: &dyn Shards| shards.watermarks().unwrap().whole(SHARDS).unwrap();
+    // All who ever got one: each has numbers of its own.
+    let grown = Group::Grown(vec![0; SHARDS.into()]);
+    for group in [Group::Everyone, Group::OptedOut, Group::Bots, holders, holding, grown] {
         let (expected, found) = (one.group(&group), all.group(&group));
         let whole = |of: Result<Of<Vec<roaring::RoaringBitmap>>, AskError>| -> Vec<_> {
             of.unwrap().whole(SHARDS).unwrap().into_iter().map(Arc::new).collect()
         };
-        assert_eq!(names(all, &whole(found)), names(one, &whole(expected)));
+        let (found, expected) = (names(all, &whole(found)), names(one, &whole(expected)));
+        assert_eq!(found, expected, "{group:?}");
+        if matches!(group, Group::Holding(_)) {
+            assert_eq!(found, ["u10", "u11", "u57", "u9"]);
+        }
+        if matches!(group, Group::Grown(_)) {
+            assert!(!found.is_empty());
+        }
+    }
+    for shards in [one as &dyn Shards, all] {
+        let marks = marks(shards);
+        assert!(marks.iter().all(|mark| mark.loaded != 0 && mark.forgotten == 0));
+        let since = Group::Grown(marks.iter().map(|mark| mark.others).collect());
+        let grown = shards.group(&since).unwrap().whole(SHARDS).unwrap();
+        assert!(grown.iter().all(roaring::RoaringBitmap::is_empty));
     }
     assert_eq!(all.namespaces(), one.namespaces());
     assert_eq!(all.schema().rows().len(), one.schema().rows().len());

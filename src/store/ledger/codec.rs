@@ -101,9 +101,13 @@ impl Posted {
 /// The key of an identifier that a target holds. Neither half has a zero byte, so keys sort as
 /// identifiers do.
 pub(in crate::store) fn held_key(number: u32, identifier: &Identifier) -> Vec<u8> {
+    [&number.to_be_bytes()[..], &identifier_bytes(identifier)].concat()
+}
+
+/// The bytes of an identifier. They sort as identifiers do.
+pub(in crate::store) fn identifier_bytes(identifier: &Identifier) -> Vec<u8> {
     let namespace = identifier.namespace.as_str().as_bytes();
-    let value = identifier.value().as_bytes();
-    [&number.to_be_bytes(), namespace, &[0], value].concat()
+    [namespace, &[0], identifier.value().as_bytes()].concat()
 }
 
 /// The first key that a target could have, and the first beyond all of its keys.

@@ -13,9 +13,10 @@ pub(crate) const ACROSS_PROCESSES: [fn(Open<'_>); 2] =
     [names_of_batches_only_rise, everything_outlives_the_process];
 
 /// Every contract. Each gets a store of its own.
-pub(crate) const ALL: [fn(Open<'_>); 13] = [
+pub(crate) const ALL: [fn(Open<'_>); 14] = [
     what_is_acknowledged_is_held_in_order,
     what_is_held_comes_in_pages,
+    what_is_held_of_some_is_told_of_these,
     targets_do_not_meet,
     a_withdrawn_batch_leaves_its_identifiers_unsure,
     names_of_batches_only_rise,
@@ -94,6 +95,32 @@ fn what_is_held_comes_in_pages(open: Open<'_>) {
     let between = identifier("user_id", "10x");
     let page = ledger.held(&target(), Some(&between), 1).unwrap();
     assert_eq!(page[0].identifier, identifier("user_id", "11"));
+}
+
+fn what_is_held_of_some_is_told_of_these(open: Open<'_>) {
+    let ledger = open();
+    let ask = |asked: &[&str]| -> Vec<(String, bool)> {
+        let held = ledger.held_among(&target(), &users(asked)).unwrap();
+        held.into_iter().map(|held| (held.identifier.value().to_owned(), held.unsure)).collect()
+    };
+    assert_eq!(ask(&["a"]), []);
+    let batch = ledger.prepare(&target(), 1, 0, changes(&["a", "c", "d"], &[]), 0).unwrap();
+    ledger.acknowledge(&batch, 0).unwrap();
+    let batch = ledger.prepare(&target(), 2, 0, changes(&["e"], &["c"]), 0).unwrap();
+    assert_eq!(ask(&["c", "e"]), sure(&["c"]));
+    ledger.withdraw(&batch, 0).unwrap();
+    let marks = [("a", false), ("c", true), ("e", true)].map(|(v, mark)| (v.to_owned(), mark));
+    assert_eq!(ask(&["a", "b", "c", "e", "f"]), marks);
+    assert_eq!(ask(&[]), []);
+    assert_eq!(ledger.held_among(&target(), &[identifier("cookie", "a")]).unwrap(), []);
+    let other = Target::new("crm", "lookers");
+    assert_eq!(ledger.held_among(&other, &users(&["a"])).unwrap(), []);
+    let many: Vec<String> = (0..2_500).map(|n| format!("{n:04}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let batch = ledger.prepare(&target(), 3, 0, changes(&many, &[]), 0).unwrap();
+    ledger.acknowledge(&batch, 0).unwrap();
+    let with_others = [&many[..], &["a", "b"]].concat();
+    assert_eq!(ask(&with_others), [sure(&many), sure(&["a"])].concat());
 }
 
 fn targets_do_not_meet(open: Open<'_>) {

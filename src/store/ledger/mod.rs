@@ -202,6 +202,13 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Held>, StoreError>;
 
+    /// What a target holds or may hold of some identifiers, which come in order, in that order.
+    fn held_among(
+        &self,
+        target: &Target,
+        identifiers: &[Identifier],
+    ) -> Result<Vec<Held>, StoreError>;
+
     /// Writes a batch down, under the target's next number.
     ///
     /// A generation below the last one used for the target counts as that one, so that names of batches

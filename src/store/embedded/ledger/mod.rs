@@ -223,6 +223,27 @@ impl Ledger for EmbeddedLedger {
         })
     }
 
+    fn held_among(
+        &self,
+        target: &Target,
+        identifiers: &[Identifier],
+    ) -> Result<Vec<Held>, StoreError> {
+        self.file.read(|txn| {
+            let Some(number) = number_of(txn, target)? else { return Ok(Vec::new()) };
+            let table = txn.open_table(HELD)?;
+            let mut held = Vec::new();
+            for identifier in identifiers {
+                if let Some(mark) = table.get(codec::held_key(number, identifier).as_slice())? {
+                    held.push(Held {
+                        identifier: identifier.clone(),
+                        unsure: mark.value() != SURE,
+                    });
+                }
+            }
+            Ok(held)
+        })
+    }
+
     fn prepare(
         &self,
         target: &Target,

@@ -104,6 +104,24 @@ impl Ledger {
         Ok(names.iter().filter_map(|name| reply::text(name).map(str::to_owned)).collect())
     }
 
+    /// What a set answers of each of some members.
+    fn marks<M: redis::ToRedisArgs>(
+        &self,
+        set: &str,
+        command: &str,
+        members: &[M],
+    ) -> Result<Vec<Value>, StoreError> {
+        if members.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut cmd = redis::cmd(command);
+        cmd.arg(set).arg(members);
+        match self.store.link.one(set, cmd)? {
+            Value::Array(marks) if marks.len() == members.len() => Ok(marks),
+            _ => Err(self.store.link.odd("marks")),
+        }
+    }
+
     fn destinations_key(&self) -> String {
         self.store.keys.store("destinations")
     }
@@ -249,21 +267,34 @@ impl Port for Ledger {
         let answer = self.store.link.one(&held, cmd)?;
         let members: Vec<&[u8]> =
             reply::items(&answer).unwrap_or_default().iter().filter_map(reply::bytes).collect();
-        if members.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut cmd = redis::cmd("SMISMEMBER");
-        cmd.arg(&unsure).arg(&members);
-        let marks = self.store.link.one(&unsure, cmd)?;
-        let marks = reply::items(&marks).unwrap_or_default();
-        if marks.len() != members.len() {
-            return Err(self.store.link.odd("marks"));
-        }
-        let held = |(bytes, mark): (&&[u8], &Value)| {
+        let marks = self.marks(&unsure, "SMISMEMBER", &members)?;
+        let held = |(bytes, mark): (&&[u8], Value)| {
             let identifier = codec::identifier(bytes).map_err(damaged)?;
-            Ok(Held { identifier, unsure: reply::int(mark) == Some(1) })
+            Ok(Held { identifier, unsure: reply::int(&mark) == Some(1) })
         };
         members.iter().zip(marks).map(held).collect()
+    }
+
+    fn held_among(
+        &self,
+        target: &Target,
+        identifiers: &[Identifier],
+    ) -> Result<Vec<Held>, StoreError> {
+        let (held, unsure) = (self.set_of(target, "held"), self.set_of(target, "unsure"));
+        let mut found = Vec::new();
+        for identifiers in identifiers.chunks(AT_ONCE) {
+            let members: Vec<_> = identifiers.iter().map(codec::identifier_bytes).collect();
+            let scores = self.marks(&held, "ZMSCORE", &members)?;
+            let marks = self.marks(&unsure, "SMISMEMBER", &members)?;
+            let known = identifiers.iter().zip(scores).zip(marks);
+            found.extend(known.filter(|((_, score), _)| *score != Value::Nil).map(
+                |((identifier, _), mark)| Held {
+                    identifier: identifier.clone(),
+                    unsure: reply::int(&mark) == Some(1),
+                },
+            ));
+        }
+        Ok(found)
     }
 
     fn prepare(
@@ -519,6 +550,5 @@ fn last_of(row: &[u8]) -> Result<Option<(u64, u64)>, StoreError> {
 
 /// A mark, and an identifier as it is held.
 fn member(mark: u8, identifier: &Identifier) -> Vec<u8> {
-    let (namespace, value) = (identifier.namespace.as_str(), identifier.value());
-    [&[mark], namespace.as_bytes(), &[0], value.as_bytes()].concat()
+    [&[mark], &codec::identifier_bytes(identifier)[..]].concat()
 }
