@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::archive::python;
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::push::held;
 use super::standins::gcs::Gcs;
 use super::standins::{Fault, Reply, StandIn};
@@ -35,10 +36,7 @@ for blob in client.list_blobs("partner"):
     blob.download_to_filename(path)
 "#;
 
-#[test]
-fn a_bucket_is_kept_in_step_whatever_becomes_of_calls_and_nothing_in_it_is_written_over() {
-    let storage = Arc::new(Gcs::new("partner"));
-    let standin = StandIn::start(Arc::clone(&storage) as _, None);
+fn start(standin: &StandIn) -> Server {
     let mut server = Server::start(&[("buyers", SEGMENT)]);
     assert!(server.stop());
     let destination = format!(
@@ -50,6 +48,14 @@ fn a_bucket_is_kept_in_step_whatever_becomes_of_calls_and_nothing_in_it_is_writt
     fs::write(server.folder().join("destinations.toml"), destination).unwrap();
     fs::write(server.folder().join("refresh"), "r\n").unwrap();
     server.run();
+    server
+}
+
+#[test]
+fn a_bucket_is_kept_in_step_whatever_becomes_of_calls_and_nothing_in_it_is_written_over() {
+    let storage = Arc::new(Gcs::new("partner"));
+    let standin = StandIn::start(Arc::clone(&storage) as _, None);
+    let server = start(&standin);
     assert!(server.ok(&["destination", "test", "bucket"]).contains("ready"));
     assert!(storage.objects().is_empty(), "what is tried is taken away again");
     purchases(&server, 0..300);
@@ -99,4 +105,32 @@ fn a_bucket_is_kept_in_step_whatever_becomes_of_calls_and_nothing_in_it_is_writt
             .as_str()
             .is_some_and(|why| why.contains("with other content"))
     });
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_a_bucket_in_step() {
+    let storage = Arc::new(Gcs::new("partner"));
+    let standin = StandIn::start(Arc::clone(&storage) as _, None);
+    let server = start(&standin);
+    let has = |people: &BTreeSet<u32>| {
+        let mut objects: Vec<_> = storage.objects().into_iter().collect();
+        // By generation and number.
+        let order = |name: &str| -> Vec<u64> {
+            let name = name.rsplit('/').next().unwrap().trim_end_matches(".csv");
+            name.split('-').map(|number| number.parse().unwrap()).collect()
+        };
+        objects.sort_by_key(|(name, _)| order(name));
+        let mut held = BTreeSet::new();
+        for line in objects.iter().flat_map(|(_, text)| text.lines().skip(1)) {
+            match line.split(',').collect::<Vec<_>>()[..] {
+                ["add", "user_id", user] => _ = held.insert(user.to_owned()),
+                ["remove", "user_id", user] => _ = held.remove(user),
+                _ => panic!("{line}"),
+            }
+        }
+        held == people.iter().map(|one| format!("u{one}")).collect()
+    };
+    let event = |user: u32| json!({ "site": "t", "event": "purchase", "ids": { "user_id": format!("u{user}") } });
+    Pushes { server, standin: &standin, destination: "bucket", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

@@ -14,6 +14,7 @@ use ring::signature::{KeyPair, RsaKeyPair};
 
 use super::archive::python;
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::standins::google::{Google, Member, discovery, status};
 use super::standins::{Fault, StandIn};
 
@@ -59,11 +60,12 @@ fn hash(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn event(person: u32) -> Value {
+    json!({ "site": "t", "event": "purchase",
+            "ids": { "user_id": person.to_string(), "email": format!("p.{person}+x@gmail.com") } })
+}
+
 fn purchases(server: &Server, people: Range<u32>) {
-    let event = |person: u32| {
-        json!({ "site": "t", "event": "purchase",
-                "ids": { "user_id": person.to_string(), "email": format!("p.{person}+x@gmail.com") } })
-    };
     let events: Vec<Value> = people.map(event).collect();
     server.accepts(&events);
 }
@@ -241,4 +243,15 @@ fn the_official_client_finds_the_stand_in_as_the_contract_has_it() {
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let left = BTreeSet::from([("emailAddress".to_owned(), "b".repeat(64))]);
     assert_eq!(platform.members("theirs"), Some(left));
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_a_list_in_step() {
+    let (server, platform, standin) = start("");
+    let has = |people: &BTreeSet<u32>| {
+        let members = people.iter().map(|one| ("emailAddress".to_owned(), email(*one)));
+        platform.members("buyers") == Some(members.collect())
+    };
+    Pushes { server, standin: &standin, destination: "ads", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

@@ -141,6 +141,15 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Whether somebody else has killed it.
+    pub(super) fn is_dead(&mut self) -> bool {
+        let is_dead = self.child.as_mut().unwrap().try_wait().unwrap().is_some();
+        if is_dead {
+            self.child = None;
+        }
+        is_dead
+    }
+
     /// The code that it has ended with by itself, where it has.
     pub(super) fn has_ended(&mut self) -> Option<i32> {
         self.child.as_mut().unwrap().try_wait().unwrap()?.code()

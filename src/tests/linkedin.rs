@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::standins::linkedin::{LinkedIn, User, wrong};
 use super::standins::{Fault, StandIn};
 
@@ -188,4 +189,17 @@ fn a_token_and_a_version_that_are_refused_wait_for_someone() {
     let said = String::from_utf8_lossy(&test.stdout) + String::from_utf8_lossy(&test.stderr);
     assert!(said.contains("another `version`"), "{said}");
     assert_eq!(test.status.code(), Some(1));
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_a_segment_in_step() {
+    let platform = Arc::new(LinkedIn::new(ACCOUNT, TOKEN));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let has = |people: &BTreeSet<u32>| match &platform.of("buyers")[..] {
+        [segment] => platform.members(*segment) == people.iter().copied().flat_map(users).collect(),
+        _ => false,
+    };
+    let server = start(&standin, "");
+    Pushes { server, standin: &standin, destination: "ads", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

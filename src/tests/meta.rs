@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::archive::python;
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::standins::meta::{Cell, Meta, throttled};
 use super::standins::{Fault, Reply, StandIn};
 
@@ -36,18 +37,18 @@ fn start(standin: &StandIn, more: &str) -> Server {
     server
 }
 
-/// People who buy: each has an e-mail address, every third a device, and a name that goes nowhere.
+/// Someone who buys: each has an e-mail address, every third a device, and a name that goes nowhere.
+fn event(person: u32) -> Value {
+    let email = hash(&format!("{person}@example.com"));
+    let mut ids = json!({ "user_id": person.to_string(), "email_sha256": email });
+    if person.is_multiple_of(3) {
+        ids["idfa"] = json!(format!("{person:08}-0000-4000-8000-000000000000"));
+    }
+    json!({ "site": "t", "event": "purchase", "ids": ids })
+}
+
 fn purchases(server: &Server, people: std::ops::Range<u32>) {
-    let events: Vec<Value> = people
-        .map(|person| {
-            let mut ids = json!({ "user_id": person.to_string(),
-                "email_sha256": hash(&format!("{person}@example.com")) });
-            if person.is_multiple_of(3) {
-                ids["idfa"] = json!(format!("{person:08}-0000-4000-8000-000000000000"));
-            }
-            json!({ "site": "t", "event": "purchase", "ids": ids })
-        })
-        .collect();
+    let events: Vec<Value> = people.map(event).collect();
     server.accepts(&events);
 }
 
@@ -217,4 +218,17 @@ fn the_official_sdk_finds_the_stand_in_as_it_expects() {
     assert!(members.contains(&("EMAIL".to_owned(), jane.to_owned())), "{members:?}");
     assert!(members.contains(&("EMAIL".to_owned(), hash("c@example.com"))), "{members:?}");
     assert_eq!(members.len(), 3, "{members:?}");
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_an_audience_in_step() {
+    let platform = Arc::new(Meta::new("77", TOKEN, Some(SECRET)));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let has = |people: &BTreeSet<u32>| match &platform.named("buyers")[..] {
+        [audience] => platform.members(audience) == cells(people.iter().copied()),
+        _ => false,
+    };
+    let server = start(&standin, "");
+    Pushes { server, standin: &standin, destination: "meta", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

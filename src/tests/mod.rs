@@ -21,6 +21,7 @@ mod gcs;
 mod google;
 mod harness;
 mod import;
+mod killed;
 mod linkedin;
 mod lookalike;
 mod lookup;

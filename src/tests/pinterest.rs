@@ -7,6 +7,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::standins::pinterest::Pinterest;
 use super::standins::{Fault, Reply, StandIn};
 
@@ -186,4 +187,14 @@ fn a_segment_without_a_list_says_what_to_do_and_sends_nothing() {
         server.push("pins");
         platform.held("643") == hashes(0..3)
     });
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_a_list_in_step() {
+    let (platform, standin, server) = started("1h", NAMED);
+    let has =
+        |people: &BTreeSet<u32>| platform.held("643") == people.iter().copied().map(hash).collect();
+    let event = |person| purchase("email", &email(person));
+    Pushes { server, standin: &standin, destination: "pins", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

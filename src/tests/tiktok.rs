@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::standins::tiktok::{Cell, TikTok, says};
 use super::standins::{Fault, StandIn};
 
@@ -194,4 +195,19 @@ fn what_waits_for_someone_waits_and_what_waits_for_the_platform_does_not() {
     let calls = platform.calls();
     let mapped = calls.iter().filter(|path| *path == "/segment/mapping/").count();
     assert_eq!((mapped, calls.len()), (3, 4), "it is neither looked for nor made: {calls:?}");
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_an_audience_in_step() {
+    let platform = Arc::new(TikTok::new("7001", TOKEN));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let has = |people: &BTreeSet<u32>| match &platform.named("buyers")[..] {
+        [audience] => {
+            platform.members(audience) == people.iter().copied().flat_map(cells).collect()
+        }
+        _ => false,
+    };
+    let server = start(&standin, "");
+    Pushes { server, standin: &standin, destination: "ads", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

@@ -1,10 +1,12 @@
 //! Audiences on their way to The Trade Desk.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::standins::trade_desk::{Members, TradeDesk};
 use super::standins::{Fault, Reply, StandIn};
 
@@ -171,4 +173,18 @@ fn a_token_that_is_refused_waits_for_someone_and_a_wait_is_kept() {
         server.push("ttd");
         platform.held("buyers") == members(0..4)
     });
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_an_advertiser_in_step() {
+    let platform = Arc::new(TradeDesk::new("adv1", TOKEN, Some(SECRET)));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let server = start(&standin, "1h", "secret = \"file:secret\"\n");
+    let has = |people: &BTreeSet<u32>| {
+        let members = people.iter().map(|one| (("DAID".to_owned(), device(*one)), MINUTES));
+        platform.held("buyers") == members.collect()
+    };
+    let event = |person| purchase("gaid", &device(person));
+    Pushes { server, standin: &standin, destination: "ttd", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

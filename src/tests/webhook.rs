@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::certificates::Certificates;
 use super::harness::{Server, THRONG};
+use super::killed::Pushes;
 use super::standins::webhook::{Line, Webhook};
 use super::standins::{Fault, Reply, Request, Service, StandIn};
 
@@ -171,4 +172,18 @@ fn a_receiver_of_tls_is_who_its_certificate_says_or_nothing_is_sent() {
         let code = if is_trusted { 0 } else { 3 };
         assert_eq!(output.status.code(), Some(code), "{name}: {output:?}");
     }
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_a_receiver_in_step() {
+    let receiver = Arc::new(Webhook::new(SECRET));
+    let standin = StandIn::start(Arc::clone(&receiver) as _, None);
+    let server = start(&format!("http://{}/in?key=k3y", standin.address), "1h", &[]);
+    let has = |people: &BTreeSet<u32>| {
+        let lines = people.iter().map(|one| ("user_id".to_owned(), one.to_string()));
+        receiver.held("buyers") == lines.collect()
+    };
+    let event = |user: u32| json!({ "site": "t", "event": "purchase", "ids": { "user_id": user.to_string() } });
+    Pushes { server, standin: &standin, destination: "hook", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

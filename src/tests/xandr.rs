@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 
 use super::archive::python;
 use super::harness::{Server, post};
+use super::killed::Pushes;
 use super::standins::xandr::{User, Xandr, error};
 use super::standins::{Fault, Reply, StandIn};
 
@@ -206,4 +208,15 @@ fn a_file_of_avro_is_read_by_others() {
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_a_segment_in_step() {
+    let (server, platform, standin) = start("format = \"text\"\n");
+    let has = |people: &BTreeSet<u32>| {
+        let members = people.iter().map(|one| (user(*one), MINUTES));
+        platform.members("buyers") == Some(members.collect())
+    };
+    Pushes { server, standin: &standin, destination: "bss", event: &event, has: &has }
+        .survive_a_crash_at_any_call();
 }

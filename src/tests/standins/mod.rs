@@ -23,6 +23,8 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// What came.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
@@ -51,6 +53,8 @@ pub(super) enum Fault {
     Lose,
     /// What it says is done, and the answer is lost.
     LoseAnswer,
+    /// A process is killed, before what the request says is done or after.
+    Kill { pid: u32, is_done: bool },
     /// Nothing.
     Pass,
 }
@@ -119,6 +123,11 @@ impl StandIn {
         self.faults.lock().unwrap().extend(faults);
     }
 
+    /// Nothing goes wrong any more.
+    pub(super) fn relent(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
     /// Whether all that was to go wrong has.
     pub(super) fn is_through(&self) -> bool {
         self.faults.lock().unwrap().is_empty()
@@ -148,6 +157,14 @@ fn serve(mut stream: impl Read + Write, service: &dyn Service, script: &Mutex<Ve
         Some(Fault::Lose) => return,
         Some(Fault::LoseAnswer) => {
             service.answer(&request);
+            return;
+        }
+        Some(Fault::Kill { pid, is_done }) => {
+            if is_done {
+                service.answer(&request);
+            }
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
             return;
         }
     };
