@@ -4,6 +4,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
+use super::authorize;
+use super::authorize::Authorize;
 use super::client::{Client, escape};
 use super::output::{NO, count, print, table};
 use super::{Failure, Global};
@@ -13,6 +15,13 @@ use super::{Failure, Global};
 pub(super) enum Destination {
     /// List the configured destinations
     List,
+    /// Get the refresh token of a destination that uses one, from somebody who agrees in a browser
+    ///
+    /// It prints the address to open, waits on 127.0.0.1 until the browser comes back, and writes the token to the file that
+    /// `refresh_token` of the destination names; the token is never printed. It needs no running server: run it in the folder
+    /// where the server is started, as the user that it runs as. With --json it prints two lines: what to open, and then, once
+    /// that is done, what was written.
+    Authorize(Authorize),
     /// Check that a destination can be reached and written
     Test {
         /// The destination's name
@@ -82,8 +91,12 @@ pub(super) enum Destination {
 
 /// Runs a sub-command.
 pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Failure> {
+    if let Destination::Authorize(command) = command {
+        return authorize::run(global, command);
+    }
     let client = Client::find(global)?;
     match command {
+        Destination::Authorize(command) => authorize::run(global, command),
         Destination::List => {
             let answer = client.get("/api/v1/destinations")?;
             if global.json {

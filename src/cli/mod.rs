@@ -2,6 +2,7 @@
 //! command asks a running server.
 
 mod audience;
+mod authorize;
 mod backup;
 mod check;
 mod client;
@@ -99,7 +100,7 @@ enum Command {
     Explain(eval::Explain),
     /// Say clause by clause why a profile is in a segment, or not
     Why(eval::Why),
-    /// List destinations, or push to them
+    /// List destinations, push to them, or get the tokens that they want
     #[command(subcommand)]
     Destination(destination::Destination),
     /// List, show or drop what could not be folded

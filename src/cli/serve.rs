@@ -78,12 +78,13 @@ pub(super) fn settings(global: &Global) -> Result<Config, Failure> {
         set: global.set.clone(),
     };
     let file = config_file(global);
-    let told = |error: config::ConfigError| {
-        let source =
-            std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
-        Failure::Usage(format!("{error}{source}"))
-    };
-    config::read(file.as_deref(), &overrides).map_err(told)
+    config::read(file.as_deref(), &overrides).map_err(|error| Failure::Usage(told(&error)))
+}
+
+/// What is wrong with settings, for people.
+pub(super) fn told(error: &config::ConfigError) -> String {
+    let source = std::error::Error::source(error).map(|s| format!(": {s}")).unwrap_or_default();
+    format!("{error}{source}")
 }
 
 /// The file of settings; `None` where the built-in ones are all there is.

@@ -1,5 +1,6 @@
 //! What the process meets at its edges: the clock, its threads, secrets, and the calls to other nodes and to others.
 
+pub mod authorize;
 pub mod clock;
 pub mod oauth;
 pub mod outgoing;
@@ -8,6 +9,7 @@ pub mod peers;
 pub mod secret;
 pub mod workers;
 
+pub use authorize::{Authorization, Heard, InstalledApp};
 pub use clock::{Clock, SystemClock};
 pub use oauth::{AccessTokens, Grant, OauthError};
 pub use outgoing::{Answered, Outgoing, OutgoingError, OutgoingRequest, is_off_limits};

@@ -3,9 +3,14 @@
 //! A token is asked for anew when four fifths of its life are over, by one caller while the others wait. A refresh token
 //! that is replaced by the answer is on disk before the access token that came with it is used.
 
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -85,14 +90,22 @@ struct ServiceAccount {
     private_key: String,
 }
 
+/// What an endpoint of tokens gives.
 #[derive(Deserialize)]
-struct Given {
+pub(super) struct Given {
     access_token: String,
     #[serde(default)]
     expires_in: Option<i64>,
     #[serde(default)]
-    refresh_token: Option<String>,
+    pub(super) refresh_token: Option<String>,
+    /// What it is good for, where that is said.
+    #[serde(default)]
+    pub(super) scope: Option<String>,
 }
+
+/// What to do where what tokens are made from is refused.
+const STALE: &str = "what tokens are made from is refused: give the account a new key, or get a new refresh token (`throng \
+                     destination authorize`), and put it where the old one is";
 
 impl AccessTokens {
     /// Nothing is asked for yet.
@@ -149,7 +162,7 @@ impl AccessTokens {
                 ("refresh_token", secret("refresh_token", token)?),
             ],
         };
-        let given = exchange(&self.outgoing, &self.url, &form)?;
+        let given = exchange(&self.url, &form, (&self.outgoing, STALE))?;
         if let (Grant::Refresh { token, .. }, Some(new)) = (&self.grant, &given.refresh_token) {
             replace(token, new)?;
         }
@@ -208,16 +221,55 @@ fn replace(at: &SecretSource, token: &str) -> Result<(), OauthError> {
 }
 
 /// Puts a file of its owner's in the place of what was there, whole.
-fn write(path: &Path, token: &str) -> std::io::Result<()> {
-    let aside = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    writeln!(file, "{token}")?;
-    file.sync_all()?;
-    std::fs::rename(&aside, path)
+pub(super) fn write(path: &Path, token: &str) -> io::Result<()> {
+    let aside = aside(path);
+    let written = create(&aside).and_then(|mut file| {
+        writeln!(file, "{token}")?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written?;
+    File::open(folder_of(path))?.sync_all()
 }
 
-fn exchange(outgoing: &Outgoing, url: &str, form: &[(&str, String)]) -> Result<Given, OauthError> {
+/// Tries whether a file can be written, without changing it.
+pub(super) fn probe(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let aside = aside(path);
+    create(&aside)?;
+    fs::remove_file(&aside)
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    aside.into()
+}
+
+/// Makes a file anew: what a crash left there may be readable by others.
+fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Asks an endpoint of tokens through `outgoing`; `stale` says what to do where the grant is refused.
+pub(super) fn exchange(
+    url: &str,
+    form: &[(&str, String)],
+    (outgoing, stale): (&Outgoing, &str),
+) -> Result<Given, OauthError> {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = OutgoingRequest {
         method: "POST",
@@ -231,11 +283,11 @@ fn exchange(outgoing: &Outgoing, url: &str, form: &[(&str, String)]) -> Result<G
     };
     let answered = outgoing.call(&request);
     let answered = answered.map_err(|error| OauthError::Later(format!("{url}: {error}")))?;
-    judge(url, &answered)
+    judge(url, &answered, stale)
 }
 
 /// What an answer of a token's endpoint means. Nothing of a token is repeated.
-fn judge(url: &str, answered: &Answered) -> Result<Given, OauthError> {
+fn judge(url: &str, answered: &Answered, stale: &str) -> Result<Given, OauthError> {
     if answered.status == 200 {
         let given = serde_json::from_slice::<Given>(&answered.body).ok();
         let fits = |given: &Given| {
@@ -250,10 +302,7 @@ fn judge(url: &str, answered: &Answered) -> Result<Given, OauthError> {
     let word = error["error"].as_str().unwrap_or_default();
     let said = format!("{url} answered {}: {}", answered.status, answered.gist());
     match (answered.status, word) {
-        (_, "invalid_grant") => Err(OauthError::Refused(format!(
-            "what tokens are made from is refused: give the account a new key, or get a new refresh token, and put it where \
-             the old one is ({said})"
-        ))),
+        (_, "invalid_grant") => Err(OauthError::Refused(format!("{stale} ({said})"))),
         (_, "invalid_client" | "unauthorized_client" | "invalid_scope") | (401 | 403, _) => {
             Err(OauthError::Refused(format!("the client or the account may not do this ({said})")))
         }
@@ -262,7 +311,7 @@ fn judge(url: &str, answered: &Answered) -> Result<Given, OauthError> {
     }
 }
 
-fn secret(setting: &str, from: &SecretSource) -> Result<String, OauthError> {
+pub(super) fn secret(setting: &str, from: &SecretSource) -> Result<String, OauthError> {
     read_secret(setting, from).map_err(OauthError::Refused)
 }
 
@@ -284,7 +333,8 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_token_says_whether_someone_has_to_act() {
-        let given = judge("u", &answered(200, r#"{"access_token":"ya29.x","expires_in":3599}"#));
+        let given =
+            judge("u", &answered(200, r#"{"access_token":"ya29.x","expires_in":3599}"#), STALE);
         assert_eq!(
             given.ok().map(|given| (given.access_token, given.expires_in)),
             Some(("ya29.x".into(), Some(3_599)))
@@ -305,7 +355,7 @@ mod tests {
             (429, "", false),
             (503, "", false),
         ] {
-            let error = judge("u", &answered(status, body)).err().unwrap();
+            let error = judge("u", &answered(status, body), STALE).err().unwrap();
             assert_eq!(
                 matches!(error, OauthError::Refused(_)),
                 is_refused,
@@ -337,9 +387,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refresh");
         std::fs::write(&path, "before").unwrap();
+        // What a crash left there is readable by all.
+        std::fs::write(folder.path().join("refresh.new"), "").unwrap();
         replace(&SecretSource::File(path.clone()), "after").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "after\n");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        probe(&path).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         let error = replace(&SecretSource::Env("X".into()), "after").unwrap_err();
         assert!(matches!(error, OauthError::Refused(why) if why.contains("keep it in a file")));
     }

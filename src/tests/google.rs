@@ -34,7 +34,7 @@ fn key() -> (String, Vec<u8>) {
     (pem, pair.public_key().as_ref().to_vec())
 }
 
-fn start(more: &str) -> (Server, Arc<Google>, StandIn) {
+pub(super) fn start(more: &str) -> (Server, Arc<Google>, StandIn) {
     let (pem, public) = key();
     let platform = Arc::new(Google::new("1234567890", EMAIL, &public));
     let standin = StandIn::start(Arc::clone(&platform) as _, None);
@@ -43,6 +43,7 @@ fn start(more: &str) -> (Server, Arc<Google>, StandIn) {
     let grant = if more.contains("refresh_token") { "" } else { "key = \"file:key.json\"\n" };
     let destination = format!(
         "[[destination]]\nname = \"ads\"\nkind = \"google\"\nurl = \"http://{0}/v1\"\ntoken_url = \"http://{0}/token\"\n\
+         auth_url = \"http://{0}/auth\"\n\
          account = \"1234567890\"\nterms_accepted = true\nad_user_data = true\nad_personalization = true\n\
          poll = \"1s\"\nevery = \"1h\"\n{grant}{more}",
         standin.address
@@ -65,7 +66,7 @@ fn event(person: u32) -> Value {
             "ids": { "user_id": person.to_string(), "email": format!("p.{person}+x@gmail.com") } })
 }
 
-fn purchases(server: &Server, people: Range<u32>) {
+pub(super) fn purchases(server: &Server, people: Range<u32>) {
     let events: Vec<Value> = people.map(event).collect();
     server.accepts(&events);
 }
@@ -75,18 +76,18 @@ fn email(person: u32) -> String {
     hash(&format!("p{person}@gmail.com"))
 }
 
-fn members(people: Range<u32>) -> BTreeSet<Member> {
+pub(super) fn members(people: Range<u32>) -> BTreeSet<Member> {
     people.map(|person| ("emailAddress".to_owned(), email(person))).collect()
 }
 
-fn waits_for(server: &Server, adds: usize) {
+pub(super) fn waits_for(server: &Server, adds: usize) {
     server.until("what is to be sent is known", || {
         let dry = server.ok(&["destination", "push", "ads", "--dry-run", "--json"]);
         serde_json::from_str::<Value>(&dry).unwrap()[0]["adds"] == adds
     });
 }
 
-fn in_step(server: &Server, platform: &Google, name: &str, expected: &BTreeSet<Member>) {
+pub(super) fn in_step(server: &Server, platform: &Google, name: &str, expected: &BTreeSet<Member>) {
     server.until("the platform is in step", || {
         server.push("ads")["trouble"].is_null() && platform.members(name).as_ref() == Some(expected)
     });

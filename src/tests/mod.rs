@@ -5,6 +5,7 @@
 mod alerts;
 mod archive;
 mod audiences;
+mod authorize;
 mod backfill;
 mod backup;
 mod backup_shared;

@@ -35,7 +35,7 @@ use crate::store::ledger::Batch;
 
 /// An object of this many lines is about 3 MiB, which is put in one request.
 const MAX_ROWS: usize = 50_000;
-const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
+pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Puts objects into a bucket.

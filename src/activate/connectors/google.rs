@@ -52,7 +52,7 @@ const MAX_ROWS: usize = 10_000;
 /// With fewer members a list is not used.
 const MIN_SIZE: u64 = 100;
 /// What tokens are asked for.
-const SCOPE: &str = "https://www.googleapis.com/auth/datamanager";
+pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/datamanager";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// What is not done by then is not asked for more often than this.
 const LONGEST_POLL: Millis = 2 * HOUR;
@@ -626,6 +626,7 @@ mod tests {
             audiences: BTreeMap::from([("loyal".to_owned(), "8765432109".to_owned())]),
             grant: GoogleGrant::Key { key: SecretSource::Env("THRONG_NO_SUCH".into()) },
             token_url: "https://oauth2.googleapis.com/token".parse().unwrap(),
+            auth_url: "https://accounts.google.com/o/oauth2/v2/auth".parse().unwrap(),
             ad_user_data: Some(true),
             ad_personalization: Some(false),
             terms_accepted: true,

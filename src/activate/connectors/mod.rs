@@ -2,6 +2,7 @@
 
 mod adobe;
 mod api;
+mod authorize;
 mod avro;
 pub mod file;
 mod fit;
@@ -21,6 +22,8 @@ pub mod webhook;
 pub mod xandr;
 
 use std::sync::Arc;
+
+pub use authorize::installed_app;
 
 use super::connector::Connector;
 use crate::config::Destination;

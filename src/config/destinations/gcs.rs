@@ -7,6 +7,8 @@ use super::Entry;
 use super::FileStyle;
 use super::GoogleGrant;
 use super::STYLE_KEYS;
+use super::google::AUTH_URL;
+use super::google::TOKEN_URL;
 use crate::config::WebUrl;
 
 /// A bucket that files are put into.
@@ -22,6 +24,8 @@ pub struct Gcs {
     pub grant: GoogleGrant,
     /// Where they are asked for.
     pub token_url: WebUrl,
+    /// The page where a refresh token is agreed to.
+    pub auth_url: WebUrl,
     /// Where the storage answers.
     pub url: WebUrl,
 }
@@ -35,10 +39,9 @@ pub struct GcsPath {
     pub prefix: String,
 }
 
-const KEYS: [&str; 7] =
-    ["path", "key", "client_id", "client_secret", "refresh_token", "token_url", "url"];
+const KEYS: [&str; 8] =
+    ["path", "key", "client_id", "client_secret", "refresh_token", "token_url", "auth_url", "url"];
 const URL: &str = "https://storage.googleapis.com";
-const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 
 impl Entry<'_> {
     pub(super) fn gcs(&mut self) -> Option<Gcs> {
@@ -48,8 +51,16 @@ impl Entry<'_> {
             self.problem("path", "expected a bucket such as gs://partner/throng");
         }
         let (url, token_url) = (self.url_or("url", URL), self.url_or("token_url", TOKEN_URL));
+        let auth_url = self.url_or("auth_url", AUTH_URL);
         let (grant, style) = (self.grant(), self.style());
-        Some(Gcs { path: path?, style: style?, grant: grant?, token_url: token_url?, url: url? })
+        Some(Gcs {
+            path: path?,
+            style: style?,
+            grant: grant?,
+            token_url: token_url?,
+            auth_url: auth_url?,
+            url: url?,
+        })
     }
 }
 

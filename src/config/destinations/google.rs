@@ -36,6 +36,8 @@ pub struct Google {
     pub grant: GoogleGrant,
     /// Where they are asked for.
     pub token_url: WebUrl,
+    /// The page where a refresh token is agreed to.
+    pub auth_url: WebUrl,
     /// Whether all who are sent have agreed to data about them being used for ads; not said where `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ad_user_data: Option<bool>,
@@ -84,7 +86,7 @@ pub enum GoogleGrant {
     },
 }
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "url",
     "account",
     "account_type",
@@ -97,6 +99,7 @@ const KEYS: [&str; 17] = [
     "client_secret",
     "refresh_token",
     "token_url",
+    "auth_url",
     "ad_user_data",
     "ad_personalization",
     "terms_accepted",
@@ -114,7 +117,8 @@ const TYPES: [&str; 8] = [
     "GOOGLE_AD_MANAGER",
 ];
 const URL: &str = "https://datamanager.googleapis.com/v1";
-const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
+pub(super) const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
+pub(super) const AUTH_URL: &str = "https://accounts.google.com/o/oauth2/v2/auth";
 const TTL: i64 = 540 * DAY;
 
 impl Entry<'_> {
@@ -122,6 +126,7 @@ impl Entry<'_> {
         self.refuse_unknown(&KEYS);
         let url = self.url_or("url", URL);
         let token_url = self.url_or("token_url", TOKEN_URL);
+        let auth_url = self.url_or("auth_url", AUTH_URL);
         let account = self.number("account", "missing: the account's number");
         let login_account = match self.text("login_account")? {
             None => Some(None),
@@ -172,6 +177,7 @@ impl Entry<'_> {
             audiences: audiences?,
             grant: grant?,
             token_url: token_url?,
+            auth_url: auth_url?,
             ad_user_data: ad_user_data?,
             ad_personalization: ad_personalization?,
             terms_accepted: terms_accepted?.unwrap_or(false),

@@ -291,7 +291,7 @@ fn a_google_account_has_one_kind_of_members_and_one_grant() {
     let read = parse(&entry("key = \"file:k.json\"\nterms_accepted = true\n")).unwrap().remove(0);
     assert_eq!(
         serde_json::to_string(&read).unwrap(),
-        r#"{"name":"g","every":"1m","max_drain":30,"kind":"google","url":"https://datamanager.googleapis.com/v1","account":"1234567890","account_type":"GOOGLE_ADS","members":"contact","key":"file:k.json","token_url":"https://oauth2.googleapis.com/token","terms_accepted":true,"ttl":"540d","poll":"30m"}"#
+        r#"{"name":"g","every":"1m","max_drain":30,"kind":"google","url":"https://datamanager.googleapis.com/v1","account":"1234567890","account_type":"GOOGLE_ADS","members":"contact","key":"file:k.json","token_url":"https://oauth2.googleapis.com/token","auth_url":"https://accounts.google.com/o/oauth2/v2/auth","terms_accepted":true,"ttl":"540d","poll":"30m"}"#
     );
     let refresh = "refresh_token = \"file:r\"\nclient_id = \"c\"\nclient_secret = \"env:S\"\nmembers = \"user\"\n";
     assert!(parse(&entry(refresh)).is_ok());

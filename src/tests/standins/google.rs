@@ -1,5 +1,5 @@
 //! Google's Data Manager API as its discovery document and guides have it: holds who is in each list, works on requests for a
-//! while, and refuses what is not of the form. The endpoint of tokens is at `/token`.
+//! while, and refuses what is not of the form. The endpoint of tokens is at `/token`, and the page where somebody agrees at `/auth`.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -17,9 +17,12 @@ use serde_json::json;
 use super::Reply;
 use super::Request;
 use super::Service;
+use super::consent::Choice;
+use super::consent::Consent;
 
 const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const SCOPE: &str = "https://www.googleapis.com/auth/datamanager";
+const CLIENT: &str = "a-client";
 
 /// A member: of which kind, and its value.
 pub(crate) type Member = (String, String);
@@ -44,6 +47,7 @@ struct State {
     /// How many calls a token is good for.
     calls_of_token: u32,
     refresh_token: String,
+    consent: Consent,
     requests: Vec<Ingest>,
     /// How often a request is asked for before it is done.
     slow: u32,
@@ -138,6 +142,16 @@ impl Google {
         self.state.lock().unwrap().refresh_token = token.to_owned();
     }
 
+    /// What somebody does who is asked to agree.
+    pub(crate) fn set_choice(&self, choice: Choice) {
+        self.state.lock().unwrap().consent.choice = choice;
+    }
+
+    /// What was not as the contract has it.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.state.lock().unwrap().violations.clone()
+    }
+
     pub(crate) fn refresh_token(&self) -> String {
         self.state.lock().unwrap().refresh_token.clone()
     }
@@ -166,13 +180,31 @@ impl Google {
                     return wrong("invalid_grant");
                 }
                 if (form["client_id"].as_str(), form["client_secret"].as_str())
-                    != ("a-client", "its-secret")
+                    != (CLIENT, "its-secret")
                 {
                     return Reply::new(401, json!({ "error": "invalid_client" }).to_string());
                 }
                 // The one before is not good any more.
                 state.refresh_token = format!("{}+", state.refresh_token);
                 answer["refresh_token"] = state.refresh_token.clone().into();
+            }
+            Some("authorization_code") => {
+                if form.get("client_secret").map(String::as_str) != Some("its-secret") {
+                    return Reply::new(401, json!({ "error": "invalid_client" }).to_string());
+                }
+                match state.consent.redeem(&form) {
+                    Ok((more, has_refresh)) => {
+                        answer["scope"] = more["scope"].clone();
+                        if has_refresh {
+                            state.refresh_token = "1//agreed".into();
+                            answer["refresh_token"] = state.refresh_token.clone().into();
+                        }
+                    }
+                    Err((error, violation)) => {
+                        state.violations.extend(violation);
+                        return wrong(error);
+                    }
+                }
             }
             _ => return wrong("unsupported_grant_type"),
         }
@@ -473,6 +505,13 @@ impl Service for Google {
     fn answer(&self, request: &Request) -> Reply {
         if request.path == "/token" {
             return self.token(request);
+        }
+        if request.method == "GET" && request.path.starts_with("/auth?") {
+            let asked = self.state.lock().unwrap().consent.ask(SCOPE, CLIENT, &request.path);
+            return asked.unwrap_or_else(|why| {
+                self.state.lock().unwrap().violations.push(why.clone());
+                Reply::new(400, why)
+            });
         }
         self.take(request).unwrap_or_else(|why| {
             self.state.lock().unwrap().violations.push(why.clone());

@@ -1,5 +1,6 @@
 //! Stand-ins for what cannot be run here: strict, with state, written from the contract and not from our code.
 
+pub(super) mod consent;
 pub(super) mod gcs;
 pub(super) mod google;
 pub(super) mod linkedin;
