@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 
+use super::archive::python;
 use super::harness::{Server, post};
 use super::killed::Pushes;
 use super::standins::trade_desk::{Members, TradeDesk};
@@ -187,4 +189,47 @@ fn a_crash_at_any_call_leaves_an_advertiser_in_step() {
     let event = |person| purchase("gaid", &device(person));
     Pushes { server, standin: &standin, destination: "ttd", event: &event, has: &has }
         .survive_a_crash_at_any_call();
+}
+
+/// The official client, on the stand-in. The address of a client is not used for data: each call names it.
+const CLIENT: &str = r#"
+import sys
+from datetime import datetime, timezone
+from ttd_data import DataClient
+from ttd_data.models import AdvertiserDataResponseErrorCode
+url, token = sys.argv[1:]
+client = DataClient(ttd_auth=token)
+def send(trace, *items):
+    done = client.advertiser.ingest_advertiser_data(
+        advertiser_id="adv1", data_load_trace_id=trace, data_origins=[{"id": "adv1", "type": "Advertiser"}],
+        items=[{**who, "data": [{"name": "buyers", "ttl_in_minutes": minutes, **more}]} for who, minutes, more in items],
+        server_url=url)
+    return done.advertiser_data_server_response.failed_lines or []
+uuid = lambda number: f"{number:08x}-0000-4000-8000-0000000000aa"
+now = {"timestamp_utc": datetime.now(timezone.utc)}
+failed = send("one", ({"daid": uuid(1)}, 43200, {}), ({"tdid": uuid(2)}, 43200, now), ({"daid": uuid(3)}, 43200, {}),
+              ({"daid": uuid(4)}, 1440, {}), ({"uid2": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="}, 43200, {}))
+[line] = failed
+assert (line.item_number, line.data_number, line.data_name) == ("3", "1", "buyers"), line
+assert line.error_code == AdvertiserDataResponseErrorCode.USER_NOT_MAPPED, line
+assert list(send("two", ({"daid": uuid(1)}, 0, {}), ({"daid": uuid(4)}, 43200, {}))) == []
+print("done")
+"#;
+
+#[test]
+fn the_official_client_finds_the_stand_in_as_it_expects() {
+    let platform = Arc::new(TradeDesk::new("adv1", TOKEN, None));
+    platform.refuse(&device(3));
+    let standin = StandIn::start(Arc::clone(&platform) as _, None);
+    let ran = Command::new(python())
+        .args(["-c", CLIENT, &format!("http://{}", standin.address), TOKEN])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let uid2 = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+    let expected = [("TDID", device(2)), ("DAID", device(4)), ("UID2", uid2.to_owned())];
+    let expected: Members =
+        expected.into_iter().map(|(kind, value)| ((kind.to_owned(), value), MINUTES)).collect();
+    assert_eq!(platform.held("buyers"), expected);
+    assert_eq!(platform.calls(), (2, 0));
 }

@@ -104,10 +104,10 @@ impl TradeDesk {
         }
         let body: Value = serde_json::from_slice(&request.body).map_err(|e| e.to_string())?;
         keys(&body, &["AdvertiserId", "DataLoadTraceId", "DataOrigins", "Items"])?;
-        let origin = json!([{ "Type": "Advertiser", "Id": self.advertiser }]);
-        if body["AdvertiserId"] != self.advertiser || body["DataOrigins"] != origin {
+        if body["AdvertiserId"] != self.advertiser {
             return Err("the advertiser".into());
         }
+        self.origins(&body["DataOrigins"])?;
         let trace = body["DataLoadTraceId"].as_str().filter(|id| !id.is_empty()).ok_or("trace")?;
         let items = body["Items"].as_array().ok_or("items")?;
         if !(1..=MOST_ITEMS).contains(&items.len()) {
@@ -144,7 +144,19 @@ impl TradeDesk {
             }
         }
         let body = if failed.is_empty() { json!({}) } else { json!({ "FailedLines": failed }) };
-        Ok(Reply::new(200, body.to_string()))
+        Ok(Reply::new(200, body.to_string()).with("Content-Type", "application/json"))
+    }
+
+    /// The advertiser's own data, and perhaps who brings it: the official client names itself.
+    fn origins(&self, value: &Value) -> Result<(), String> {
+        let origins = value.as_array().ok_or("origins")?;
+        origins.iter().try_for_each(|origin| keys(origin, &["Id", "Type"]))?;
+        let own = json!({ "Type": "Advertiser", "Id": self.advertiser });
+        let is_other = |origin: &Value| origin["Type"] == "Integration" && origin["Id"].is_string();
+        match &origins[..] {
+            [first, rest @ ..] if *first == own && rest.iter().all(is_other) => Ok(()),
+            _ => Err(format!("origins {value}")),
+        }
     }
 }
 
@@ -176,7 +188,14 @@ fn item(value: &Value) -> Result<Item, String> {
         _ => parts == [8, 4, 4, 4, 12] && is_hex,
     };
     let [data] = &value["Data"].as_array().ok_or("data")?[..] else { return Err("data".into()) };
-    keys(data, &["Name", "TtlInMinutes"])?;
+    match data.get("TimestampUtc") {
+        Some(time) => {
+            keys(data, &["Name", "TimestampUtc", "TtlInMinutes"])?;
+            let time = time.as_str().filter(|time| time.parse::<jiff::Timestamp>().is_ok());
+            time.ok_or("a time")?;
+        }
+        None => keys(data, &["Name", "TtlInMinutes"])?,
+    }
     let name = data["Name"].as_str().filter(|name| !name.is_empty()).ok_or("a name")?;
     let minutes =
         data["TtlInMinutes"].as_u64().filter(|ttl| *ttl <= MOST_MINUTES).ok_or("a ttl")?;
