@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use super::authorize;
 use super::authorize::Authorize;
 use super::client::{Client, escape};
-use super::output::{NO, count, print, table};
+use super::output::{NO, count, print, span, table};
 use super::{Failure, Global};
+use crate::model::Millis;
+use crate::model::time::parse_rfc3339;
 
 /// Sub-commands of `throng destination`.
 #[derive(Debug, Subcommand)]
@@ -108,24 +110,7 @@ pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Fa
                 print("no destinations yet; name them in config/destinations.toml")?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
-            let rows = destinations.iter().map(|destination| {
-                let segments = destination["segments"].as_array().cloned().unwrap_or_default();
-                let trouble = segments.iter().find_map(|segment| segment["trouble"].as_str());
-                let state = trouble.map_or_else(|| "well".to_owned(), str::to_owned);
-                vec![
-                    text(&destination["name"]),
-                    text(&destination["kind"]),
-                    text(&destination["every"]),
-                    segments.len().to_string(),
-                    text(&destination["last_success"]),
-                    state,
-                ]
-            });
-            print(&table(
-                &["DESTINATION", "KIND", "EVERY", "SEGMENTS", "LAST PUSH", "STATE"],
-                rows,
-            ))?;
+            print(&listed(&destinations, time(&answer["now"]).unwrap_or(0)))?;
             Ok(ExitCode::SUCCESS)
         }
         Destination::Test { name } => {
@@ -152,6 +137,63 @@ pub(super) fn run(global: &Global, command: &Destination) -> Result<ExitCode, Fa
         Destination::Push { name, dry_run, drain } => {
             push(global, &client, name.as_deref(), *dry_run, *drain)
         }
+    }
+}
+
+/// A line for each destination, as of `now`.
+fn listed(destinations: &[Value], now: Millis) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
+    let ago = |value: &Value| time(value).map_or("–".to_owned(), |at| since(now - at));
+    let rows = destinations.iter().map(|destination| {
+        let segments = destination["segments"].as_array().cloned().unwrap_or_default();
+        let trouble = destination["trouble"].as_str();
+        let trouble =
+            trouble.or_else(|| segments.iter().find_map(|segment| segment["trouble"].as_str()));
+        let state = match (trouble, destination["paused"] == true) {
+            (Some(trouble), _) => trouble,
+            (None, true) => "paused",
+            (None, false) => "well",
+        };
+        let next = match time(&destination["next_run"]) {
+            Some(next) if next > now => format!("in {}", since(next - now)),
+            _ => "now".to_owned(),
+        };
+        vec![
+            text(&destination["name"]),
+            text(&destination["kind"]),
+            text(&destination["every"]),
+            segments.len().to_string(),
+            match time(&destination["last_success"]) {
+                Some(at) => format!("{} ago", since(now - at)),
+                None => "never".to_owned(),
+            },
+            next,
+            ago(&destination["oldest_pending"]),
+            state.to_owned(),
+        ]
+    });
+    let header = [
+        "DESTINATION",
+        "KIND",
+        "EVERY",
+        "SEGMENTS",
+        "LAST SUCCESS",
+        "NEXT RUN",
+        "OLDEST PENDING",
+        "STATE",
+    ];
+    table(&header, rows)
+}
+
+fn time(value: &Value) -> Option<Millis> {
+    parse_rfc3339(value.as_str()?)
+}
+
+/// A span in words, no finer than a second.
+fn since(millis: Millis) -> String {
+    match millis {
+        ..10_000 => format!("{} s", millis.max(0) / 1_000),
+        _ => span(millis),
     }
 }
 
@@ -364,6 +406,35 @@ fn report(global: &Global, reports: Vec<Value>, dry_run: bool) -> Result<ExitCod
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_destination_is_a_line_that_says_how_late_it_is() {
+        let shown = listed(
+            &[
+                json!({ "name": "crm", "kind": "file", "every": "1m", "paused": false, "trouble": null,
+                        "last_success": "2026-11-24T06:00:00.000Z", "next_run": "2026-11-24T06:00:45.500Z",
+                        "oldest_pending": "2026-11-24T03:30:30.000Z", "segments": [{ "trouble": null }, {}] }),
+                json!({ "name": "ads", "kind": "google", "every": "1h", "paused": false, "trouble": null,
+                        "last_success": "2026-11-21T06:00:00.000Z", "next_run": "2026-11-24T06:00:00.000Z",
+                        "oldest_pending": null, "segments": [{ "trouble": null }, { "trouble": "answered 503" }] }),
+                json!({ "name": "new", "kind": "s3", "every": "1h", "paused": true, "trouble": null,
+                        "last_success": null, "next_run": null, "oldest_pending": null, "segments": [] }),
+                json!({ "name": "old", "kind": "s3", "every": "1h", "paused": false, "trouble": "no ledger",
+                        "last_success": null, "next_run": null, "oldest_pending": null, "segments": [] }),
+            ],
+            parse_rfc3339("2026-11-24T06:00:30.000Z").unwrap(),
+        );
+        let lines: Vec<Vec<&str>> = shown
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|s| !s.is_empty()).collect())
+            .collect();
+        assert_eq!(lines[0][4..], ["LAST SUCCESS", "NEXT RUN", "OLDEST PENDING", "STATE"]);
+        assert_eq!(lines[1], ["crm", "file", "1m", "2", "30 s ago", "in 15 s", "2 h", "well"]);
+        assert_eq!(lines[2], ["ads", "google", "1h", "2", "3 d ago", "now", "–", "answered 503"]);
+        assert_eq!(lines[3], ["new", "s3", "1h", "0", "never", "now", "–", "paused"]);
+        assert_eq!(lines[4][4..], ["never", "now", "–", "no ledger"]);
+        assert_eq!([-5, 0, 999, 9_999].map(since), ["0 s", "0 s", "0 s", "9 s"]);
+    }
 
     #[test]
     fn each_step_is_a_line_with_a_bar_and_why_others_are_lost() {

@@ -32,8 +32,10 @@ pub(super) struct Page {
 
 /// `GET /api/v1/destinations`
 pub(super) async fn list(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    // How long ago something was is for who shows it, whose clock may be another.
+    let now = format_rfc3339(services.clock.now());
     let destinations = statuses(services).await?;
-    Ok(HttpResponse::Ok().json(json!({ "destinations": destinations })))
+    Ok(HttpResponse::Ok().json(json!({ "destinations": destinations, "now": now })))
 }
 
 /// `GET /api/v1/destinations/{name}`

@@ -154,7 +154,9 @@ fn a_destination_follows_its_audience() {
     server.until("the segment is gone", || server.api("/api/v1/audiences/buyers").status == 404);
     push(&server);
     assert!(held(&folder).is_empty(), "a segment that is gone holds nothing anywhere");
-    assert!(server.ok(&["destination", "list"]).contains("files"));
+    let listed = server.ok(&["destination", "list"]);
+    let line = listed.lines().find(|line| line.starts_with("files ")).unwrap();
+    assert!(line.contains(" s ago") && line.contains(" in ") && line.ends_with("well"), "{listed}");
 }
 
 #[test]
