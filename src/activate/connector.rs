@@ -3,6 +3,9 @@
 //! `encode` is pure, and each connector judges answers in a function that is, so that payloads and answers are tested as
 //! tables. What came back is the connector's own affair: a folder and a server have nothing in common there.
 
+use std::path::Path;
+
+use super::connectors::liveramp::Layout;
 use super::waterfall::Matched;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -136,6 +139,18 @@ pub trait Connector: Send + Sync {
     fn matched(&self, place: &str, now: Millis) -> Option<Matched> {
         let _ = (place, now);
         None
+    }
+
+    /// How a whole audience is written, of a destination that takes these and no changes: its batches then go to the ledger
+    /// alone, and a file follows each run that had some.
+    fn whole(&self) -> Option<&Layout> {
+        None
+    }
+
+    /// Puts a file of the own disk under a name, unless something else has that: then nothing is written over.
+    fn put_file(&self, name: &str, from: &Path, now: Millis) -> Verdict {
+        let _ = (from, now);
+        Verdict::Fatal(format!("{name}: the destination takes no files"))
     }
 
     /// Asks what became of a batch that was taken.

@@ -20,6 +20,7 @@ use super::report::TargetStatus;
 use super::run::Halt;
 use super::run::Run;
 use super::shared::Shared;
+use super::snapshot;
 use super::waterfall::Matched;
 use super::waterfall::Waterfall;
 use crate::config::Destination;
@@ -266,6 +267,7 @@ impl Lane {
             if let Some(basis) = run.basis.take().filter(|_| is_known) {
                 self.bases.lock().insert(segment.clone(), (basis, run.last.get()));
             }
+            let done = run.write_whole(done, &mut report);
             let stop = matches!(done, Err(Halt::Stopping | Halt::Verdict(Verdict::Throttled(_))));
             if matches!(done, Err(Halt::Turn)) {
                 queue.push_back((segment, &targets[segment]));
@@ -374,6 +376,9 @@ impl Lane {
                 let due = Due { activation: kept, held: standing.held, last: None };
                 targets.insert(segment, due);
             }
+        }
+        for segment in snapshot::owed(&*shared.ledger, &*self.connector, name)? {
+            targets.entry(segment).or_default();
         }
         for activation in activations.into_iter().filter(|one| one.destination == *name) {
             let slot = &mut targets.entry(activation.segment.clone()).or_default().activation;

@@ -23,6 +23,7 @@ mod push;
 mod report;
 mod run;
 mod shared;
+mod snapshot;
 mod waterfall;
 
 pub use audience::{Activation, Audiences, NoAudience, WholeAudience};

@@ -4,6 +4,7 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -118,11 +119,27 @@ impl Pusher {
             .map(|(destination, connector)| Lane::new(destination, connector))
             .collect();
         Self {
-            shared: Shared { ledger, audiences, clock, metrics, stopping, part_bytes, few: FEW },
+            shared: Shared {
+                ledger,
+                audiences,
+                clock,
+                metrics,
+                stopping,
+                part_bytes,
+                few: FEW,
+                spool: std::env::temp_dir(),
+            },
             lanes,
             asleep: Mutex::new(()),
             wake: Condvar::new(),
         }
+    }
+
+    /// Keeps files on their way in a folder of its own, made where it is missing. Without, it is the system's for such.
+    #[must_use]
+    pub fn spooling_in(mut self, folder: PathBuf) -> Self {
+        self.shared.spool = folder;
+        self
     }
 
     /// Bounds the bytes of identifiers that a run holds at a time.

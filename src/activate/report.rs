@@ -63,6 +63,8 @@ pub struct PushReport {
     pub dry_run: bool,
     /// Why the run did not get to its end, and what to do.
     pub trouble: Option<String>,
+    /// What else is to be known of it.
+    pub note: Option<String>,
 }
 
 /// Members that may not go to a destination.
@@ -162,6 +164,7 @@ impl PushReport {
             changed: None,
             dry_run,
             trouble: None,
+            note: None,
         }
     }
 }

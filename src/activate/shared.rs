@@ -1,5 +1,6 @@
 //! What all lanes work with.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     pub(super) part_bytes: usize,
     /// So many removals are never held back.
     pub(super) few: u64,
+    /// The folder of the own disk for files on their way.
+    pub(super) spool: PathBuf,
 }
 
 impl Shared {

@@ -53,6 +53,8 @@ pub(crate) use shared::checkup;
 
 /// The folder of the data directory for files on their way to a bucket.
 const UPLOADS: &str = "uploads";
+/// The folder of the data directory for whole audiences on their way to a destination.
+const SNAPSHOTS: &str = "snapshots";
 /// How long a stop waits for requests under way.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a start waits for a clock that is behind the last event.
@@ -189,13 +191,9 @@ async fn serve(
             .with_context(|| format!("cannot use {}", data.join("segments").display()))?,
     );
     let live = LiveAudiences::new(segments.clone(), base.count, config.activate.min_size);
-    let pusher = Arc::new(Pusher::new(
-        destinations,
-        ledger,
-        Arc::new(live),
-        clock.clone(),
-        Arc::new(metrics.clone()),
-    ));
+    let pusher =
+        Pusher::new(destinations, ledger, Arc::new(live), clock.clone(), Arc::new(metrics.clone()));
+    let pusher = Arc::new(pusher.spooling_in(data.join(SNAPSHOTS)));
     let countries = config
         .sites
         .iter()

@@ -257,6 +257,34 @@ impl Bucket {
         }
     }
 
+    /// Puts a file of the own disk under a name that nothing has; whether it is there now. Something else that has the name
+    /// stays. It is looked at before, and stores are not asked to refuse a large one.
+    pub fn create_from(&self, from: &Path, file: &str) -> Result<bool, ArchiveError> {
+        let disk = |source| failed("read", from, source);
+        let key = self.key(file);
+        let there = self.wait(async {
+            let answered = match self.store.get(&key).await {
+                Err(Error::NotFound { source, .. }) if !is_no_bucket(&source) => return Ok(None),
+                other => other.map_err(|error| self.refused("read", file, &error))?,
+            };
+            let mut own = File::open(from).map_err(disk)?;
+            let mut stream = answered.into_stream();
+            while let Some(part) = next(&mut stream).await {
+                let part = part.map_err(|error| self.refused("read", file, &error))?;
+                let mut same = Vec::with_capacity(part.len());
+                (&mut own).take(part.len() as u64).read_to_end(&mut same).map_err(disk)?;
+                if part != same {
+                    return Ok(Some(false));
+                }
+            }
+            Ok::<_, ArchiveError>(Some(own.read(&mut [0]).map_err(disk)? == 0))
+        })?;
+        match there {
+            Some(is_same) => Ok(is_same),
+            None => self.put(from, file).map(|()| true),
+        }
+    }
+
     /// The bytes under a name; `None` where there is none.
     pub fn read(&self, file: &str) -> Result<Option<Bytes>, ArchiveError> {
         match self.wait(async { self.store.get(&self.key(file)).await?.bytes().await }) {

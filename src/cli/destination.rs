@@ -386,7 +386,12 @@ fn report(global: &Global, reports: Vec<Value>, dry_run: bool) -> Result<ExitCod
             if let Some(staged @ 1..) = report["staged"].as_u64() {
                 notes.push(format!("{} batches are worked on there", count(staged)));
             }
-            notes.extend(report["trouble"].as_str().map(str::to_owned));
+            notes.extend(
+                ["note", "trouble"]
+                    .iter()
+                    .filter_map(|key| report[key].as_str())
+                    .map(str::to_owned),
+            );
             vec![
                 text(&report["destination"]),
                 text(&report["segment"]),

@@ -23,7 +23,7 @@ pub use archive::{Archive, BucketUrl};
 pub use cluster::{Cluster, NoSource, SecretSource};
 pub use destinations::{
     AdobeStyle, Destination, DestinationKind, FileFormat, FileStyle, Gcs, Google, GoogleGrant,
-    GoogleMembers, Platform, S3, Sftp, Xandr, XandrFormat, read_destinations,
+    GoogleMembers, LiveRampStyle, Platform, S3, Sftp, Xandr, XandrFormat, read_destinations,
 };
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use lookup::Lookup;

@@ -24,6 +24,7 @@ mod harness;
 mod import;
 mod killed;
 mod linkedin;
+mod liveramp;
 mod lookalike;
 mod lookup;
 mod lost;

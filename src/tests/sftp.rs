@@ -13,9 +13,9 @@ use super::harness::{Server, post};
 use super::push::held;
 
 /// A server that lets one key in, and nothing else.
-struct Sshd {
+pub(super) struct Sshd {
     folder: tempfile::TempDir,
-    port: u16,
+    pub(super) port: u16,
     child: Option<Child>,
 }
 
@@ -29,7 +29,7 @@ fn make_key(path: &Path) {
 }
 
 impl Sshd {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for name in ["host", "client", "other"] {
@@ -51,7 +51,7 @@ impl Sshd {
         sshd
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -78,7 +78,7 @@ impl Sshd {
         }
     }
 
-    fn fingerprint(&self) -> String {
+    pub(super) fn fingerprint(&self) -> String {
         let shown =
             Command::new("ssh-keygen").arg("-lf").arg(self.at("host.pub")).output().unwrap();
         let text = String::from_utf8(shown.stdout).unwrap();
@@ -86,7 +86,7 @@ impl Sshd {
     }
 
     /// Fetches the inbox with OpenSSH's own client.
-    fn fetch(&self) -> PathBuf {
+    pub(super) fn fetch(&self) -> PathBuf {
         let to = self.at("fetched");
         let _ = fs::remove_dir_all(&to);
         fs::create_dir(&to).unwrap();
@@ -112,7 +112,7 @@ impl Drop for Sshd {
     }
 }
 
-fn user() -> String {
+pub(super) fn user() -> String {
     String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout)
         .unwrap()
         .trim()

@@ -94,7 +94,7 @@ mod tests {
             namespace: "crm_id".into(),
             segments: BTreeMap::from([("buyers".to_owned(), "14356".to_owned())]),
         };
-        FileStyle { format: FileFormat::Adobe, gzip, adobe: Some(adobe) }
+        FileStyle { format: FileFormat::Adobe, gzip, adobe: Some(adobe), liveramp: None }
     }
 
     #[test]

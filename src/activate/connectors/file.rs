@@ -10,6 +10,8 @@ use serde::Serialize;
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::io::BufReader;
+use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -28,6 +30,9 @@ use crate::store::ledger::Refusal;
 
 /// A file of this many lines is about 3 MiB: small enough to prepare in memory.
 const MAX_ROWS: usize = 50_000;
+
+/// So much of two files is compared at once.
+const BLOCK: usize = 256 << 10;
 
 /// The name under which a file is written before it is whole; one a segment, so that a crash leaves at
 /// most one behind, which the next file takes over.
@@ -107,6 +112,35 @@ impl FileConnector {
         Ok(Wrote::Whole)
     }
 
+    /// Copies a file of the own disk to its name, if nothing has it.
+    fn copy(&self, name: &str, from: &Path) -> io::Result<Wrote> {
+        let file = self.path.join(name);
+        let folder = file.parent().unwrap_or(&self.path);
+        make_folder(folder)?;
+        match File::open(&file) {
+            Ok(there) if is_same(&mut File::open(from)?, &mut BufReader::new(&there))? => {
+                // Whoever wrote it may have crashed before it was durable.
+                there.sync_all()?;
+            }
+            Ok(_) => return Ok(Wrote::Differs),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let aside = folder.join(ASIDE);
+                let copied = File::create(&aside).and_then(|mut to| {
+                    io::copy(&mut File::open(from)?, &mut to)?;
+                    to.sync_all()
+                });
+                if let Err(error) = copied {
+                    let _ = fs::remove_file(&aside);
+                    return Err(error);
+                }
+                fs::rename(&aside, &file)?;
+            }
+            Err(error) => return Err(error),
+        }
+        sync_folder(folder)?;
+        Ok(Wrote::Whole)
+    }
+
     fn judge(&self, wrote: io::Result<Wrote>) -> Verdict {
         match wrote {
             Ok(Wrote::Whole) => Verdict::Accepted,
@@ -164,6 +198,10 @@ impl Connector for FileConnector {
     fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
         self.judge(self.write(encoded))
     }
+
+    fn put_file(&self, name: &str, from: &Path, _now: Millis) -> Verdict {
+        self.judge(self.copy(name, from))
+    }
 }
 
 /// A batch as a file, under the name that it has below the folder or the prefix.
@@ -183,6 +221,34 @@ pub(super) fn encode(style: &FileStyle, batch: &Batch) -> Encoded {
 /// What is written after a file, to say what it is to be: its name and its bytes. Pure.
 pub(super) fn control(style: &FileStyle, encoded: &Encoded) -> Option<(String, Vec<u8>)> {
     style.adobe.as_ref().and_then(|_| adobe::control(encoded))
+}
+
+/// Whether two readers give the same bytes.
+pub(super) fn is_same(a: &mut dyn Read, b: &mut dyn Read) -> io::Result<bool> {
+    let (mut ours, mut theirs) = (vec![0; BLOCK], vec![0; BLOCK]);
+    loop {
+        let (read, other) = (fill(a, &mut ours)?, fill(b, &mut theirs)?);
+        if ours[..read] != theirs[..other] {
+            return Ok(false);
+        }
+        if read < BLOCK {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads until a block is full or all is read; how much that was.
+pub(super) fn fill(from: &mut dyn Read, block: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    while read < block.len() {
+        match from.read(&mut block[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }
 
 /// The same for the same bytes, whenever it is made.
@@ -273,7 +339,7 @@ mod tests {
     use crate::store::ledger::Target;
 
     fn style(format: FileFormat) -> FileStyle {
-        FileStyle { format, gzip: false, adobe: None }
+        FileStyle { format, gzip: false, adobe: None, liveramp: None }
     }
 
     fn identifier(namespace: &str, value: &str) -> Identifier {
@@ -361,6 +427,24 @@ mod tests {
         assert_eq!(connector.deliver(&encoded, 0), Verdict::Accepted);
         assert!(connector.delivered(&encoded));
         assert!(!folder.path().join("buyers/.part").exists());
+    }
+
+    #[test]
+    fn a_whole_file_is_copied_once_and_never_over_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let connector = FileConnector::new(folder.path().join("out"), style(FileFormat::Csv));
+        let from = folder.path().join("from");
+        fs::write(&from, "x".repeat(3 * BLOCK)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(connector.put_file("a.csv", &from, 0), Verdict::Accepted);
+        }
+        assert_eq!(fs::read(folder.path().join("out/a.csv")).unwrap(), fs::read(&from).unwrap());
+        for other in ["x".repeat(3 * BLOCK - 1), "x".repeat(3 * BLOCK + 1), String::new()] {
+            fs::write(&from, &other).unwrap();
+            assert!(matches!(connector.put_file("a.csv", &from, 0), Verdict::Fatal(_)));
+        }
+        assert_eq!(fs::metadata(folder.path().join("out/a.csv")).unwrap().len(), 3 * BLOCK as u64);
+        assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count(), 1);
     }
 
     #[test]

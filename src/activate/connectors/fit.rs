@@ -2,12 +2,23 @@
 
 use super::http;
 
+const SHA1_OF_NOTHING: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
+
 /// What is wrong with a hash, where something is.
 pub(super) fn unfit_hash(value: &str) -> Option<&'static str> {
     if !http::is_sha256(value) {
         return Some("it is no SHA-256 in lower-case hexadecimal");
     }
     (value == http::SHA256_OF_NOTHING).then_some("it is the hash of nothing")
+}
+
+/// What is wrong with a SHA-1, where something is.
+pub(super) fn unfit_sha1(value: &str) -> Option<&'static str> {
+    let fits = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if value.len() != 40 || !value.bytes().all(fits) {
+        return Some("it is no SHA-1 in lower-case hexadecimal");
+    }
+    (value == SHA1_OF_NOTHING).then_some("it is the hash of nothing")
 }
 
 /// What is wrong with a device's advertising id, where something is.

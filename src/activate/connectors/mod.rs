@@ -10,6 +10,7 @@ pub mod gcs;
 pub mod google;
 mod http;
 pub mod linkedin;
+pub mod liveramp;
 pub mod meta;
 pub mod pinterest;
 pub mod s3;
@@ -28,11 +29,38 @@ pub use authorize::installed_app;
 use super::connector::Connector;
 use crate::config::Destination;
 use crate::config::DestinationKind;
+use crate::config::FileStyle;
 use crate::net::Clock;
 use crate::net::Outgoing;
 
 /// The connector of a configured destination.
 pub fn connector(
+    destination: &Destination,
+    outgoing: &Outgoing,
+    clock: &Arc<dyn Clock>,
+) -> Box<dyn Connector> {
+    let spoken = spoken(destination, outgoing, clock);
+    match style(&destination.kind) {
+        Some(FileStyle { liveramp: Some(style), gzip, .. }) => {
+            Box::new(liveramp::LiveRampConnector::new(style, *gzip, spoken))
+        }
+        _ => spoken,
+    }
+}
+
+/// What files hold, of a destination that takes some.
+fn style(kind: &DestinationKind) -> Option<&FileStyle> {
+    match kind {
+        DestinationKind::File { style, .. } => Some(style),
+        DestinationKind::S3(to) => Some(&to.style),
+        DestinationKind::Gcs(to) => Some(&to.style),
+        DestinationKind::Sftp(to) => Some(&to.style),
+        _ => None,
+    }
+}
+
+/// What speaks to it, whatever it says.
+fn spoken(
     destination: &Destination,
     outgoing: &Outgoing,
     clock: &Arc<dyn Clock>,

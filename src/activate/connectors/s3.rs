@@ -4,6 +4,7 @@
 //! its name, so nobody sees half of one, and none is ever written over.
 
 use parking_lot::Mutex;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::file;
@@ -74,12 +75,16 @@ impl S3Connector {
         let there = bucket.read(name)?;
         Ok(match there {
             Some(there) if there == bytes => Verdict::Accepted,
-            Some(_) => Verdict::Fatal(format!(
-                "{} holds an object {name} with other content, so it was written from another data directory; empty it, \
-                 or give the destination another path",
-                bucket.url(),
-            )),
+            Some(_) => Verdict::Fatal(other_content(bucket.url(), name)),
             None => Verdict::Retry(format!("{name} is gone again")),
+        })
+    }
+
+    fn put_from(&self, name: &str, from: &Path) -> Result<Verdict, ArchiveError> {
+        let bucket = self.bucket()?;
+        Ok(match bucket.create_from(from, name)? {
+            true => Verdict::Accepted,
+            false => Verdict::Fatal(other_content(bucket.url(), name)),
         })
     }
 
@@ -88,6 +93,13 @@ impl S3Connector {
         *self.bucket.lock() = None;
         Verdict::Retry(chain(error))
     }
+}
+
+fn other_content(bucket: &str, name: &str) -> String {
+    format!(
+        "{bucket} holds an object {name} with other content, so it was written from another data directory; empty it, or give \
+         the destination another path"
+    )
 }
 
 impl Connector for S3Connector {
@@ -116,5 +128,9 @@ impl Connector for S3Connector {
 
     fn deliver(&self, encoded: &Encoded, _now: Millis) -> Verdict {
         self.put(encoded).unwrap_or_else(|error| self.failed(&error))
+    }
+
+    fn put_file(&self, name: &str, from: &Path, _now: Millis) -> Verdict {
+        self.put_from(name, from).unwrap_or_else(|error| self.failed(&error))
     }
 }

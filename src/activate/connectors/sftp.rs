@@ -7,8 +7,10 @@
 //! Tried with OpenSSH and a key of Ed25519, and with `AsyncSSH` and passwords; RSA is not spoken, for the library of it has a
 //! known hole.
 
+use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +24,14 @@ use russh::keys::PrivateKeyWithHashAlg;
 use russh::keys::PublicKeyOrCertificate;
 use russh_sftp::client::SftpSession;
 use russh_sftp::client::error::Error as SftpError;
+use russh_sftp::client::fs::File as SftpFile;
 use russh_sftp::protocol::OpenFlags;
 use russh_sftp::protocol::StatusCode;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 
 use super::file;
+use super::file::fill;
 use crate::activate::connector::Caps;
 use crate::activate::connector::Connector;
 use crate::activate::connector::Encoded;
@@ -45,6 +49,10 @@ const MAX_ROWS: usize = 50_000;
 /// How long is waited for a connection, and then for all that is done with it.
 const CONNECT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(120);
+/// So much of a whole file is read at once.
+const BLOCK: usize = 256 << 10;
+/// Bytes a second of a whole file, at least: it has so much longer.
+const SLOWEST: u64 = 128 << 10;
 /// How much a server may ask before it lets a user in.
 const MAX_QUESTIONS: usize = 4;
 
@@ -106,9 +114,18 @@ impl SftpConnector {
         format!("sftp://{host}:{port}/{}", path.trim_start_matches('/'))
     }
 
-    /// Does something on a connection of its own, within bounded time.
+    /// Does something on a connection of its own, within two minutes.
     fn with<T, F: Future<Output = Result<T, Trouble>>>(
         &self,
+        work: impl FnOnce(SftpSession) -> F,
+    ) -> Result<T, Trouble> {
+        self.within(PATIENCE, work)
+    }
+
+    /// Does something on a connection of its own, within bounded time.
+    fn within<T, F: Future<Output = Result<T, Trouble>>>(
+        &self,
+        patience: Duration,
         work: impl FnOnce(SftpSession) -> F,
     ) -> Result<T, Trouble> {
         let later =
@@ -127,9 +144,9 @@ impl SftpConnector {
                 let _ = session.disconnect(russh::Disconnect::ByApplication, "", "").await;
                 done
             };
-            tokio::time::timeout(PATIENCE, all)
+            tokio::time::timeout(patience, all)
                 .await
-                .unwrap_or_else(|_| Err(later(&"no answer in two minutes")))
+                .unwrap_or_else(|_| Err(later(&format!("not done in {} s", patience.as_secs()))))
         })
     }
 
@@ -197,16 +214,69 @@ impl SftpConnector {
         let mut file = sftp.open_with_flags(&aside, flags).await.map_err(told)?;
         let broken = |error: std::io::Error| Trouble::Later(format!("{}: {error}", self.name()));
         file.write_all(body).await.map_err(broken)?;
+        self.finish(sftp, file, (&aside, &path), body.len() as u64).await
+    }
+
+    /// Puts a file of the own disk under its name, where nothing else is.
+    async fn put_from(&self, sftp: &SftpSession, name: &str, from: &Path) -> Result<(), Trouble> {
+        let path = format!("{}/{name}", self.settings.path);
+        let told = |error: SftpError| self.told(&path, &error);
+        let disk = |error: std::io::Error| Trouble::Later(format!("{}: {error}", from.display()));
+        let broken = |error: std::io::Error| Trouble::Later(format!("{}: {error}", self.name()));
+        let mut own = File::open(from).map_err(disk)?;
+        let size = own.metadata().map_err(disk)?.len();
+        let mut block = vec![0; BLOCK];
+        match sftp.metadata(&path).await {
+            Ok(there) => {
+                let mut is_same = there.size.is_none_or(|there| there == size);
+                let mut file = sftp.open(&path).await.map_err(told)?;
+                let mut theirs = vec![0; BLOCK];
+                loop {
+                    let read = fill(&mut own, &mut block).map_err(disk)?;
+                    if read == 0 || !is_same {
+                        break;
+                    }
+                    let read = file.read_exact(&mut theirs[..read]).await.map(|_| read);
+                    is_same = read.is_ok_and(|read| theirs[..read] == block[..read]);
+                }
+                return if is_same { Ok(()) } else { Err(self.other_content(&path)) };
+            }
+            Err(SftpError::Status(status)) if status.status_code == StatusCode::NoSuchFile => {}
+            Err(error) => return Err(told(error)),
+        }
+        let aside = format!("{path}.tmp");
+        let flags = OpenFlags::CREATE | OpenFlags::TRUNCATE | OpenFlags::WRITE;
+        let mut file = sftp.open_with_flags(&aside, flags).await.map_err(told)?;
+        loop {
+            let read = fill(&mut own, &mut block).map_err(disk)?;
+            if read == 0 {
+                break;
+            }
+            file.write_all(&block[..read]).await.map_err(broken)?;
+        }
+        self.finish(sftp, file, (&aside, &path), size).await
+    }
+
+    /// Closes a file that was written aside, and gives it its name.
+    async fn finish(
+        &self,
+        sftp: &SftpSession,
+        mut file: SftpFile,
+        (aside, path): (&str, &str),
+        size: u64,
+    ) -> Result<(), Trouble> {
+        let told = |error: SftpError| self.told(path, &error);
+        let broken = |error: std::io::Error| Trouble::Later(format!("{}: {error}", self.name()));
         file.flush().await.map_err(broken)?;
         // Where the server knows how: else a file may have its name and, after a crash there, none of its bytes.
         file.sync_all().await.map_err(told)?;
         file.close().await.map_err(broken)?;
-        let size = sftp.metadata(&aside).await.map_err(told)?.size;
-        if size.is_some_and(|size| size != body.len() as u64) {
-            let (name, all) = (self.name(), body.len());
-            return Err(Trouble::Later(format!("{name} has {} of {all} bytes", size.unwrap_or(0))));
+        let there = sftp.metadata(aside).await.map_err(told)?.size;
+        if there.is_some_and(|there| there != size) {
+            let (name, there) = (self.name(), there.unwrap_or(0));
+            return Err(Trouble::Later(format!("{name} has {there} of {size} bytes")));
         }
-        sftp.rename(&aside, &path).await.map_err(told)
+        sftp.rename(aside, path).await.map_err(told)
     }
 
     /// Whether a file of these bytes is there; an error where another is.
@@ -228,11 +298,15 @@ impl SftpConnector {
                 return Ok(true);
             }
         }
-        Err(Trouble::Fatal(format!(
+        Err(self.other_content(path))
+    }
+
+    fn other_content(&self, path: &str) -> Trouble {
+        Trouble::Fatal(format!(
             "{} holds a file {path} with other content, so it was written from another data directory; empty the folder, or \
              give the destination another path",
             self.name()
-        )))
+        ))
     }
 
     fn told(&self, path: &str, error: &SftpError) -> Trouble {
@@ -349,6 +423,13 @@ impl Connector for SftpConnector {
             }
         });
         // A repeat finds what is there.
+        put.map_or_else(Verdict::from, |()| Verdict::Accepted)
+    }
+
+    fn put_file(&self, name: &str, from: &Path, _now: Millis) -> Verdict {
+        let size = from.metadata().map_or(0, |told| told.len());
+        let patience = PATIENCE + Duration::from_secs(size / SLOWEST);
+        let put = self.within(patience, async |sftp| self.put_from(&sftp, name, from).await);
         put.map_or_else(Verdict::from, |()| Verdict::Accepted)
     }
 }

@@ -8,6 +8,7 @@ mod platform;
 mod protocol;
 mod rig;
 mod schedule;
+mod snapshot;
 mod turns;
 mod verdicts;
 mod world;

@@ -335,7 +335,8 @@ impl Rig {
         let ledger = Arc::new(FusedLedger(ledger, Arc::clone(fuse)));
         let lane = |name: &&str| {
             let folder = if *name == "crm" { self.out() } else { self.folder.path().join(name) };
-            let style = FileStyle { format: FileFormat::Csv, gzip: false, adobe: None };
+            let style =
+                FileStyle { format: FileFormat::Csv, gzip: false, adobe: None, liveramp: None };
             let connector = FusedConnector {
                 file: FileConnector::new(folder.clone(), style.clone()),
                 folder: folder.clone(),
@@ -408,7 +409,7 @@ pub(super) fn files(folder: &Path, segment: &str) -> Vec<(u64, u64, PathBuf)> {
 
 /// CSV files in a folder.
 pub(super) fn file_kind(path: PathBuf) -> DestinationKind {
-    let style = FileStyle { format: FileFormat::Csv, gzip: false, adobe: None };
+    let style = FileStyle { format: FileFormat::Csv, gzip: false, adobe: None, liveramp: None };
     DestinationKind::File { path, style }
 }
 

@@ -26,7 +26,7 @@ use self::platform::Traits;
 pub use self::s3::S3;
 pub use self::sftp::Sftp;
 use self::style::STYLE_KEYS;
-pub use self::style::{AdobeStyle, FileStyle};
+pub use self::style::{AdobeStyle, FileStyle, LiveRampStyle};
 pub use self::xandr::{Xandr, XandrFormat};
 use super::ConfigError;
 use super::Period;
@@ -111,6 +111,8 @@ pub enum FileFormat {
     Ndjson,
     /// As Adobe Audience Manager writes them.
     Adobe,
+    /// Whole audiences, as LiveRamp takes them.
+    LiveRamp,
 }
 
 const COMMON_KEYS: [&str; 6] = ["name", "kind", "every", "max_drain", "suppress", "fresh"];

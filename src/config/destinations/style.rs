@@ -6,6 +6,7 @@ use toml::Value;
 
 use super::Entry;
 use super::FileFormat;
+use crate::model::Namespace;
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,6 +19,16 @@ pub struct FileStyle {
     /// What names and lines of Adobe's form have beside that.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub adobe: Option<AdobeStyle>,
+    /// What files for LiveRamp have beside that.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub liveramp: Option<LiveRampStyle>,
+}
+
+/// Whole audiences as LiveRamp takes them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LiveRampStyle {
+    /// The namespace of the identifiers in each column. Default `email` and `phone`.
+    pub columns: BTreeMap<String, String>,
 }
 
 /// Names and lines as Adobe Audience Manager writes them for those who take its files.
@@ -39,9 +50,10 @@ pub struct AdobeStyle {
 }
 
 /// The keys of a file's style.
-pub(super) const STYLE_KEYS: [&str; 8] = [
+pub(super) const STYLE_KEYS: [&str; 9] = [
     "format",
     "compression",
+    "columns",
     "method",
     "destination_id",
     "data_source",
@@ -49,6 +61,12 @@ pub(super) const STYLE_KEYS: [&str; 8] = [
     "namespace",
     "segments",
 ];
+/// Of these, those of the form of Adobe.
+const ADOBE_KEYS: &[&str] = STYLE_KEYS.split_at(3).1;
+/// LiveRamp's recipes; the others of an e-mail address and a phone number are not known there.
+const LIVERAMP_COLUMNS: [(&str, &str); 2] =
+    [("email", "email_sha256"), ("phone", "phone_national_sha1")];
+const MOST_COLUMNS: usize = 32;
 
 impl Entry<'_> {
     pub(super) fn style(&mut self) -> Option<FileStyle> {
@@ -56,8 +74,9 @@ impl Entry<'_> {
             None | Some("csv") => FileFormat::Csv,
             Some("ndjson") => FileFormat::Ndjson,
             Some("adobe") => FileFormat::Adobe,
+            Some("liveramp") => FileFormat::LiveRamp,
             Some(_) => {
-                self.problem("format", "expected \"csv\", \"ndjson\" or \"adobe\"");
+                self.problem("format", "expected \"csv\", \"ndjson\", \"adobe\" or \"liveramp\"");
                 return None;
             }
         };
@@ -70,15 +89,62 @@ impl Entry<'_> {
             }
         };
         if format != FileFormat::Adobe {
-            for key in &STYLE_KEYS[2..] {
+            for key in ADOBE_KEYS {
                 if self.table.contains_key(*key) {
                     self.problem(key, "it is for format = \"adobe\"");
                 }
             }
-            return Some(FileStyle { format, gzip, adobe: None });
         }
-        let adobe = self.adobe()?;
-        Some(FileStyle { format, gzip, adobe: Some(adobe) })
+        if format != FileFormat::LiveRamp && self.table.contains_key("columns") {
+            self.problem("columns", "it is for format = \"liveramp\"");
+        }
+        let adobe = match format {
+            FileFormat::Adobe => Some(self.adobe()?),
+            _ => None,
+        };
+        let liveramp = match format {
+            FileFormat::LiveRamp => Some(self.liveramp()?),
+            _ => None,
+        };
+        Some(FileStyle { format, gzip, adobe, liveramp })
+    }
+
+    fn liveramp(&mut self) -> Option<LiveRampStyle> {
+        let Some(value) = self.table.get("columns") else {
+            let columns = LIVERAMP_COLUMNS.map(|(name, known)| (name.to_owned(), known.to_owned()));
+            return Some(LiveRampStyle { columns: columns.into() });
+        };
+        let expected = "expected the namespace of each column, such as { email = \"email_sha256\", maid = \"idfa\" }";
+        let is_column = |name: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            (1..=64).contains(&name.len()) && name.bytes().all(fits) && name != "audience_key"
+        };
+        let read = value.as_table().and_then(|table| {
+            let columns = table.iter().map(|(name, value)| {
+                let namespace = value.as_str().filter(|text| Namespace::new(text).is_ok())?;
+                is_column(name).then(|| (name.clone(), namespace.to_owned()))
+            });
+            columns.collect::<Option<BTreeMap<_, _>>>()
+        });
+        let Some(columns) = read.filter(|read| (1..=MOST_COLUMNS).contains(&read.len())) else {
+            self.problem("columns", expected);
+            return None;
+        };
+        for name in columns.values() {
+            let kind = LIVERAMP_COLUMNS
+                .iter()
+                .find(|(kind, known)| name.starts_with(&format!("{kind}_")) && name != *known);
+            if let Some((_, known)) = kind {
+                let what = format!("{name} is another recipe than LiveRamp's, which is {known}");
+                self.problem("columns", &what);
+                return None;
+            }
+            if columns.values().filter(|other| *other == name).count() > 1 {
+                self.problem("columns", &format!("{name} is in two columns"));
+                return None;
+            }
+        }
+        Some(LiveRampStyle { columns })
     }
 
     fn adobe(&mut self) -> Option<AdobeStyle> {

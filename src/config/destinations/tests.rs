@@ -12,7 +12,7 @@ fn a_file_destination_reads_with_its_defaults() {
     assert_eq!(read[0].every, Period(MINUTE));
     let file = |path: &str, format| DestinationKind::File {
         path: path.into(),
-        style: FileStyle { format, gzip: false, adobe: None },
+        style: FileStyle { format, gzip: false, adobe: None, liveramp: None },
     };
     assert_eq!(read[0].kind, file("out", FileFormat::Csv));
     assert_eq!(read[1].kind, file("/x", FileFormat::Ndjson));
@@ -226,6 +226,41 @@ fn a_bucket_of_googles_has_a_path_and_someone_who_puts() {
 }
 
 #[test]
+fn files_for_liveramp_have_columns_of_its_recipes() {
+    let text =
+        "[[destination]]\nname = \"lr\"\nkind = \"file\"\npath = \"out\"\nformat = \"liveramp\"\n";
+    let read = parse(text).unwrap().remove(0);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        r#"{"name":"lr","every":"1m","max_drain":30,"kind":"file","path":"out","format":"liveramp","columns":{"email":"email_sha256","phone":"phone_national_sha1"}}"#
+    );
+    assert!(
+        parse(&format!("{text}columns = {{ maid = \"idfa\", email = \"email_sha256\" }}\n"))
+            .is_ok()
+    );
+    for (wrong, part) in [
+        ("columns = {}", "columns: expected the namespace of each column"),
+        ("columns = \"email\"", "columns: expected the namespace of each column"),
+        ("columns = { audience_key = \"idfa\" }", "columns: expected the namespace of each column"),
+        ("columns = { \"a,b\" = \"idfa\" }", "columns: expected the namespace of each column"),
+        ("columns = { a = \"IDFA\" }", "columns: expected the namespace of each column"),
+        ("columns = { a = \"idfa\", b = \"idfa\" }", "columns: idfa is in two columns"),
+        (
+            "columns = { a = \"email_gmail_sha256\" }",
+            "another recipe than LiveRamp's, which is email_sha256",
+        ),
+        ("columns = { a = \"phone_e164_sha256\" }", "which is phone_national_sha1"),
+        ("namespace = \"crm_id\"", "namespace: it is for format = \"adobe\""),
+    ] {
+        let problems = parse(&format!("{text}{wrong}\n")).unwrap_err().join("\n");
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+    let csv = text.replace("liveramp", "csv");
+    let problems = parse(&format!("{csv}columns = {{ a = \"idfa\" }}\n")).unwrap_err().join("\n");
+    assert!(problems.contains("columns: it is for format = \"liveramp\""), "{problems}");
+}
+
+#[test]
 fn files_of_adobes_form_have_its_numbers_and_others_have_none_of_them() {
     let entry = |more: &str| {
         format!("[[destination]]\nname = \"f\"\nkind = \"file\"\npath = \"out\"\n{more}")
@@ -378,7 +413,7 @@ fn all_problems_of_destinations_are_told_at_once() {
         "destination[0].name: expected 1 to 64",
         "destination[0].pth: unknown key; did you mean `path`?",
         "destination[0].frmat: unknown key; did you mean `format`?",
-        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, path, format, compression, method, destination_id, data_source, alias, namespace, segments",
+        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, path, format, compression, columns, method, destination_id, data_source, alias, namespace, segments",
         "destination[0].path: missing",
         "destination[0].every: expected a period",
         &format!("destination[1].kind: unknown kind \"fax\"; expected {KINDS}"),
@@ -415,7 +450,8 @@ fn the_shipped_file_and_its_example_read() {
     assert!(matches!(examples[1].kind, DestinationKind::Webhook { .. }));
     assert!(matches!(examples[2].kind, DestinationKind::TikTok(_)));
     assert!(matches!(examples[3].kind, DestinationKind::LinkedIn(_)));
-    assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 5);
+    assert!(matches!(&examples[4].kind, DestinationKind::Sftp(to) if to.style.liveramp.is_some()));
+    assert_eq!(parse(&format!("{shipped}{example}")).unwrap().len(), 6);
 }
 
 #[test]
