@@ -55,18 +55,24 @@ fn command(server: &Server, arguments: &[&str]) -> Command {
 
 /// Starts one, and reads what it wants opened.
 fn ask(server: &Server, arguments: &[&str]) -> Asking {
-    let mut child = command(server, &["--json"])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        command(server, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
-    let told: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-    let text = |key: &str| told[key].as_str().unwrap().to_owned();
-    Asking { child, out, url: text("authorization_url"), redirect_uri: text("redirect_uri") }
+    let line = line.trim_end();
+    let (url, redirect_uri) = match serde_json::from_str::<Value>(line) {
+        Ok(told) => {
+            let text = |key: &str| told[key].as_str().unwrap().to_owned();
+            (text("authorization_url"), text("redirect_uri"))
+        }
+        Err(_) => {
+            let url = url::Url::parse(line).unwrap_or_else(|_| panic!("{line}"));
+            let redirect_uri = url.query_pairs().find(|(name, _)| name == "redirect_uri");
+            (line.to_owned(), redirect_uri.unwrap().1.into_owned())
+        }
+    };
+    Asking { child, out, url, redirect_uri }
 }
 
 impl Asking {
@@ -113,7 +119,7 @@ fn what_somebody_agrees_to_is_written_for_the_server_alone_and_pushes_go_on_with
     let file = server.folder().join("refresh");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
 
-    let asking = ask(&server, &[]);
+    let asking = ask(&server, &["--json"]);
     let page = asking.browse();
     assert_eq!(page.status, 200, "{page:?}");
     assert!(page.body.contains("<h1>Done</h1>"), "{page:?}");
@@ -178,7 +184,15 @@ fn nothing_but_the_answer_ends_the_wait_and_the_answer_is_taken_once() {
     assert_eq!(fs::read_to_string(server.folder().join("refresh")).unwrap(), "first\n");
 
     assert_eq!(get(&back, &[]).status, 200);
-    assert_eq!(asking.end().code, Some(0));
+    let ended = asking.end();
+    assert_eq!(ended.code, Some(0));
+    let said = "the refresh token is in refresh; `throng destination test ads` tries it";
+    assert!(ended.out.starts_with(said) && !ended.out.contains("1//agreed"), "{}", ended.out);
+    assert!(
+        ended.error.starts_with("Open this address") && ended.error.contains("ssh -L"),
+        "{}",
+        ended.error
+    );
     assert_eq!(
         platform.violations(),
         [""; 0],
@@ -252,7 +266,7 @@ fn a_code_is_worth_nothing_to_who_has_seen_the_browser_come_back() {
 #[test]
 fn a_wait_that_nobody_answers_ends_and_says_how_it_goes_on() {
     let (server, _platform, _standin) = google::start(GRANT);
-    let asking = ask(&server, &["--timeout", "1s"]);
+    let asking = ask(&server, &["--json", "--timeout", "1s"]);
     assert_eq!(get(&format!("{}?code=x&state=y", asking.redirect_uri), &[]).status, 400);
     let ended = asking.end();
     assert_eq!(ended.code, Some(1));

@@ -239,6 +239,10 @@ impl SftpConnector {
                     let read = file.read_exact(&mut theirs[..read]).await.map(|_| read);
                     is_same = read.is_ok_and(|read| theirs[..read] == block[..read]);
                 }
+                // One that does not tell its size may be longer.
+                if is_same && there.size.is_none() {
+                    is_same = matches!(file.read(&mut [0]).await, Ok(0));
+                }
                 return if is_same { Ok(()) } else { Err(self.other_content(&path)) };
             }
             Err(SftpError::Status(status)) if status.status_code == StatusCode::NoSuchFile => {}
