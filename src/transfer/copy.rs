@@ -27,6 +27,7 @@ use crate::store::journal::EventNo;
 use crate::store::ledger::Books;
 use crate::store::ledger::Held;
 use crate::store::ledger::Ledger;
+use crate::store::ledger::Refused;
 use crate::store::ledger::Target as Audience;
 use crate::store::state::ArchiveCommit;
 use crate::store::state::ArchivePosition;
@@ -413,6 +414,11 @@ fn ledger(
                 done += page.len() as u64;
                 meter.at("ledger", done, of)
             })?;
+            each_refused(from, &audience, &mut |page| {
+                to.take_refused(&audience, page)?;
+                page.iter().for_each(|refused| sum.refused(refused));
+                Ok(())
+            })?;
         }
         ledgers.push(sum.of(books));
     }
@@ -428,6 +434,21 @@ fn each_held(
     let mut after: Option<Identifier> = None;
     loop {
         let page = ledger.held(audience, after.as_ref(), HELD)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.identifier.clone());
+        take(&page)?;
+    }
+}
+
+/// Gives what a destination would not take of a target, a page at a time.
+fn each_refused(
+    ledger: &dyn Ledger,
+    audience: &Audience,
+    take: &mut dyn FnMut(&[Refused]) -> Result<(), MoveError>,
+) -> Result<(), MoveError> {
+    let mut after: Option<Identifier> = None;
+    loop {
+        let page = ledger.refused(audience, after.as_ref(), HELD)?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.identifier.clone());
         take(&page)?;
@@ -461,6 +482,15 @@ impl HeldSum {
         self.held += 1;
     }
 
+    fn refused(&mut self, refused: &Refused) {
+        let mut bytes = vec![2];
+        refused.identifier.encode(&mut bytes);
+        bytes.extend_from_slice(&refused.since.to_le_bytes());
+        bytes.extend_from_slice(refused.why.as_bytes());
+        self.sum.update((bytes.len() as u64).to_le_bytes());
+        self.sum.update(&bytes);
+    }
+
     fn of(self, books: Books) -> Summed {
         Summed { books, held: self.held, sum: self.sum.finalize().into() }
     }
@@ -472,8 +502,13 @@ pub(super) fn summed(ledger: &dyn Ledger, destination: &str) -> Result<Summed, M
     let mut sum = HeldSum::default();
     for last in &books.last {
         sum.segment(&last.segment);
-        each_held(ledger, &Audience::new(destination, &*last.segment), &mut |page| {
+        let audience = Audience::new(destination, &*last.segment);
+        each_held(ledger, &audience, &mut |page| {
             page.iter().for_each(|held| sum.held(held));
+            Ok(())
+        })?;
+        each_refused(ledger, &audience, &mut |page| {
+            page.iter().for_each(|refused| sum.refused(refused));
             Ok(())
         })?;
     }

@@ -213,12 +213,16 @@ impl Ledger for FusedLedger {
         self.0.last_batches(destination)
     }
 
-    fn take_over(&self, books: &Books) -> Result<(), StoreError> {
-        self.call(|ledger| ledger.take_over(books))
+    fn take_batches(&self, books: &Books) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.take_batches(books))
     }
 
     fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError> {
         self.call(|ledger| ledger.take_held(target, held))
+    }
+
+    fn take_refused(&self, target: &Target, refused: &[Refused]) -> Result<(), StoreError> {
+        self.call(|ledger| ledger.take_refused(target, refused))
     }
 }
 

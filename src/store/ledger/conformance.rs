@@ -265,8 +265,26 @@ fn another_goes_on_where_one_has_ended(open: Open<'_>) {
         let batch = here.prepare(&other, 9, 0, changes(adds, removes), 0).unwrap();
         here.acknowledge(&batch, 1).unwrap();
     }
+    // One batch is worked on; the destination has a name for the segment, someone has paused it, and some are refused.
+    let waits = here.prepared(&target()).unwrap().remove(0);
+    let job = Job { name: "j1".into(), ask_at: 60, since: 40 };
+    here.begin_job(&waits, &job).unwrap();
+    here.set_place(&target(), "their name").unwrap();
+    here.set_renewed(&target(), 20_000).unwrap();
+    here.set_paused("ads", true).unwrap();
+    let lookers = Target::new("crm", "lookers");
+    let batch = here.prepare(&lookers, 4, 0, changes(&["x", "y", "z"], &[]), 30).unwrap();
+    here.acknowledge_but(&batch, &refusals(&[0, 2]), 31).unwrap();
     let elsewhere = crate::store::embedded::ledger::EmbeddedLedger::in_memory();
     hand_on(&*here, &elsewhere);
+    assert_eq!(elsewhere.job(&waits).unwrap(), Some(job));
+    assert_eq!(elsewhere.place(&target()).unwrap().as_deref(), Some("their name"));
+    assert_eq!(elsewhere.place(&lookers).unwrap(), None);
+    assert_eq!(elsewhere.renewed(&target()).unwrap(), Some(20_000));
+    assert_eq!(["ads", "crm"].map(|name| elsewhere.paused(name).unwrap()), [true, false]);
+    let refused = elsewhere.refused(&lookers, None, 9).unwrap();
+    assert_eq!(refused, here.refused(&lookers, None, 9).unwrap());
+    assert_eq!(refused.len(), 2);
     let marks = [("a", true), ("b", false), ("c", false), ("d", true)];
     let marks = marks.map(|(value, unsure)| (value.to_owned(), unsure));
     assert_eq!(held(&elsewhere, &target()), marks);
@@ -276,13 +294,13 @@ fn another_goes_on_where_one_has_ended(open: Open<'_>) {
         assert_eq!(prepared.len(), 2);
         ledger.failed(&prepared[0], "still none").unwrap();
         ledger.acknowledge(&prepared[0], 50).unwrap();
-        let on_record = ledger.deliveries("crm", 2).unwrap();
-        assert_eq!((on_record[1].failures, on_record[1].settled_at), (2, Some(50)));
+        let on_record = ledger.deliveries("crm", 3).unwrap();
+        assert_eq!((on_record[2].failures, on_record[2].settled_at), (2, Some(50)));
         let batch = ledger.prepare(&target(), 1, 0, changes(&["g"], &[]), 51).unwrap();
         assert_eq!((batch.generation, batch.seq), (5, 3));
         let batch = ledger.prepare(&other, 9, 0, changes(&["h"], &[]), 52).unwrap();
         assert_eq!((batch.generation, batch.seq), (9, 3));
-        assert_eq!(ledger.deliveries("crm", 9).unwrap().len(), 6);
+        assert_eq!(ledger.deliveries("crm", 9).unwrap().len(), 7);
     };
     go_on(&elsewhere);
 }
@@ -321,6 +339,8 @@ fn hand_on(from: &dyn Ledger, to: &dyn Ledger) {
                     after = Some(last.identifier.clone());
                     to.take_held(&target, &page).unwrap();
                 }
+                let refused = from.refused(&target, None, 1_000).unwrap();
+                to.take_refused(&target, &refused).unwrap();
             }
         }
         assert_eq!(to.books(destination).unwrap(), books);

@@ -170,6 +170,14 @@ pub struct Books {
     pub last: Vec<LastBatch>,
     /// Batches without verdict, of each target in the order they were prepared.
     pub prepared: Vec<Batch>,
+    /// What the destination does with each of these, where that was remembered.
+    pub jobs: Vec<Option<Job>>,
+    /// The destination's own names of segments that it gave one.
+    pub places: Vec<(String, String)>,
+    /// The last day of which what was due of a segment was sent again.
+    pub renewed: Vec<(String, Day)>,
+    /// Whether someone has paused it.
+    pub paused: bool,
     /// What is on record of batches, the first prepared first.
     pub deliveries: Vec<Delivery>,
 }
@@ -294,22 +302,53 @@ pub trait Ledger: Send + Sync {
 
     /// What another ledger needs to go on with a destination. Nobody changes the destination meanwhile.
     fn books(&self, destination: &str) -> Result<Books, StoreError> {
-        let last = self.last_batches(destination)?;
-        let mut prepared = Vec::new();
-        for LastBatch { segment, .. } in &last {
-            prepared.extend(self.prepared(&Target::new(destination, segment))?);
+        let mut books = Books {
+            destination: destination.to_owned(),
+            last: self.last_batches(destination)?,
+            deliveries: self.deliveries(destination, usize::MAX)?,
+            paused: self.paused(destination)?,
+            ..Books::default()
+        };
+        books.deliveries.reverse();
+        for LastBatch { segment, .. } in &books.last {
+            let target = Target::new(destination, segment);
+            for batch in self.prepared(&target)? {
+                books.jobs.push(self.job(&batch)?);
+                books.prepared.push(batch);
+            }
+            books.places.extend(self.place(&target)?.map(|place| (segment.clone(), place)));
+            books.renewed.extend(self.renewed(&target)?.map(|day| (segment.clone(), day)));
         }
-        let mut deliveries = self.deliveries(destination, usize::MAX)?;
-        deliveries.reverse();
-        Ok(Books { destination: destination.to_owned(), last, prepared, deliveries })
+        Ok(books)
     }
 
     /// Goes on with a destination that only another ledger knew; nobody uses this one meanwhile. It may take
     /// several transactions, and may be called again after an error.
-    fn take_over(&self, books: &Books) -> Result<(), StoreError>;
+    fn take_over(&self, books: &Books) -> Result<(), StoreError> {
+        self.take_batches(books)?;
+        for (batch, job) in books.prepared.iter().zip(&books.jobs) {
+            if let Some(job) = job {
+                self.begin_job(batch, job)?;
+            }
+        }
+        let target = |segment: &str| Target::new(&*books.destination, segment);
+        for (segment, place) in &books.places {
+            self.set_place(&target(segment), place)?;
+        }
+        for (segment, day) in &books.renewed {
+            self.set_renewed(&target(segment), *day)?;
+        }
+        self.set_paused(&books.destination, books.paused)
+    }
+
+    /// Takes over the batches and deliveries of books; [`Ledger::take_over`] does all of it.
+    fn take_batches(&self, books: &Books) -> Result<(), StoreError>;
 
     /// Takes over what a target holds, or a part of it, after its destination's books. May be called again.
     fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError>;
+
+    /// Takes over what a destination would not take of a target, or a part of it, after its books. May be called again.
+    fn take_refused(&self, target: &Target, refused: &[Refused]) -> Result<(), StoreError>;
 
     /// How many bytes the ledger takes on disk, where that is known.
     fn bytes(&self) -> Option<u64> {

@@ -375,6 +375,7 @@ impl Running {
             for last in &books.last {
                 let target = Target::new(&*destination, &*last.segment);
                 text += &format!("{:?}", self.ledger.held(&target, None, 10_000).unwrap());
+                text += &format!("{:?}", self.ledger.refused(&target, None, 10_000).unwrap());
             }
         }
         text

@@ -440,12 +440,16 @@ impl Ledger for EmbeddedLedger {
         self.last_of(destination)
     }
 
-    fn take_over(&self, books: &Books) -> Result<(), StoreError> {
+    fn take_batches(&self, books: &Books) -> Result<(), StoreError> {
         self.take_books(books)
     }
 
     fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError> {
         self.take_identifiers(target, held)
+    }
+
+    fn take_refused(&self, target: &Target, refused: &[Refused]) -> Result<(), StoreError> {
+        self.note_all_refused(target, refused)
     }
 
     fn bytes(&self) -> Option<u64> {

@@ -55,7 +55,7 @@ impl EmbeddedLedger {
         })
     }
 
-    /// See [`Ledger::take_over`](crate::store::ledger::Ledger::take_over).
+    /// See [`Ledger::take_batches`](crate::store::ledger::Ledger::take_batches).
     pub(super) fn take_books(&self, books: &Books) -> Result<(), StoreError> {
         let destination = books.destination.as_str();
         self.file.write(|txn| {

@@ -6,7 +6,9 @@ use std::ops::Bound;
 use super::EmbeddedLedger;
 use super::REFUSED;
 use super::number_of;
+use super::target_row;
 use crate::model::Identifier;
+use crate::model::Malformed;
 use crate::store::StoreError;
 use crate::store::embedded::file::Failure;
 use crate::store::ledger::Refused;
@@ -31,6 +33,24 @@ pub(super) fn drop_refused(
 }
 
 impl EmbeddedLedger {
+    /// See [`Ledger::take_refused`](crate::store::ledger::Ledger::take_refused).
+    pub(super) fn note_all_refused(
+        &self,
+        target: &Target,
+        refused: &[Refused],
+    ) -> Result<(), StoreError> {
+        self.file.write(|txn| {
+            let row = target_row(txn, target)?.ok_or(Malformed("a target without books"))?;
+            let mut table = txn.open_table(REFUSED)?;
+            for Refused { identifier, why, since } in refused {
+                drop_refused(&mut table, row.number, identifier)?;
+                let bytes = codec::refused_bytes(identifier, why, *since);
+                table.insert(&*numbered(row.number, &bytes), ())?;
+            }
+            Ok(())
+        })
+    }
+
     /// See [`Ledger::refused`](crate::store::ledger::Ledger::refused).
     pub(super) fn refused_of(
         &self,

@@ -497,12 +497,16 @@ impl Port for Ledger {
         self.last_of(destination)
     }
 
-    fn take_over(&self, books: &Books) -> Result<(), StoreError> {
+    fn take_batches(&self, books: &Books) -> Result<(), StoreError> {
         self.take_books(books)
     }
 
     fn take_held(&self, target: &Target, held: &[Held]) -> Result<(), StoreError> {
         self.take_identifiers(target, held)
+    }
+
+    fn take_refused(&self, target: &Target, refused: &[Refused]) -> Result<(), StoreError> {
+        self.note_all_refused(target, refused)
     }
 
     fn deliveries(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {

@@ -38,7 +38,7 @@ impl Ledger {
         Ok(found)
     }
 
-    /// See [`Ledger::take_over`](crate::store::ledger::Ledger::take_over).
+    /// See [`Ledger::take_batches`](crate::store::ledger::Ledger::take_batches).
     pub(super) fn take_books(&self, books: &Books) -> Result<(), StoreError> {
         self.know(&books.destination)?;
         let keys = self.keys(&books.destination);

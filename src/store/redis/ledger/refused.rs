@@ -51,12 +51,27 @@ impl Ledger {
         let bytes = refused.iter().filter_map(|Refusal { line, why }| {
             Some(codec::refused_bytes(adds.get(*line)?, why, now))
         });
-        let bytes: Vec<_> = bytes.collect();
+        self.put_refused(&key, &bytes.collect::<Vec<_>>())
+    }
+
+    /// See [`Ledger::take_refused`](crate::store::ledger::Ledger::take_refused).
+    pub(super) fn note_all_refused(
+        &self,
+        target: &Target,
+        refused: &[Refused],
+    ) -> Result<(), StoreError> {
+        self.drop_refused(target, refused.iter().map(|one| &one.identifier))?;
+        let bytes = |one: &Refused| codec::refused_bytes(&one.identifier, &one.why, one.since);
+        let bytes: Vec<_> = refused.iter().map(bytes).collect();
+        self.put_refused(&self.set_of(target, "refused"), &bytes)
+    }
+
+    fn put_refused(&self, key: &str, bytes: &[Vec<u8>]) -> Result<(), StoreError> {
         for bytes in bytes.chunks(AT_ONCE) {
             let mut cmd = redis::cmd("ZADD");
-            cmd.arg(&key);
+            cmd.arg(key);
             bytes.iter().for_each(|bytes| _ = cmd.arg(0).arg(bytes));
-            self.store.link.one(&key, cmd)?;
+            self.store.link.one(key, cmd)?;
         }
         Ok(())
     }
