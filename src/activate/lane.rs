@@ -40,6 +40,8 @@ use crate::store::ledger::Target;
 
 /// What fails for so long waits for someone to act.
 const GIVE_UP: Millis = 72 * HOUR;
+/// What a destination works on for longer than this it has forgotten: the slowest says that it takes a day.
+const LONG_WORK: Millis = 48 * HOUR;
 /// Where other segments wait, one is sent for so long and then comes after them.
 const TURN: Millis = 30 * SECOND;
 
@@ -463,14 +465,14 @@ impl Lane {
     /// Remembers how the run for one segment ended.
     fn note(&self, shared: &Shared, target: &Target, done: Result<(), Halt>) {
         let now = shared.clock.now();
+        let oldest = || Some(shared.ledger.prepared(target).ok()?.first()?.prepared_at);
         let pending = match &done {
-            // What the destination works on waits for nobody.
-            Ok(()) | Err(Halt::Verdict(Verdict::NotReady(..))) => None,
-            Err(_) => shared
-                .ledger
-                .prepared(target)
-                .ok()
-                .and_then(|batches| batches.first().map(|batch| batch.prepared_at)),
+            Ok(()) => None,
+            // What the destination works on waits for nobody, for a while.
+            Err(Halt::Verdict(Verdict::NotReady(..))) => {
+                oldest().filter(|since| now - since > LONG_WORK)
+            }
+            Err(_) => oldest(),
         };
         let mut state = self.state.lock();
         match pending {

@@ -155,6 +155,22 @@ fn what_the_platform_works_on_is_asked_for_and_nothing_overtakes_it() {
 }
 
 #[test]
+fn what_the_platform_works_on_for_days_counts_as_waiting() {
+    let rig = rig(0..12, 0);
+    let platform = Shared::default();
+    platform.lock().works = 9 * DAY;
+    rig.clock.0.store(DAY, Ordering::SeqCst);
+    let pusher = rig.start_on(connector(&platform, &whole()));
+    pusher.run_once(None, false).unwrap();
+    for (hours, waits_since) in [(47, 0.0), (49, 86_400.0)] {
+        rig.clock.0.store(DAY + hours * HOUR, Ordering::SeqCst);
+        pusher.run_once(None, false).unwrap();
+        let gauge = rig.metrics.delivery_oldest_pending.with_label_values(&["crm"]);
+        assert!((gauge.get() - waits_since).abs() < 1.0, "{hours}: {}", gauge.get());
+    }
+}
+
+#[test]
 fn halves_of_what_was_worked_on_are_waited_for_and_no_line_is_in_two_batches() {
     let rig = rig(0..12, 0);
     let platform = Shared::default();
