@@ -12,7 +12,9 @@ pub mod workers;
 pub use authorize::{Authorization, Heard, InstalledApp};
 pub use clock::{Clock, SystemClock};
 pub use oauth::{AccessTokens, Grant, OauthError};
-pub use outgoing::{Answered, Outgoing, OutgoingError, OutgoingRequest, is_off_limits};
+pub use outgoing::{
+    Answered, Limit, Outgoing, OutgoingError, OutgoingRequest, Pace, is_off_limits,
+};
 pub use peer_secret::{BadSecret, PeerSecret};
 pub use peers::{Call, Limits, PeerError, Peers};
 pub use secret::read_secret;

@@ -1,5 +1,6 @@
 //! Calls to an ad platform: its token, its pace, and what it says of both.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use crate::activate::connector::Verdict;
 use crate::config::Platform;
 use crate::model::Millis;
 use crate::net::Answered;
+use crate::net::Limit;
 use crate::net::Outgoing;
 use crate::net::OutgoingRequest;
+use crate::net::Pace;
 use crate::net::read_secret;
 
 /// How long a call may take: platforms think about ten thousand lines for a while.
@@ -21,6 +24,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Api {
     pub(super) settings: Platform,
     outgoing: Outgoing,
+    pace: Arc<Pace>,
+    /// How often it may be called.
+    limits: &'static [Limit],
     /// The platform asked to be left alone until then.
     not_before: AtomicI64,
 }
@@ -35,8 +41,9 @@ pub(super) struct Call<'a> {
 }
 
 impl Api {
-    pub(super) fn new(settings: Platform, outgoing: Outgoing) -> Self {
-        Self { settings, outgoing, not_before: AtomicI64::new(Millis::MIN) }
+    pub(super) fn new(settings: Platform, outgoing: Outgoing, limits: &'static [Limit]) -> Self {
+        let pace = outgoing.pace(settings.url.as_str());
+        Self { settings, outgoing, pace, limits, not_before: AtomicI64::new(Millis::MIN) }
     }
 
     /// Who it is in messages.
@@ -74,6 +81,7 @@ impl Api {
         if now < not_before {
             return Err(Verdict::Throttled(Some(not_before)));
         }
+        http::keep_pace(&self.pace, self.limits, now)?;
         let url = format!("{}{}", self.settings.url.as_str().trim_end_matches('/'), call.path);
         let request = OutgoingRequest {
             method: call.method,

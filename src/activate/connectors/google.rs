@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fit;
@@ -41,13 +42,17 @@ use crate::model::time::SECOND;
 use crate::net::AccessTokens;
 use crate::net::Answered;
 use crate::net::Grant;
+use crate::net::Limit;
 use crate::net::OauthError;
 use crate::net::Outgoing;
 use crate::net::OutgoingRequest;
+use crate::net::Pace;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Job;
 use crate::store::ledger::Refusal;
 
+/// How often a project may call.
+const LIMITS: &[Limit] = &[Limit::a_minute(300)];
 const MAX_ROWS: usize = 10_000;
 /// With fewer members a list is not used.
 const MIN_SIZE: u64 = 100;
@@ -67,6 +72,7 @@ const PACIFIC: i8 = -8;
 pub struct GoogleConnector {
     settings: Google,
     outgoing: Outgoing,
+    pace: Arc<Pace>,
     tokens: AccessTokens,
     caps: Caps,
 }
@@ -176,7 +182,8 @@ impl GoogleConnector {
         let grant = grant_of(&settings.grant);
         let url = settings.token_url.as_str().to_owned();
         let tokens = AccessTokens::new(grant, url, SCOPE, outgoing.clone());
-        Self { settings, outgoing, tokens, caps }
+        let pace = outgoing.pace(settings.url.as_str());
+        Self { settings, outgoing, pace, tokens, caps }
     }
 
     fn name(&self) -> String {
@@ -219,6 +226,7 @@ impl GoogleConnector {
             }
             let request =
                 OutgoingRequest { method, url: &url, headers: &headers, body, timeout: TIMEOUT };
+            http::keep_pace(&self.pace, LIMITS, now)?;
             let answered = self.outgoing.call(&request);
             answered.map_err(|error| http::unanswered(&self.name(), &error))
         })

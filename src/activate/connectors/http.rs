@@ -1,5 +1,7 @@
 //! What the answers of all platforms that are called have in common.
 
+use std::time::Duration;
+
 use jiff::fmt::rfc2822;
 
 use crate::activate::connector::Verdict;
@@ -7,7 +9,9 @@ use crate::model::Millis;
 use crate::model::time::DAY;
 use crate::model::time::SECOND;
 use crate::net::Answered;
+use crate::net::Limit;
 use crate::net::OutgoingError;
+use crate::net::Pace;
 
 /// The longest that a platform may ask to wait.
 const LONGEST_WAIT: Millis = DAY;
@@ -20,6 +24,14 @@ pub(super) fn wait_until(answered: &Answered, now: Millis) -> Option<Millis> {
         Err(_) => rfc2822::parse(text).ok()?.timestamp().as_millisecond(),
     };
     Some(until.clamp(now, now + LONGEST_WAIT))
+}
+
+/// Keeps a call within what a platform allows. A second is waited for here; what takes longer is for later.
+pub(super) fn keep_pace(pace: &Pace, limits: &[Limit], now: Millis) -> Result<(), Verdict> {
+    pace.take(limits, Duration::from_secs(1)).map_err(|left| {
+        let left = Millis::try_from(left.as_millis()).unwrap_or(Millis::MAX);
+        Verdict::Throttled(Some(now.saturating_add(left).saturating_add(1)))
+    })
 }
 
 /// What a platform answered, in a few words.

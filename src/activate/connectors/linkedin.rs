@@ -39,10 +39,13 @@ use crate::model::Millis;
 use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
 use crate::net::Answered;
+use crate::net::Limit;
 use crate::net::Outgoing;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Refusal;
 
+/// How often a user may call.
+const LIMITS: &[Limit] = &[Limit::a_minute(600)];
 const MAX_ROWS: usize = 5_000;
 /// With fewer members an audience is not used.
 const MIN_SIZE: u64 = 300;
@@ -106,7 +109,7 @@ impl LinkedInConnector {
             ttl: None,
             min_size: Some(MIN_SIZE),
         };
-        Self { api: Api::new(settings, outgoing), caps, missing: Mutex::default() }
+        Self { api: Api::new(settings, outgoing, LIMITS), caps, missing: Mutex::default() }
     }
 
     /// The account as calls name it.

@@ -118,7 +118,7 @@ impl MetaConnector {
             ttl: None,
             min_size: Some(MIN_SIZE),
         };
-        Self { api: Api::new(settings, outgoing), caps }
+        Self { api: Api::new(settings, outgoing, &[]), caps }
     }
 
     /// Makes a call of the account's.

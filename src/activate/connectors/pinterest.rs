@@ -27,10 +27,13 @@ use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::time::MINUTE;
 use crate::net::Answered;
+use crate::net::Limit;
 use crate::net::Outgoing;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Refusal;
 
+/// How often a user of an app may call.
+const LIMITS: &[Limit] = &[Limit::a_second(100)];
 /// So many hashes are less than 1 MB.
 const MAX_ROWS: usize = 10_000;
 /// With fewer members an audience is not used.
@@ -75,7 +78,7 @@ impl PinterestConnector {
             ttl: None,
             min_size: Some(MIN_SIZE),
         };
-        Self { api: Api::new(settings, outgoing), caps }
+        Self { api: Api::new(settings, outgoing, LIMITS), caps }
     }
 
     fn address(&self, list: &str) -> String {

@@ -40,10 +40,13 @@ use crate::model::time::SECOND;
 use crate::model::time::day_of;
 use crate::model::time::day_start;
 use crate::net::Answered;
+use crate::net::Limit;
 use crate::net::Outgoing;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Refusal;
 
+/// How often an app may call.
+const LIMITS: &[Limit] = &[Limit::a_second(10), Limit::a_minute(600)];
 /// Identifiers of a call. Also with the longest name of an audience they come to less than its 1 MB.
 const MAX_ROWS: usize = 1_000;
 /// With fewer members an audience is not used.
@@ -106,7 +109,7 @@ impl TikTokConnector {
             ttl: None,
             min_size: Some(MIN_SIZE),
         };
-        Self { api: Api::new(settings, outgoing), caps }
+        Self { api: Api::new(settings, outgoing, LIMITS), caps }
     }
 
     fn call(

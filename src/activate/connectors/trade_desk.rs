@@ -135,7 +135,7 @@ impl TradeDeskConnector {
             min_size: None,
         };
         let ttl = settings.ttl.map_or(30 * DAY, |ttl| ttl.0);
-        Self { api: Api::new(settings, outgoing), caps, minutes: ttl / MINUTE }
+        Self { api: Api::new(settings, outgoing, &[]), caps, minutes: ttl / MINUTE }
     }
 
     /// Makes a call with the headers that say who calls.

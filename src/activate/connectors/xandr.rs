@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,8 +45,10 @@ use crate::model::Millis;
 use crate::model::time::HOUR;
 use crate::model::time::MINUTE;
 use crate::net::Answered;
+use crate::net::Limit;
 use crate::net::Outgoing;
 use crate::net::OutgoingRequest;
+use crate::net::Pace;
 use crate::net::read_secret;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Job;
@@ -58,6 +61,8 @@ const TEXT_NAMESPACES: &[&str] = &["xandr", "idfa", "gaid", "rida"];
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A token is good for two hours without use.
 const TOKEN: Millis = 2 * HOUR - 5 * MINUTE;
+/// How often a member may call, of reads and of writes: all are counted as the same here.
+const LIMITS: &[Limit] = &[Limit::a_minute(1_000)];
 /// So often one may log in within so long.
 const LOGINS: (usize, Millis) = (10, 5 * MINUTE);
 /// Where files are uploaded to, beside the API's own host.
@@ -82,6 +87,7 @@ const SCHEMA: &str = r#"{"type":"record","name":"user","fields":[{"name":"uid","
 pub struct XandrConnector {
     settings: Xandr,
     outgoing: Outgoing,
+    pace: Arc<Pace>,
     caps: Caps,
     session: Mutex<Session>,
     /// Nothing is uploaded before.
@@ -119,7 +125,8 @@ impl XandrConnector {
             min_size: None,
         };
         let next_upload = AtomicI64::new(Millis::MIN);
-        Self { settings, outgoing, caps, session: Mutex::default(), next_upload }
+        let pace = outgoing.pace(settings.url.as_str());
+        Self { settings, outgoing, pace, caps, session: Mutex::default(), next_upload }
     }
 
     fn name(&self) -> String {
@@ -186,6 +193,7 @@ impl XandrConnector {
             if !body.is_empty() {
                 headers.push(("Content-Type", "application/json"));
             }
+            http::keep_pace(&self.pace, LIMITS, now)?;
             let answered = self.send(method, &self.url(path), &headers, body)?;
             if is_no_auth(&answered) && !is_last {
                 self.session.lock().token = None;

@@ -4,6 +4,7 @@
 //! repeated. What an answer means is for the caller too; what is told apart here is whether anything was sent.
 
 mod guard;
+mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use guard::Guarded;
 pub use guard::is_off_limits;
+use pace::Paces;
+pub use pace::{Limit, Pace};
 
 /// How long is waited for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -32,6 +35,7 @@ const HEADERS: usize = 64 << 10;
 #[derive(Clone)]
 pub struct Outgoing {
     agent: ureq::Agent,
+    paces: Paces,
 }
 
 /// One call.
@@ -94,7 +98,12 @@ impl Outgoing {
             .build();
         let agent =
             ureq::Agent::with_parts(config, DefaultConnector::default(), Guarded::default());
-        Self { agent }
+        Self { agent, paces: Paces::default() }
+    }
+
+    /// The pace of calls to a platform, of all who call it by this or a clone of it.
+    pub fn pace(&self, address: &str) -> Arc<Pace> {
+        self.paces.of(address)
     }
 
     /// Makes a call, and takes the answer whatever its status.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
@@ -34,6 +36,8 @@ struct State {
     is_updating: bool,
     /// Paths of what came, without their queries.
     calls: Vec<String>,
+    /// When each of them came.
+    times: Vec<Instant>,
     violations: Vec<String>,
 }
 
@@ -95,10 +99,24 @@ impl TikTok {
         self.state.lock().unwrap().calls.clone()
     }
 
+    /// The most calls that came within a second.
+    pub(crate) fn busiest(&self) -> usize {
+        let times = &self.state.lock().unwrap().times;
+        let within = |(at, first): (usize, &Instant)| {
+            let second = Duration::from_secs(1);
+            times[at..].iter().take_while(|time| time.duration_since(*first) < second).count()
+        };
+        times.iter().enumerate().map(within).max().unwrap_or(0)
+    }
+
     fn take(&self, request: &Request) -> Result<Reply, String> {
         let path = request.path.strip_prefix(BASE).ok_or("another version")?;
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        self.state.lock().unwrap().calls.push(path.to_owned());
+        {
+            let mut state = self.state.lock().unwrap();
+            state.calls.push(path.to_owned());
+            state.times.push(Instant::now());
+        }
         if !path.ends_with('/') {
             return Err(format!("{path} does not end with a slash"));
         }
