@@ -27,7 +27,7 @@
 //!   lanes (`cluster::horizon`), and T does not go back.
 //! - Bitmaps, the one-profile evaluator and the naive oracle agree on every profile, and a refresh finds what all
 //!   rules asked anew of all would.
-//! - A module names only modules before it: model, bitmap, rules, plan, config, metrics, net, store,
+//! - A module names only modules before it: model, consent, bitmap, rules, plan, config, metrics, net, store,
 //!   archive, backup, ingest, cluster, segment, activate, privacy, collect, console, transfer. `src/tests/tidy.rs` holds the line.
 
 pub mod activate;
@@ -39,6 +39,7 @@ pub mod cli;
 pub mod cluster;
 pub mod collect;
 pub mod config;
+pub mod consent;
 pub mod console;
 pub mod ingest;
 pub mod metrics;

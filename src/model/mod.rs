@@ -3,6 +3,7 @@
 //! Pure: no clock, no I/O, no async, no log. Everything else names this module; it names none.
 
 pub mod codec;
+pub mod consent;
 pub mod decimal;
 pub mod event;
 pub mod glance;
@@ -16,6 +17,7 @@ pub mod time;
 pub mod value;
 
 pub use codec::Malformed;
+pub use consent::{Consent, Purposes};
 pub use decimal::{Decimal, Measure};
 pub use event::{Device, Event, Page, Source};
 pub use glance::Glance;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers, from the ground up: a module names only those before it.
-const LAYERS: [&str; 18] = [
-    "model", "bitmap", "rules", "plan", "config", "metrics", "net", "store", "archive", "backup",
-    "ingest", "cluster", "segment", "activate", "privacy", "collect", "console", "transfer",
+const LAYERS: [&str; 19] = [
+    "model", "consent", "bitmap", "rules", "plan", "config", "metrics", "net", "store", "archive",
+    "backup", "ingest", "cluster", "segment", "activate", "privacy", "collect", "console",
+    "transfer",
 ];
 /// Above the layers: these may name all.
 const ABOVE: [&str; 5] = ["lib", "main", "app", "cli", "tests"];
@@ -21,7 +22,7 @@ const OWNERS: [(&str, &[&str]); 6] = [
     ("ureq", &["cli", "net"]),
 ];
 /// Pure modules: time is an argument, and nothing is read, written or logged.
-const PURE: [&str; 4] = ["model", "bitmap", "rules", "plan"];
+const PURE: [&str; 5] = ["model", "consent", "bitmap", "rules", "plan"];
 /// What a pure module does not name. `plan` evaluates on several threads, which all end before it answers.
 const IMPURE: [&str; 16] = [
     "tokio::",

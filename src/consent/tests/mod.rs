@@ -1,0 +1,7 @@
+use super::*;
+
+mod encode;
+mod golden;
+mod hostile;
+mod property;
+mod terms;
