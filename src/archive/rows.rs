@@ -170,6 +170,8 @@ impl RowBatch {
             bot: self.bot.values[row],
             country: optional(country)?,
             locale: optional(locale)?,
+            // Traits ask nothing of it, and what a profile allows is with the profile.
+            consent: None,
         })
     }
 }

@@ -282,6 +282,7 @@ impl<'a> Hit<'a> {
             bot: agent.bot,
             country: arrival.country.map(Into::into),
             locale: arrival.locale.map(Into::into),
+            consent: None,
         })
     }
 }

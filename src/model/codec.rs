@@ -3,6 +3,7 @@
 //! Little-endian, lengths as LEB128 varints. A reader checks every bound and allocates no more than its
 //! input holds, so any bytes can be given to it. A version lies in the file or frame around them.
 
+use super::consent::{Consent, Purposes};
 use super::event::{Device, Event, Page, Source};
 use super::identifier::{Identifier, Namespace};
 use super::value::{Number, Value};
@@ -241,6 +242,36 @@ fn decode_fields_within(
     Ok(fields)
 }
 
+impl Consent {
+    /// Appends the consent's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.purposes.bits().into());
+        put_varint(out, self.vendors.len() as u64);
+        for vendor in &self.vendors {
+            put_varint(out, (*vendor).into());
+        }
+    }
+
+    /// Reads a consent.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let bits = u32::try_from(reader.varint()?).map_err(|_| Malformed("a set of purposes"))?;
+        let purposes = Purposes::from_bits(bits);
+        if purposes.bits() != bits {
+            return Err(Malformed("a set of purposes"));
+        }
+        let count = reader.length()?;
+        let mut vendors = Vec::with_capacity(count.min(1024));
+        for _ in 0..count {
+            let vendor = u16::try_from(reader.varint()?).map_err(|_| Malformed("a vendor's id"))?;
+            if vendors.last().is_some_and(|last| *last >= vendor) {
+                return Err(Malformed("vendors that are not in order"));
+            }
+            vendors.push(vendor);
+        }
+        Ok(Self { purposes, vendors })
+    }
+}
+
 impl Event {
     /// Appends the event's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -254,7 +285,9 @@ impl Event {
             Source::Api => 2,
             Source::Import => 3,
         };
-        put_u8(out, source | u8::from(self.time_replaced) << 2 | u8::from(self.bot) << 3);
+        let flags = [self.time_replaced, self.bot, self.consent.is_some()];
+        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+        put_u8(out, source | flags << 2);
         put_opt_str(out, self.message_id.as_deref());
         put_varint(out, self.ids.len() as u64);
         for id in &self.ids {
@@ -274,9 +307,12 @@ impl Event {
         ] {
             put_opt_str(out, text.as_deref());
         }
+        if let Some(consent) = &self.consent {
+            consent.encode(out);
+        }
     }
 
-    /// Reads an event.
+    /// Reads an event. Those that were written before events had a consent have none.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let site = reader.str()?.into();
         let name = reader.str()?.into();
@@ -295,6 +331,10 @@ impl Event {
         let props = decode_fields(reader)?;
         let attrs = decode_fields(reader)?;
         let mut text = || Ok(reader.opt_str()?.map(Into::into));
+        let page = Page { url: text()?, referrer: text()?, title: text()? };
+        let device = Device { kind: text()?, os: text()?, browser: text()? };
+        let (country, locale) = (text()?, text()?);
+        let consent = if flags & 16 == 0 { None } else { Some(Consent::decode(reader)?.into()) };
         Ok(Self {
             site,
             name,
@@ -311,11 +351,12 @@ impl Event {
             ids,
             props,
             attrs,
-            page: Page { url: text()?, referrer: text()?, title: text()? },
-            device: Device { kind: text()?, os: text()?, browser: text()? },
+            page,
+            device,
             bot: flags & 8 != 0,
-            country: text()?,
-            locale: text()?,
+            country,
+            locale,
+            consent,
         })
     }
 }

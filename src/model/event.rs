@@ -1,5 +1,6 @@
 //! An event: something that happened, with a name, a time, properties and the identifiers that carried it.
 
+use super::consent::Consent;
 use super::identifier::Identifier;
 use super::time::Millis;
 use super::value::Value;
@@ -40,6 +41,8 @@ pub struct Event {
     pub country: Option<Box<str>>,
     /// The language tag.
     pub locale: Option<Box<str>>,
+    /// What its visitor allowed; `None` where no signal asked for it.
+    pub consent: Option<Box<Consent>>,
 }
 
 /// How an event came.

@@ -183,9 +183,17 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::model::consent::{Consent, Purposes};
     use crate::model::event::{Device, Page, Source};
     use crate::model::identifier::Namespace;
     use crate::model::value::{Value, parse_json};
+
+    /// The record of [`event`] as it was written before events had a consent.
+    const OLD: &str = "010473686f700f4f7264657220436f6d706c65746564ffffffffffffffffffffffffffffff7f0d01036d\
+        2d310206636f6f6b6965016307757365725f696402c3a9040576616c7565030631342e38353004746167\
+        73050404046769667400020601016103022d30000400016e031531323334353637383930313233343536\
+        37383930310107636f756e74727900011668747470733a2f2f612e6578616d706c652f3f783d31000001\
+        066d6f62696c6500000102465200";
 
     fn event() -> Event {
         let id = |ns: &str, v: &str| Identifier::new(Namespace::new(ns).unwrap(), v).unwrap();
@@ -211,6 +219,38 @@ mod tests {
             bot: true,
             country: Some("FR".into()),
             locale: None,
+            consent: None,
+        }
+    }
+
+    fn consenting(bits: u32, vendors: &[u16]) -> Record {
+        let purposes = Purposes::from_bits(bits);
+        let consent = Some(Box::new(Consent { purposes, vendors: vendors.to_vec() }));
+        Record::Event(Event { consent, ..event() })
+    }
+
+    #[test]
+    fn an_event_of_before_consent_is_read() {
+        let mut bytes = Vec::new();
+        Record::Event(event()).encode(&mut bytes);
+        assert_eq!(crate::model::hex(&bytes), OLD);
+    }
+
+    #[test]
+    fn a_consent_that_was_tampered_with_is_malformed() {
+        let mut bytes = Vec::new();
+        consenting(0, &[7, 755]).encode(&mut bytes);
+        let whole = bytes.len();
+        assert_eq!(bytes[whole - 5..], [0, 2, 7, 0xf3, 5]);
+        for (tail, message) in [
+            (&[0, 2, 7, 7][..], "vendors that are not in order"),
+            (&[0, 2, 8, 7], "vendors that are not in order"),
+            (&[0, 1, 0x80, 0x80, 4], "a vendor's id"),
+            (&[0x80, 0x80, 0x80, 8, 0], "a set of purposes"),
+            (&[0, 3, 7, 8], "a length is beyond the end"),
+        ] {
+            let bytes = [&bytes[..whole - 5], tail].concat();
+            assert_eq!(Record::decode(&bytes), Err(Malformed(message)), "{tail:?}");
         }
     }
 
@@ -224,7 +264,14 @@ mod tests {
             events: vec![ImportedEvent { line: 2, own_message_id: true, event: event() }],
             rejected: vec![RejectedLine { line: 3, code: "time".into(), message: "no".into() }],
         };
-        for record in [Record::Event(event()), Record::Choice(choice), Record::Import(import)] {
+        let records = [
+            Record::Event(event()),
+            consenting(0, &[]),
+            consenting(0xff_ffff, &[1, 755, u16::MAX]),
+            Record::Choice(choice),
+            Record::Import(import),
+        ];
+        for record in records {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
             let mut seen = Vec::new();
@@ -239,7 +286,12 @@ mod tests {
             });
             assert_eq!(look, Ok(ControlFlow::Continue(())));
             assert_eq!(seen.len(), usize::from(!matches!(record, Record::Choice(_))));
-            assert!(seen.iter().all(|(part, seen)| *part == 0 && *seen == event()));
+            let consent = match &record {
+                Record::Event(event) => event.consent.clone(),
+                _ => None,
+            };
+            let expected = Event { consent, ..event() };
+            assert!(seen.iter().all(|(part, seen)| *part == 0 && *seen == expected));
             assert_eq!(Record::decode(&bytes), Ok(record));
             for cut in 0..bytes.len() {
                 assert!(Record::decode(&bytes[..cut]).is_err(), "cut at {cut}");

@@ -266,6 +266,7 @@ mod tests {
             bot: false,
             country: None,
             locale: None,
+            consent: None,
         }
     }
 

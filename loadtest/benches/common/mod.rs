@@ -56,6 +56,7 @@ pub(crate) fn events(count: usize, visitors: u64, seed: u64) -> Vec<Event> {
                 bot: false,
                 country: text("DE"),
                 locale: text("de-DE"),
+                consent: None,
             }
         })
         .collect()

@@ -78,6 +78,7 @@ fn event(name: &str, time: Millis) -> Event {
         bot: false,
         country: None,
         locale: None,
+        consent: None,
     }
 }
 

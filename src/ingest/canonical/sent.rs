@@ -196,6 +196,7 @@ impl Sent {
             bot: agent.bot,
             country,
             locale,
+            consent: None,
         })
     }
 

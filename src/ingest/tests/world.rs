@@ -237,6 +237,7 @@ pub(crate) fn event(cookie: &str, name: &str, time: Millis) -> Event {
         bot: false,
         country: None,
         locale: None,
+        consent: None,
     }
 }
 

@@ -372,6 +372,7 @@ fn event(true_for: i64, now: i64, retention: i64) -> BoxedStrategy<Event> {
                 bot: false,
                 country,
                 locale,
+                consent: None,
             }
         })
         .boxed()

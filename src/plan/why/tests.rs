@@ -85,6 +85,7 @@ fn event(at: &str, name: &str, props: &str) -> Event {
         bot: false,
         country: None,
         locale: None,
+        consent: None,
     }
 }
 

@@ -134,6 +134,7 @@ fn event(user: u32, name: &str, time: Millis) -> Event {
         device: crate::model::Device::default(),
         country: None,
         locale: None,
+        consent: None,
         bot: user % 50 == 7,
         time_replaced: false,
     }

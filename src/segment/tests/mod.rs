@@ -239,6 +239,7 @@ fn event(owner: &Identifier, name: &str, time: Millis, received: Millis) -> Even
         device: crate::model::Device::default(),
         country: None,
         locale: None,
+        consent: None,
         bot: false,
         time_replaced: false,
     }

@@ -139,6 +139,7 @@ pub(super) fn event(user: &str, name: &str, second: i64) -> Event {
         bot: false,
         country: None,
         locale: None,
+        consent: None,
     }
 }
 
