@@ -20,6 +20,10 @@ pub struct Site {
     /// Ignores `DNT: 1` under `opt_in` and `opt_out`. Default `false`.
     #[serde(default)]
     pub ignore_dnt: bool,
+    /// Whose consent a TCF string has to have: the id in the Global Vendor List of who runs this. Without one every
+    /// hit to which TCF applies is refused. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcf_vendor: Option<u16>,
     /// Country of phone numbers without `+`, as two letters. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
@@ -60,6 +64,7 @@ impl Site {
             consent: ConsentRegime::OptOut,
             require_origin: false,
             ignore_dnt: false,
+            tcf_vendor: None,
             country: None,
             cookie_domain: None,
             trusted: Vec::new(),
@@ -142,6 +147,11 @@ pub(super) fn problems(sites: &[Site], problems: &mut Vec<String>) {
                     pattern.0
                 ));
             }
+        }
+        if site.tcf_vendor == Some(0) {
+            problems.push(format!(
+                "site[{at}].tcf_vendor: expected your id in the Global Vendor List, 1 to 65535"
+            ));
         }
         if let Some(country) = &site.country
             && !(country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()))

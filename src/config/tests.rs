@@ -91,7 +91,7 @@ fn all_problems_are_told_at_once_each_with_its_place() {
     let text = "[colect]\nlisten = 1\n[collect]\nlisten = \"nowhere\"\nworkers = -1\ntrusted_proxies = [\"x\"]\n\
                 [journal]\ndurabilty = \"disk\"\n[events]\nretention = \"1y\"\n\
                 [console]\nlisten = \"0.0.0.0:1\"\n\
-                [[site]]\nkey = \"a b\"\nconsent = \"opt_in\"\norigin = []\n[[site]]\nconsent = \"maybe\"\n";
+                [[site]]\nkey = \"a b\"\nconsent = \"opt_in\"\norigin = []\ntcf_vendor = 0\n[[site]]\nconsent = \"maybe\"\ntcf_vendor = 65536\n";
     let environment = [("THRONG_ARCHIVE__FILE_AGE", "ever")];
     let error = read_text(text, &["segments.every=0s", "sites.key=x"], &environment).unwrap_err();
     let mut lines: Vec<&str> = error.lines().collect();
@@ -105,8 +105,10 @@ fn all_problems_are_told_at_once_each_with_its_place() {
         ":12: console.listen: 0.0.0.0:1 is beyond loopback",
         ":14: site[0].key: expected",
         ":16: site[0].origin: unknown key; did you mean `origins`?",
-        ":17: site[1].key: missing",
-        ":18: site[1].consent: unknown variant `maybe`",
+        ":17: site[0].tcf_vendor: expected your id in the Global Vendor List, 1 to 65535",
+        ":18: site[1].key: missing",
+        ":19: site[1].consent: unknown variant `maybe`",
+        ":20: site[1].tcf_vendor: invalid value: integer `65536`, expected a whole number from 0 to 65535",
         "THRONG_ARCHIVE__FILE_AGE: archive.file_age: expected a period",
         "--set: segments.every: expected 10ms to 1h",
         "sites: unknown key; did you mean `site`?",

@@ -420,7 +420,15 @@ pub(super) fn file_kind(path: PathBuf) -> DestinationKind {
 /// A destination that is brought up to date every minute.
 pub(super) fn destination(name: &str, kind: DestinationKind) -> Destination {
     let (every, max_drain) = (Period(MINUTE), 30);
-    Destination { name: name.into(), every, max_drain, suppress: Vec::new(), fresh: None, kind }
+    Destination {
+        name: name.into(),
+        every,
+        max_drain,
+        suppress: Vec::new(),
+        fresh: None,
+        tcf_vendor: None,
+        kind,
+    }
 }
 
 /// A fuse that holds.

@@ -53,6 +53,10 @@ pub struct Destination {
     /// may be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fresh: Option<String>,
+    /// The id of its platform in the Global Vendor List: of a visitor to whom TCF applies, an event keeps whether there is
+    /// consent to this vendor. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcf_vendor: Option<u16>,
     /// The kind, and what the kind needs.
     #[serde(flatten)]
     pub kind: DestinationKind,
@@ -115,7 +119,8 @@ pub enum FileFormat {
     LiveRamp,
 }
 
-const COMMON_KEYS: [&str; 6] = ["name", "kind", "every", "max_drain", "suppress", "fresh"];
+const COMMON_KEYS: [&str; 7] =
+    ["name", "kind", "every", "max_drain", "suppress", "fresh", "tcf_vendor"];
 const MAX_DRAIN: u8 = 30;
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
 const KINDS: &str = "\"file\", \"s3\", \"gcs\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\", \
@@ -244,6 +249,7 @@ impl<'a> Entry<'a> {
         let every = self.every();
         let max_drain = self.max_drain();
         let (suppress, fresh) = (self.suppress(), self.fresh());
+        let tcf_vendor = self.tcf_vendor();
         let kind = match self.text("kind")? {
             Some("file") => {
                 self.refuse_unknown(&[&["path"][..], &STYLE_KEYS].concat());
@@ -278,6 +284,7 @@ impl<'a> Entry<'a> {
             max_drain: max_drain?,
             suppress: suppress?,
             fresh: fresh?,
+            tcf_vendor: tcf_vendor?,
             kind: kind?,
         })
     }
@@ -341,6 +348,16 @@ impl<'a> Entry<'a> {
                 None
             }
         }
+    }
+
+    fn tcf_vendor(&mut self) -> Option<Option<u16>> {
+        let Some(value) = self.table.get("tcf_vendor") else { return Some(None) };
+        let vendor = value.as_integer().and_then(|id| u16::try_from(id).ok());
+        let vendor = vendor.filter(|id| *id > 0);
+        if vendor.is_none() {
+            self.problem("tcf_vendor", "expected an id of the Global Vendor List, 1 to 65535");
+        }
+        vendor.map(Some)
     }
 
     fn file(&mut self) -> Option<DestinationKind> {

@@ -372,6 +372,21 @@ fn pinterest_has_lists_and_neither_a_secret_nor_an_end() {
 }
 
 #[test]
+fn a_destination_can_name_its_vendor() {
+    let text = "[[destination]]\nname = \"x\"\nkind = \"file\"\npath = \"out\"\n";
+    let vendor = |more: &str| parse(&format!("{text}{more}")).map(|read| read[0].tcf_vendor);
+    assert_eq!(vendor(""), Ok(None));
+    assert_eq!(vendor("tcf_vendor = 755\n"), Ok(Some(755)));
+    for wrong in ["0", "-1", "65536", "\"755\""] {
+        let problems = vendor(&format!("tcf_vendor = {wrong}\n")).unwrap_err();
+        assert!(
+            problems[0].starts_with("destination[0].tcf_vendor: expected an id"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
 fn all_problems_of_destinations_are_told_at_once() {
     let text = r#"
             destinations = 1
@@ -406,6 +421,7 @@ fn all_problems_of_destinations_are_told_at_once() {
             max_drain = 101
             suppress = "staff"
             fresh = "Seen lately"
+            tcf_vendor = 65536
         "#;
     let problems = parse(text).unwrap_err().join("\n");
     for part in [
@@ -413,7 +429,7 @@ fn all_problems_of_destinations_are_told_at_once() {
         "destination[0].name: expected 1 to 64",
         "destination[0].pth: unknown key; did you mean `path`?",
         "destination[0].frmat: unknown key; did you mean `format`?",
-        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, path, format, compression, columns, method, destination_id, data_source, alias, namespace, segments",
+        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, tcf_vendor, path, format, compression, columns, method, destination_id, data_source, alias, namespace, segments",
         "destination[0].path: missing",
         "destination[0].every: expected a period",
         &format!("destination[1].kind: unknown kind \"fax\"; expected {KINDS}"),
@@ -430,6 +446,7 @@ fn all_problems_of_destinations_are_told_at_once() {
         "destination[6].secret: missing",
         "destination[6].suppress: expected the ids of segments",
         "destination[6].fresh: expected the id of a segment",
+        "destination[6].tcf_vendor: expected an id of the Global Vendor List, 1 to 65535",
     ] {
         assert!(problems.contains(part), "{part:?} is not in:\n{problems}");
     }
