@@ -151,6 +151,7 @@ async fn serve(
     } else {
         Vec::new()
     };
+    let recipients = destinations.iter().filter_map(|destination| destination.tcf_vendor).collect();
     let metrics = Metrics::new();
     let workers = Workers::new(metrics.clone());
     let draining = Arc::new(AtomicBool::new(false));
@@ -241,7 +242,8 @@ async fn serve(
                 segments: segments.clone(),
                 may_ask: Box::new(move |token| tokens.may_look_up(token)),
             };
-            Some(collect::run(&config, sink, clock, metrics, (base.secret, Some(lookup)))?)
+            let own = (base.secret, Some(lookup));
+            Some(collect::run(&config, sink, clock, metrics, own, recipients)?)
         }
         false => None,
     };

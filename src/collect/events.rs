@@ -197,8 +197,8 @@ impl<'a> Gathered<'a> {
         let said = event.consent().map_err(|rejection| (Outcome::Invalid, rejection))?;
         let scope = Scope::of(site, visitor.is_https);
         let known = worker.cookies.read(visitor.headers, scope);
-        let judgement = judge(site, visitor.browser, said);
-        if let Judgement::Refuse(signal) = judgement {
+        let judgement = judge(site, visitor.browser, &said, &worker.shared.recipients);
+        if let Judgement::Refuse(signal, why) = judgement {
             worker.count_refusal(signal);
             if let Some(identifier) = known
                 && !self.expired.contains(&scope)
@@ -206,9 +206,14 @@ impl<'a> Gathered<'a> {
                 self.choose(identifier);
                 self.expired.push(scope);
             }
-            let message = format!("consent: refused by {}", signal.as_str());
+            let mut message = format!("consent: refused by {}", signal.as_str());
+            if let Some(why) = why {
+                message.push_str(&format!(": {why}"));
+            }
             return Err((signal.outcome(), Rejection::new(Code::Consent, message)));
         }
+        let is_marked = judgement == Judgement::RecordMarked;
+        let consent = if let Judgement::Record(consent) = judgement { consent } else { None };
         let is_script = visitor.has_origin();
         let made = self.made.iter().find(|(of, _)| *of == scope).map(|(_, id)| id.clone());
         let arrival = Arrival {
@@ -221,6 +226,7 @@ impl<'a> Gathered<'a> {
             user_agent: visitor.user_agent().filter(|_| is_script),
             country: self.country.as_deref(),
             locale: visitor.locale(),
+            consent,
         };
         let mut new = None;
         let mut mint = || {
@@ -238,7 +244,7 @@ impl<'a> Gathered<'a> {
         {
             self.made.push((scope, new));
         }
-        if judgement == Judgement::RecordMarked {
+        if is_marked {
             self.choose(event.owner().clone());
         }
         self.events.push(event);

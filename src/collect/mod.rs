@@ -29,6 +29,7 @@ use actix_web::HttpResponse;
 use actix_web::HttpServer;
 use actix_web::dev::Server;
 use actix_web::web;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -69,19 +70,21 @@ pub enum CollectError {
 /// Starts the public listener on `collect.listen` and tells its address; port 0 takes a free one.
 ///
 /// The server runs when it is awaited on an actix or tokio runtime and stops through its handle; signals
-/// are the caller's.
+/// are the caller's. `recipients` are the vendor ids of destinations: what a visitor allowed is recorded for these alone.
 pub fn run(
     config: &Config,
     sink: Arc<dyn Sink>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     (secret, lookup): (Secret, Option<Lookup>),
+    recipients: BTreeSet<u16>,
 ) -> Result<(Server, SocketAddr), CollectError> {
     for notice in notices(config) {
         tracing::warn!("{notice}");
     }
     let mut shared = Shared::new(config, clock, metrics, secret, PATIENCE);
     shared.lookup = lookup.map(Arc::new);
+    shared.recipients = recipients.into_iter().collect();
     start(config, sink, shared)
 }
 
@@ -114,18 +117,21 @@ fn start(
     Ok((server.run(), address))
 }
 
-/// What the consent regimes of the sites cannot do yet, to be said at the start.
+/// What a site loses by its settings without a word, to be said at the start.
 pub fn notices(config: &Config) -> Vec<String> {
-    let sites = config.sites.iter();
+    let sites = config.sites.iter().filter(|site| site.tcf_vendor.is_none());
     sites
         .filter_map(|site| {
             let what = match site.consent {
                 ConsentRegime::OptIn => "\"opt_in\" refuses every hit",
-                ConsentRegime::OptOut => "\"opt_out\" refuses every hit with gdpr=1 or gpp_sid",
+                ConsentRegime::OptOut => "\"opt_out\" refuses every hit with gdpr=1",
                 ConsentRegime::None => return None,
             };
             let key = &site.key;
-            Some(format!("site {key}: consent = {what}: TCF and GPP strings are not read yet"))
+            Some(format!(
+                "site {key}: consent = {what}: set tcf_vendor to your id in the Global Vendor List, \
+                 without which no TCF string can be a consent to you"
+            ))
         })
         .collect()
 }

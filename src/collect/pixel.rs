@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use super::consent::Judgement;
 use super::consent::judge;
+use super::consent::take_signal;
 use super::cookie::Scope;
 use super::query::decode;
 use super::query::pairs;
@@ -24,16 +25,15 @@ use super::visitor::Visitor;
 use super::worker::Endpoint;
 use super::worker::Worker;
 use crate::config::Site;
+use crate::consent::Signals;
 use crate::ingest::canonical::Arrival;
 use crate::ingest::canonical::Code;
-use crate::ingest::canonical::Consent;
 use crate::ingest::canonical::Dropped;
 use crate::ingest::canonical::Ids;
 use crate::ingest::canonical::MAX_FIELDS;
 use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::event_name;
 use crate::ingest::canonical::message_id;
-use crate::ingest::canonical::sent::is_sale_opt_out;
 use crate::ingest::canonical::time;
 use crate::ingest::record::Pending;
 use crate::model::Choice;
@@ -114,8 +114,8 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
     }
     let scope = Scope::of(site, visitor.is_https);
     let known = worker.cookies.read(visitor.headers, scope);
-    let judgement = judge(site, visitor.browser, hit.consent);
-    if let Judgement::Refuse(signal) = judgement {
+    let judgement = judge(site, visitor.browser, &hit.signals, &shared.recipients);
+    if let Judgement::Refuse(signal, _) = judgement {
         worker.count_refusal(signal);
         let refused = Taken::nothing(signal.outcome());
         let Some(identifier) = known else { return refused };
@@ -130,6 +130,8 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
         };
     }
 
+    let is_marked = judgement == Judgement::RecordMarked;
+    let consent = if let Judgement::Record(consent) = judgement { consent } else { None };
     let country = visitor.country(shared);
     let arrival = Arrival {
         source: Source::Pixel,
@@ -141,6 +143,7 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
         user_agent: visitor.user_agent(),
         country: country.as_deref(),
         locale: visitor.locale(),
+        consent,
     };
     let mut dropped = Dropped::default();
     let mut made = None;
@@ -153,7 +156,7 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
         }
         Err(_) => return Taken::nothing(Outcome::Invalid),
     };
-    let choice = (judgement == Judgement::RecordMarked).then(|| {
+    let choice = is_marked.then(|| {
         Record::Choice(Choice { identifier: event.owner().clone(), opted_out: true, received })
     });
     let recorded = worker.recorder.record(|batch| {
@@ -182,7 +185,7 @@ struct Hit<'a> {
     title: &'a str,
     time: &'a str,
     message_id: &'a str,
-    consent: Consent,
+    signals: Signals<'a>,
     ids: Vec<(&'a str, &'a str)>,
     props: Vec<(&'a str, &'a str)>,
     attrs: Vec<(&'a str, &'a str)>,
@@ -200,9 +203,6 @@ impl<'a> Hit<'a> {
                 "t" => hit.title = value,
                 "ts" => hit.time = value,
                 "m" => hit.message_id = value,
-                "gdpr" => hit.consent.gdpr = decode(value).trim() == "1",
-                "gpp_sid" => hit.consent.gpp = !value.is_empty(),
-                "us_privacy" => hit.consent.sale_opt_out = is_sale_opt_out(&decode(value)),
                 _ => {
                     if let Some(namespace) = key.strip_prefix("id.") {
                         hit.ids.push((namespace, value));
@@ -210,6 +210,8 @@ impl<'a> Hit<'a> {
                         hit.props.push((name, value));
                     } else if let Some(name) = key.strip_prefix("a.") {
                         hit.attrs.push((name, value));
+                    } else {
+                        take_signal(&mut hit.signals, key, value);
                     }
                 }
             }
@@ -282,7 +284,7 @@ impl<'a> Hit<'a> {
             bot: agent.bot,
             country: arrival.country.map(Into::into),
             locale: arrival.locale.map(Into::into),
-            consent: None,
+            consent: arrival.consent.clone(),
         })
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) window: Window,
     pub(super) proxies: Vec<IpAddr>,
     pub(super) country_header: Option<HeaderName>,
+    /// The vendor ids of destinations, ascending.
+    pub(super) recipients: Vec<u16>,
     pub(super) limiter: Limiter,
     pub(super) clock: Arc<dyn Clock>,
     /// How long a client may take for its request's head, and then for its body.
@@ -74,6 +76,7 @@ impl Shared {
             window: Window::Within(config.events.retention.0),
             proxies: config.collect.trusted_proxies.iter().map(IpAddr::to_canonical).collect(),
             country_header: country_header.and_then(|name| name.parse().ok()),
+            recipients: Vec::new(),
             limiter: Limiter::new(
                 config.collect.rate_per_address,
                 config.collect.burst_per_address,

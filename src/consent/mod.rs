@@ -30,6 +30,7 @@ pub use head::PublisherPurposes;
 pub use head::Restriction;
 pub use signals::Sections;
 pub use signals::Signals;
+pub use signals::is_sale_opt_out;
 pub use tcf::Tcf;
 pub use terms::Refusal;
 pub use terms::Terms;
@@ -71,4 +72,4 @@ pub enum Unreadable {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

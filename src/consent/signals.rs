@@ -29,6 +29,11 @@ impl Signals<'_> {
     }
 }
 
+/// Whether a `us_privacy` string is an opt-out of sale, whatever else it says.
+pub fn is_sale_opt_out(us_privacy: &str) -> bool {
+    matches!(us_privacy.trim().as_bytes(), [b'1', _, b'Y' | b'y', _])
+}
+
 /// Ids of sections that apply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sections {

@@ -14,6 +14,7 @@ mod browser;
 mod certificates;
 mod clocks;
 mod connections;
+mod consent;
 mod dashboards;
 mod disk;
 mod doctor;

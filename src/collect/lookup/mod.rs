@@ -29,16 +29,17 @@ use super::answer;
 use super::body;
 use super::consent::Judgement;
 use super::consent::judge;
+use super::consent::says_no;
+use super::consent::take_signal;
 use super::cookie::Scope;
 use super::query::decode;
 use super::query::pairs;
 use super::visitor::Visitor;
 use super::worker::Worker;
 use crate::config::Site;
-use crate::ingest::canonical::Consent;
+use crate::consent::Signals;
 use crate::ingest::canonical::Ids;
 use crate::ingest::canonical::MAX_IDS;
-use crate::ingest::canonical::sent::is_sale_opt_out;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::time::format_rfc3339;
@@ -196,7 +197,7 @@ struct Asked<'a> {
     form: Form,
     site: Cow<'a, str>,
     ids: Vec<(&'a str, &'a str)>,
-    consent: Consent,
+    signals: Signals<'a>,
 }
 
 impl<'a> Asked<'a> {
@@ -208,22 +209,17 @@ impl<'a> Asked<'a> {
             form: Form::default(),
             site: Cow::Borrowed(""),
             ids: Vec::new(),
-            consent: Consent::default(),
+            signals: Signals::default(),
         };
         for (key, value) in pairs(query) {
             match key {
                 "format" => asked.form = form(&of_ours(value))?,
                 "s" => asked.site = of_ours(value),
-                "gdpr" => asked.consent.gdpr = decode(value).trim() == "1",
-                "gpp_sid" => asked.consent.gpp = !value.is_empty(),
-                "us_privacy" => asked.consent.sale_opt_out = is_sale_opt_out(&decode(value)),
-                _ => {
-                    if let Some(namespace) = key.strip_prefix("id.")
-                        && !value.is_empty()
-                    {
-                        asked.ids.push((namespace, value));
-                    }
-                }
+                _ => match key.strip_prefix("id.") {
+                    Some(namespace) if !value.is_empty() => asked.ids.push((namespace, value)),
+                    Some(_) => {}
+                    None => take_signal(&mut asked.signals, key, value),
+                },
             }
         }
         Ok(asked)
@@ -264,7 +260,10 @@ async fn of_page(
     if !sites.iter().any(|site| site.trusted.contains(&visitor.address)) {
         take_turn(worker, &visitor, 1)?;
     }
-    let judged = |site: &&Site| judge(site, visitor.browser, asked.consent) == Judgement::Record;
+    let judged = |site: &&Site| match judge(site, visitor.browser, &asked.signals, &[]) {
+        Judgement::Record(allowed) => allowed.is_none_or(|consent| consent.allows_audiences()),
+        Judgement::RecordMarked | Judgement::Refuse(..) => false,
+    };
     let before = sites.len();
     sites.retain(judged);
     let mut identifiers: Vec<Identifier> = Vec::new();
@@ -315,7 +314,7 @@ async fn of_server(
         return Err(refused(400, "ids", message));
     }
     // What the visitor's own browser says now is with who holds the auction.
-    let says_no = asked.consent != Consent::default();
+    let says_no = says_no(site, &asked.signals);
     let (found, labels) =
         look(worker, identifiers, Terms::need_labels(asked.form, &shared.telling, false)).await?;
     let mut merged = Merged::of(&found);

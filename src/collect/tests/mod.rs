@@ -1,5 +1,6 @@
 //! The listener from outside: real requests over loopback, a real journal, and what it then holds.
 
+mod consent;
 mod events;
 mod hostile;
 mod pixel;
@@ -7,6 +8,7 @@ mod privacy;
 
 use actix_web::dev::ServerHandle;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -121,7 +123,8 @@ impl Listener {
         let shared_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
         // Long enough for a busy machine, short enough to wait for.
         let patience = Duration::from_millis(1_500);
-        let shared = Shared::new(&config, shared_clock, metrics.clone(), secret, patience);
+        let mut shared = Shared::new(&config, shared_clock, metrics.clone(), secret, patience);
+        shared.recipients = vec![21, 755];
         let sink: Arc<dyn Sink> = Arc::clone(&disk) as _;
         let (send, receive) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -293,7 +296,8 @@ fn a_port_in_use_is_told_with_its_way_out() {
     let clock: Arc<dyn Clock> = Arc::clone(&listener.clock) as _;
     let secret = Secret::new([0; 32]);
     let error = actix_web::rt::System::new().block_on(async {
-        super::run(&config, sink, clock, Metrics::new(), (secret, None)).err().unwrap()
+        let own = (secret, None);
+        super::run(&config, sink, clock, Metrics::new(), own, BTreeSet::new()).err().unwrap()
     });
     let text = error.to_string();
     assert!(text.contains(&taken.local_addr().unwrap().to_string()), "{text}");
@@ -301,12 +305,15 @@ fn a_port_in_use_is_told_with_its_way_out() {
 }
 
 #[test]
-fn both_strict_regimes_say_what_they_cannot_read_yet() {
+fn a_strict_site_says_what_it_refuses_without_a_vendor_id() {
     let mut config = Config::default();
     let site = |consent| Site { consent, ..Config::default().sites[0].clone() };
     let regimes = [ConsentRegime::OptIn, ConsentRegime::OptOut, ConsentRegime::None];
     config.sites = regimes.map(site).into();
     let notices = super::notices(&config);
+    assert!(notices.iter().all(|notice| notice.contains("set tcf_vendor")), "{notices:?}");
     assert_eq!(notices.len(), 2);
     assert!(notices[0].contains("every hit") && notices[1].contains("gdpr=1"), "{notices:?}");
+    config.sites.iter_mut().for_each(|site| site.tcf_vendor = Some(7));
+    assert!(super::notices(&config).is_empty());
 }

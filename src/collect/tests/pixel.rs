@@ -150,7 +150,9 @@ fn a_refusal_records_nothing_but_the_choice_of_a_known_browser() {
         ("", ("DNT", "1"), "dnt"),
         ("&us_privacy=1YYN", ("Accept", "*/*"), "us_privacy"),
         ("&gdpr=1&gdpr_consent=CP", ("Accept", "*/*"), "gdpr"),
+        ("&gdpr_consent=CP", ("Accept", "*/*"), "gdpr"),
         ("&gpp_sid=7", ("Accept", "*/*"), "gpp"),
+        ("&gpp_sid=6&gpp=DBABTA~1YYN", ("Accept", "*/*"), "gpp"),
     ] {
         let listener = Listener::new();
         let path = format!("/pixel.gif?s=demo&id.user_id=7{query}");
@@ -169,7 +171,7 @@ fn a_refusal_records_nothing_but_the_choice_of_a_known_browser() {
 }
 
 #[test]
-fn opt_in_refuses_every_hit() {
+fn opt_in_refuses_every_hit_without_a_consent() {
     let listener = Listener::new();
     assert_gif(&listener.get("/pixel.gif?s=strict&gdpr=1&gdpr_consent=CP", &[]));
     assert_gif(&listener.get("/pixel.gif?s=strict", &[]));

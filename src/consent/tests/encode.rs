@@ -4,32 +4,32 @@ use crate::model::Purposes;
 
 /// Bits on their way into text.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bits: Vec<bool>,
 }
 
 impl Writer {
-    pub(super) fn number(&mut self, value: u64, count: usize) -> &mut Self {
+    pub(crate) fn number(&mut self, value: u64, count: usize) -> &mut Self {
         assert!(count == 64 || value >> count == 0, "{value} in {count} bits");
         self.bits.extend((0..count).rev().map(|at| value >> at & 1 == 1));
         self
     }
 
-    pub(super) fn flag(&mut self, value: bool) -> &mut Self {
+    pub(crate) fn flag(&mut self, value: bool) -> &mut Self {
         self.number(value.into(), 1)
     }
 
     /// A bit for each of `count`, that of 1 first.
-    pub(super) fn set(&mut self, set: u64, count: usize) -> &mut Self {
+    pub(crate) fn set(&mut self, set: u64, count: usize) -> &mut Self {
         self.bits.extend((0..count).map(|at| set >> at & 1 == 1));
         self
     }
 
-    pub(super) fn purposes(&mut self, purposes: Purposes) -> &mut Self {
+    pub(crate) fn purposes(&mut self, purposes: Purposes) -> &mut Self {
         self.set(purposes.bits().into(), 24)
     }
 
-    pub(super) fn letters(&mut self, letters: [char; 2]) -> &mut Self {
+    pub(crate) fn letters(&mut self, letters: [char; 2]) -> &mut Self {
         for letter in letters {
             self.number(u64::from(u32::from(letter) - u32::from('A')), 6);
         }
@@ -37,7 +37,7 @@ impl Writer {
     }
 
     /// The sum of Fibonacci numbers that `value` is, the smallest first, and a one that ends it.
-    pub(super) fn fibonacci(&mut self, value: u16) -> &mut Self {
+    pub(crate) fn fibonacci(&mut self, value: u16) -> &mut Self {
         let mut numbers = vec![1u32, 2];
         while let [.., a, b] = numbers[..]
             && a + b <= value.into()
@@ -62,7 +62,7 @@ impl Writer {
     }
 
     /// The ids as runs, each with its ends as `fibonacci` distances or in 16 bits.
-    pub(super) fn ranges(&mut self, ids: &[u16], fibonacci: bool) -> &mut Self {
+    pub(crate) fn ranges(&mut self, ids: &[u16], fibonacci: bool) -> &mut Self {
         let runs: Vec<&[u16]> = ids.chunk_by(|a, b| a + 1 == *b).collect();
         self.number(runs.len() as u64, 12);
         let mut before = 0;
@@ -83,7 +83,7 @@ impl Writer {
     }
 
     /// The highest id, and the ids as bits, or as ranges.
-    pub(super) fn vendors(&mut self, ids: &[u16], form: Form) -> &mut Self {
+    pub(crate) fn vendors(&mut self, ids: &[u16], form: Form) -> &mut Self {
         let max = ids.last().copied().unwrap_or(0);
         self.number(max.into(), 16).flag(form != Form::Bits);
         match form {
@@ -98,7 +98,7 @@ impl Writer {
     }
 
     /// The text, filled up with zeros to whole characters.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let character = |bits: &[bool]| {
             let value = (0..6).fold(0, |value, at| {
@@ -112,7 +112,7 @@ impl Writer {
 
 /// How a set of vendors is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Bits,
     Fixed,
     Fibonacci,
@@ -120,26 +120,26 @@ pub(super) enum Form {
 
 /// What a string of the EU is made from. By default it allows everything to vendors 7 and 755.
 #[derive(Debug, Clone)]
-pub(super) struct Eu {
-    pub(super) version: u8,
-    pub(super) created: i64,
-    pub(super) cmp: u16,
-    pub(super) policy: u8,
-    pub(super) is_service_specific: bool,
-    pub(super) special_features: u16,
-    pub(super) consents: Purposes,
-    pub(super) interests: Purposes,
-    pub(super) country: [char; 2],
-    pub(super) vendors: (Vec<u16>, Form),
-    pub(super) vendor_interests: (Vec<u16>, Form),
+pub(crate) struct Eu {
+    pub(crate) version: u8,
+    pub(crate) created: i64,
+    pub(crate) cmp: u16,
+    pub(crate) policy: u8,
+    pub(crate) is_service_specific: bool,
+    pub(crate) special_features: u16,
+    pub(crate) consents: Purposes,
+    pub(crate) interests: Purposes,
+    pub(crate) country: [char; 2],
+    pub(crate) vendors: (Vec<u16>, Form),
+    pub(crate) vendor_interests: (Vec<u16>, Form),
     /// Purpose, kind and vendors of each restriction.
-    pub(super) restrictions: Vec<(u8, u8, Vec<u16>)>,
-    pub(super) disclosed: Option<(Vec<u16>, Form)>,
-    pub(super) publisher: Option<(Purposes, Purposes, u8, u64, u64)>,
+    pub(crate) restrictions: Vec<(u8, u8, Vec<u16>)>,
+    pub(crate) disclosed: Option<(Vec<u16>, Form)>,
+    pub(crate) publisher: Option<(Purposes, Purposes, u8, u64, u64)>,
 }
 
 /// 2026-06-01T00:00:00Z.
-pub(super) const SUMMER: i64 = 1_780_272_000_000;
+pub(crate) const SUMMER: i64 = 1_780_272_000_000;
 
 impl Default for Eu {
     fn default() -> Self {
@@ -163,7 +163,7 @@ impl Default for Eu {
 }
 
 impl Eu {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let deciseconds = u64::try_from(self.created / 100).unwrap();
         let mut core = Writer::default();
         core.number(self.version.into(), 6)
@@ -212,14 +212,14 @@ impl Eu {
 
 /// What a section of Canada is made from. By default vendors 7 and 755 have express consent to everything.
 #[derive(Debug, Clone)]
-pub(super) struct CanadaSection {
-    pub(super) cmp: u16,
-    pub(super) express: Purposes,
-    pub(super) implied: Purposes,
-    pub(super) vendor_express: (Vec<u16>, Form),
-    pub(super) vendor_implied: (Vec<u16>, Form),
-    pub(super) restrictions: Vec<(u8, u8, Vec<u16>)>,
-    pub(super) disclosed: Option<(Vec<u16>, Form)>,
+pub(crate) struct CanadaSection {
+    pub(crate) cmp: u16,
+    pub(crate) express: Purposes,
+    pub(crate) implied: Purposes,
+    pub(crate) vendor_express: (Vec<u16>, Form),
+    pub(crate) vendor_implied: (Vec<u16>, Form),
+    pub(crate) restrictions: Vec<(u8, u8, Vec<u16>)>,
+    pub(crate) disclosed: Option<(Vec<u16>, Form)>,
 }
 
 impl Default for CanadaSection {
@@ -237,7 +237,7 @@ impl Default for CanadaSection {
 }
 
 impl CanadaSection {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let deciseconds = u64::try_from(SUMMER / 100).unwrap();
         let mut core = Writer::default();
         core.number(1, 6)
@@ -276,7 +276,7 @@ impl CanadaSection {
 }
 
 /// A string of the platform with these sections, which are in the order of their ids.
-pub(super) fn gpp(sections: &[(u16, &str)]) -> String {
+pub(crate) fn gpp(sections: &[(u16, &str)]) -> String {
     let ids: Vec<u16> = sections.iter().map(|(id, _)| *id).collect();
     let mut header = Writer::default();
     let mut text = header.number(3, 6).number(1, 6).ranges(&ids, true).text();

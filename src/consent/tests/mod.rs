@@ -1,6 +1,6 @@
 use super::*;
 
-mod encode;
+pub(crate) mod encode;
 mod golden;
 mod hostile;
 mod property;

@@ -101,6 +101,7 @@ fn import_line(
         user_agent: None,
         country: None,
         locale: None,
+        consent: None,
     };
     sent.into_event(&arrival, agents, &mut || None, dropped)
 }

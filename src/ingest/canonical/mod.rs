@@ -21,9 +21,10 @@ pub mod time;
 pub use agent::{Agent, Agents};
 pub use ids::{DropReason, Dropped, Ids};
 pub use import::{Import, import_lines};
-pub use sent::{Consent, Sent};
+pub use sent::Sent;
 pub use time::Window;
 
+use crate::model::Consent;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::NamespaceOrder;
@@ -114,6 +115,8 @@ pub struct Arrival<'a> {
     pub country: Option<&'a str>,
     /// The language tag, where the event states none.
     pub locale: Option<&'a str>,
+    /// What the visitor allowed, where a signal asked for it.
+    pub consent: Option<Box<Consent>>,
 }
 
 /// Takes an event name: 1 to 128 bytes without control characters.

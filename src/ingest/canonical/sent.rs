@@ -12,6 +12,9 @@ use super::Rejection;
 use super::event_name;
 use super::message_id;
 use super::time;
+use crate::consent::Sections;
+use crate::consent::Signals;
+use crate::consent::is_sale_opt_out;
 use crate::model::Device;
 use crate::model::Event;
 use crate::model::Identifier;
@@ -43,22 +46,6 @@ impl Unreadable {
             Self::Rejected(rejection) => rejection,
         }
     }
-}
-
-/// What an event says about consent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Consent {
-    /// TCF applies: `gdpr=1`, or a TCF string without a word about `gdpr`.
-    pub gdpr: bool,
-    /// Sections of GPP apply.
-    pub gpp: bool,
-    /// `us_privacy` is `1?Y?`: an opt-out of sale.
-    pub sale_opt_out: bool,
-}
-
-/// Whether a `us_privacy` string is an opt-out of sale.
-pub fn is_sale_opt_out(us_privacy: &str) -> bool {
-    matches!(us_privacy.trim().as_bytes(), [b'1', _, b'Y' | b'y', _])
 }
 
 impl Sent {
@@ -105,10 +92,10 @@ impl Sent {
     }
 
     /// What the event says about consent.
-    pub fn consent(&self) -> Result<Consent, Rejection> {
+    pub fn consent(&self) -> Result<Signals<'_>, Rejection> {
         let wrong = |message: &str| Rejection::new(Code::Consent, message);
         let fields = match self.field("consent") {
-            None => return Ok(Consent::default()),
+            None => return Ok(Signals::default()),
             Some(Value::Object(fields)) => fields,
             Some(_) => return Err(wrong("consent: expected an object")),
         };
@@ -117,24 +104,36 @@ impl Sent {
             Some(Value::String(text)) => Ok(&**text),
             Some(_) => Err(wrong(&format!("consent.{key}: expected a string"))),
         };
-        let says_gdpr = match get(fields, "gdpr") {
+        let gdpr = match get(fields, "gdpr") {
             None | Some(Value::Null) => None,
             Some(Value::Bool(applies)) => Some(*applies),
             Some(Value::Number(number)) => Some(number.as_str() != "0"),
-            Some(Value::String(text)) => Some(&**text != "0" && !text.is_empty()),
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(Value::String(text)) => Some(&**text != "0"),
             Some(_) => return Err(wrong("consent.gdpr: expected 0 or 1")),
         };
-        let gpp = match get(fields, "gpp_sid") {
-            None | Some(Value::Null) => false,
-            Some(Value::Array(sections)) => !sections.is_empty(),
-            Some(Value::String(sections)) => !sections.is_empty(),
-            Some(Value::Number(_)) => true,
+        let sections = match get(fields, "gpp_sid") {
+            None | Some(Value::Null) => Sections::default(),
+            Some(Value::String(ids)) => Sections::parse(ids),
+            Some(Value::Number(id)) => Sections::parse(id.as_str()),
+            Some(Value::Array(ids)) => {
+                let mut sections = Sections::default();
+                for id in ids {
+                    sections.add(match id {
+                        Value::Number(id) => id.as_str().parse().ok(),
+                        Value::String(id) => id.parse().ok(),
+                        _ => None,
+                    });
+                }
+                sections
+            }
             Some(_) => return Err(wrong("consent.gpp_sid: expected an array of numbers")),
         };
-        text("gpp")?;
-        Ok(Consent {
-            gdpr: says_gdpr.unwrap_or(!text("tcf")?.is_empty()),
-            gpp,
+        Ok(Signals {
+            gdpr,
+            tcf: text("tcf")?.into(),
+            gpp: text("gpp")?.into(),
+            sections,
             sale_opt_out: is_sale_opt_out(text("us_privacy")?),
         })
     }
@@ -196,7 +195,7 @@ impl Sent {
             bot: agent.bot,
             country,
             locale,
-            consent: None,
+            consent: arrival.consent.clone(),
         })
     }
 

@@ -1,4 +1,6 @@
 use super::*;
+use crate::consent::Sections;
+use crate::consent::Signals;
 use crate::ingest::canonical::sent::Unreadable;
 use crate::model::Event;
 use crate::model::Namespace;
@@ -27,6 +29,7 @@ fn take(
         user_agent: None,
         country: Some("DE"),
         locale: Some("de"),
+        consent: None,
     };
     let mut dropped = Dropped::default();
     let mut mint = || {
@@ -201,23 +204,37 @@ fn neither_addresses_nor_numbers_are_kept_or_told() {
 
 #[test]
 fn consent_is_read_from_the_event() {
-    let consent =
-        |json: &str| Sent::parse(format!(r#"{{"consent":{json}}}"#).as_bytes()).unwrap().consent();
-    let none = Consent::default();
+    let sent = |json: &str| Sent::parse(format!(r#"{{"consent":{json}}}"#).as_bytes()).unwrap();
+    let none = Signals::default();
+    let gpp = |sections: &str| Signals { sections: Sections::parse(sections), ..none.clone() };
     for (json, expected) in [
-        ("null", none),
-        ("{}", none),
-        (r#"{"us_privacy":"1YNN","gpp":"DBA","gpp_sid":[]}"#, none),
-        (r#"{"us_privacy":"1YYN"}"#, Consent { sale_opt_out: true, ..none }),
-        (r#"{"tcf":"CP"}"#, Consent { gdpr: true, ..none }),
-        (r#"{"tcf":"CP","gdpr":0}"#, none),
-        (r#"{"gdpr":1}"#, Consent { gdpr: true, ..none }),
-        (r#"{"gpp_sid":[7]}"#, Consent { gpp: true, ..none }),
+        ("null", none.clone()),
+        ("{}", none.clone()),
+        (
+            r#"{"us_privacy":"1YNN","gpp":"DBA","gpp_sid":[]}"#,
+            Signals { gpp: "DBA".into(), ..none.clone() },
+        ),
+        (r#"{"us_privacy":"1YYN"}"#, Signals { sale_opt_out: true, ..none.clone() }),
+        (r#"{"tcf":"CP"}"#, Signals { tcf: "CP".into(), ..none.clone() }),
+        (
+            r#"{"tcf":"CP","gdpr":0}"#,
+            Signals { gdpr: Some(false), tcf: "CP".into(), ..none.clone() },
+        ),
+        (r#"{"gdpr":1}"#, Signals { gdpr: Some(true), ..none.clone() }),
+        (r#"{"gdpr":false}"#, Signals { gdpr: Some(false), ..none.clone() }),
+        (r#"{"gdpr":""}"#, none.clone()),
+        (r#"{"gdpr":"1"}"#, Signals { gdpr: Some(true), ..none.clone() }),
+        (r#"{"gpp_sid":[7]}"#, gpp("7")),
+        (r#"{"gpp_sid":[2,"6",-1]}"#, gpp("2,6")),
+        (r#"{"gpp_sid":"2,6"}"#, gpp("2,6")),
+        (r#"{"gpp_sid":7}"#, gpp("7")),
+        (r#"{"gpp_sid":[7,null]}"#, gpp("7,x")),
+        (r#"{"gpp_sid":[7.5]}"#, gpp("x")),
     ] {
-        assert_eq!(consent(json), Ok(expected), "{json}");
+        assert_eq!(sent(json).consent(), Ok(expected), "{json}");
     }
     for wrong in ["1", r#"{"us_privacy":1}"#, r#"{"gpp_sid":{}}"#, r#"{"tcf":[]}"#] {
-        assert_eq!(consent(wrong).unwrap_err().code, Code::Consent, "{wrong}");
+        assert_eq!(sent(wrong).consent().unwrap_err().code, Code::Consent, "{wrong}");
     }
 }
 

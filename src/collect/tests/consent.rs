@@ -1,0 +1,136 @@
+use super::*;
+use crate::consent::tests::encode::Eu;
+use crate::consent::tests::encode::Form;
+use crate::consent::tests::encode::gpp;
+use crate::model::Consent;
+use crate::model::Purposes;
+
+const ALL: &str = "1,2,3,4,5,6,7,8,9,10,11";
+
+/// A listener whose sites are vendor 7.
+fn listener() -> Listener {
+    Listener::with(|config| {
+        config.sites.iter_mut().for_each(|site| site.tcf_vendor = Some(7));
+    })
+}
+
+fn purposes(list: &str) -> Purposes {
+    list.split(',').filter_map(|purpose| purpose.parse().ok()).collect()
+}
+
+/// A string that consents to purposes for vendors 7 and 755.
+fn tcf(list: &str) -> String {
+    Eu { consents: purposes(list), ..Eu::default() }.text()
+}
+
+/// What is allowed by such a string, whose other vendor is a destination's.
+fn consent(list: &str) -> Box<Consent> {
+    Box::new(Consent { purposes: purposes(list), vendors: vec![755] })
+}
+
+#[test]
+fn a_hit_that_its_visitor_consented_to_is_recorded_with_what_was_allowed() {
+    let listener = listener();
+    let (all, some) = (tcf(ALL), tcf("1,3,4"));
+    let section = gpp(&[(2, &some), (7, "BVQqAAAAAgA")]);
+    for (site, query, allowed) in [
+        ("demo", format!("gdpr=1&gdpr_consent={all}"), Some(ALL)),
+        ("strict", format!("gdpr=1&gdpr_consent={all}"), Some(ALL)),
+        ("strict", format!("gdpr_consent={some}"), Some("1,3,4")),
+        ("strict", format!("gpp_sid=2&gpp={section}"), Some("1,3,4")),
+        ("strict", format!("gpp_sid=2,7&gpp={section}&gdpr=0"), Some("1,3,4")),
+        ("demo", format!("gdpr=1&gdpr_consent={all}&gpp_sid=2&gpp={section}"), Some("1,3,4")),
+        ("demo", format!("gpp_sid=7&gpp={section}"), None),
+        ("demo", "gdpr=0&gdpr_consent=what&gpp=what".to_owned(), None),
+        // Where no consent is needed none is read.
+        ("open", format!("gdpr=1&gdpr_consent={all}"), None),
+    ] {
+        let before = listener.events().len();
+        let answer = listener.get(&format!("/pixel.gif?s={site}&{query}"), &[]);
+        assert_gif(&answer);
+        assert_eq!(answer.cookies().len(), 1, "{query}");
+        let event = listener.events().remove(before);
+        let expected = allowed.map(consent);
+        assert_eq!(event.consent, expected, "{query}");
+    }
+    assert_eq!((listener.refusals("gdpr"), listener.refusals("gpp")), (0, 0));
+}
+
+#[test]
+fn a_string_that_does_not_allow_it_leaves_nothing_of_the_hit() {
+    let strings = [
+        tcf("3,4"),
+        tcf("1"),
+        tcf(""),
+        Eu { vendors: (vec![755], Form::Bits), ..Eu::default() }.text(),
+        Eu { restrictions: vec![(3, 0, vec![7])], ..Eu::default() }.text(),
+        Eu { policy: 3, ..Eu::default() }.text(),
+        Eu { is_service_specific: false, ..Eu::default() }.text(),
+        Eu { disclosed: None, ..Eu::default() }.text(),
+        tcf(ALL)[..30].to_owned(),
+        "A".repeat(5_000),
+    ];
+    let listener = listener();
+    for string in &strings {
+        for site in ["demo", "strict"] {
+            let query = format!("s={site}&id.user_id=1&gdpr=1&gdpr_consent={string}");
+            let answer = listener.get(&format!("/pixel.gif?{query}"), &[]);
+            assert_gif(&answer);
+            assert!(answer.cookies().is_empty(), "{string}");
+        }
+    }
+    assert!(listener.records().is_empty());
+    assert_eq!(listener.refusals("gdpr"), 2 * strings.len() as u64);
+    assert_eq!(listener.outcomes("pixel"), [("refused_consent", 2 * strings.len() as u64)]);
+}
+
+#[test]
+fn a_consent_that_is_withdrawn_marks_the_browser_and_takes_its_cookie() {
+    let listener = listener();
+    let given = format!("/pixel.gif?s=strict&gdpr=1&gdpr_consent={}", tcf(ALL));
+    let withdrawn = format!("/pixel.gif?s=strict&gdpr=1&gdpr_consent={}", tcf(""));
+    let pair = listener.get(&given, &[]).cookies()[0].split(';').next().unwrap().to_owned();
+    let answer = listener.get(&withdrawn, &[("Cookie", &pair)]);
+    assert_eq!(answer.cookies(), ["throng=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"]);
+    assert_eq!(listener.choices(), [(pair["throng=".len()..][..32].to_owned(), true)]);
+    // Whoever consents anew is somebody new.
+    let again = listener.get(&given, &[]);
+    assert_ne!(again.cookies()[0].split(';').next().unwrap(), pair);
+    assert_eq!(listener.events().len(), 2);
+}
+
+#[test]
+fn events_of_a_script_and_of_a_server_are_told_why_they_were_refused() {
+    let listener = listener();
+    let event = |consent: String| {
+        format!(r#"{{"site":"strict","event":"e","ids":{{"user_id":"1"}},"consent":{consent}}}"#)
+    };
+    let section = gpp(&[(2, &tcf("1,3,4")), (6, "1YYN")]);
+    let events = [
+        event(format!(r#"{{"tcf":"{}"}}"#, tcf("1,3,4,9"))),
+        event(format!(r#"{{"gpp":"{section}","gpp_sid":[2]}}"#)),
+        event(format!(r#"{{"gpp":"{section}","gpp_sid":[2,6]}}"#)),
+        event(format!(r#"{{"tcf":"{}"}}"#, tcf(""))),
+        event(r#"{"gdpr":1}"#.to_owned()),
+        event(r#"{"gpp":"DBAA","gpp_sid":[24]}"#.to_owned()),
+        event("{}".to_owned()),
+    ];
+    let answer = listener.post("/v1/events", &[], format!("[{}]", events.join(",")));
+    let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(answer["accepted"], 2);
+    let rejected = answer["rejected"].as_array().unwrap();
+    let messages: Vec<&str> = rejected.iter().map(|r| r["message"].as_str().unwrap()).collect();
+    assert_eq!(
+        messages,
+        [
+            "consent: refused by gpp: section 6 of the string is an opt-out",
+            "consent: refused by gdpr: the string does not allow us purpose 1",
+            "consent: refused by gdpr: it applies, but there is no string",
+            "consent: refused by gpp: the string has no section 24 that can be read",
+            "consent: refused by silence",
+        ]
+    );
+    assert!(rejected.iter().all(|r| r["code"] == "consent"));
+    let allowed: Vec<_> = listener.events().into_iter().map(|event| event.consent).collect();
+    assert_eq!(allowed, [Some(consent("1,3,4,9")), Some(consent("1,3,4"))]);
+}
