@@ -7,8 +7,10 @@ use super::TraitId;
 use super::attribute::AttributeColumn;
 use super::columns::DayColumn;
 use super::columns::TraitColumns;
+use super::consents::Consents;
 use super::set::BlockSet;
 use crate::model::BLOCK;
+use crate::model::Consent;
 use crate::model::Measure;
 use crate::model::Namespace;
 use crate::model::Value;
@@ -38,6 +40,7 @@ pub struct Block {
     pub(super) devices: Arc<BlockSet>,
     pub(super) opted_out: Arc<BlockSet>,
     pub(super) bots: Arc<BlockSet>,
+    pub(super) consents: Arc<Consents>,
 }
 
 impl Block {
@@ -116,6 +119,17 @@ impl Block {
             Mark::OptedOut => &self.opted_out,
             Mark::Bot => &self.bots,
         }
+    }
+
+    /// Puts what a profile allows in the place of what it allowed before.
+    pub fn set_consent(&mut self, ordinal: u16, consent: &Consent) {
+        self.hold(ordinal);
+        Arc::make_mut(&mut self.consents).set(ordinal, consent);
+    }
+
+    /// What profiles allowed.
+    pub fn consents(&self) -> &Consents {
+        &self.consents
     }
 
     /// The profiles whose own identifier is of a device namespace.
@@ -201,6 +215,9 @@ impl Block {
             Arc::make_mut(set).subtract(profiles);
         }
         self.namespaces.retain(|_, set| !set.is_empty());
+        if !self.consents.is_empty() {
+            Arc::make_mut(&mut self.consents).forget(profiles);
+        }
     }
 
     /// Adds facts that were gathered elsewhere, such as from the archive, to those of the trait.

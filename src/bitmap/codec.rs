@@ -8,6 +8,8 @@ use super::block::Block;
 use super::columns::DayColumn;
 use super::columns::Run;
 use super::columns::TraitColumns;
+use super::consents::Consents;
+use super::consents::Sets;
 use super::set::BlockSet;
 use crate::model::BLOCK;
 use crate::model::Malformed;
@@ -21,6 +23,8 @@ use crate::model::codec::put_varint;
 use crate::model::time::Day;
 
 const VERSION: u8 = 1;
+/// The version of what is no fact, where there are consents: they stand behind the rest.
+const WITH_CONSENTS: u8 = 2;
 const MEASURED: u8 = 1;
 const DAY_MILLIS: u64 = 86_400_000;
 
@@ -142,6 +146,39 @@ impl AttributeColumn {
     }
 }
 
+impl Consents {
+    fn encode(&self, out: &mut Vec<u8>) {
+        fn all<K: Copy + Into<u64>>(sets: &Sets<K>, out: &mut Vec<u8>) {
+            put_varint(out, sets.len() as u64);
+            for (key, set) in sets {
+                put_varint(out, (*key).into());
+                set.encode(out);
+            }
+        }
+        self.asked().encode(out);
+        let (purposes, vendors) = self.sets();
+        all(purposes, out);
+        all(vendors, out);
+    }
+
+    fn decode(reader: &mut Reader<'_>, population: u32) -> Result<Self, Malformed> {
+        fn all<K: Ord + TryFrom<u64>>(
+            reader: &mut Reader<'_>,
+            population: u32,
+        ) -> Result<Sets<K>, Malformed> {
+            let mut sets = Sets::new();
+            for _ in 0..reader.length()? {
+                let key = K::try_from(reader.varint()?).map_err(|_| Malformed("a consent"))?;
+                sets.insert(key, Arc::new(BlockSet::decode(reader, population)?));
+            }
+            Ok(sets)
+        }
+        let asked = BlockSet::decode(reader, population)?;
+        let (purposes, vendors) = (all(reader, population)?, all(reader, population)?);
+        Self::from_sets(asked, purposes, vendors).ok_or(Malformed("a consent of nobody"))
+    }
+}
+
 impl Block {
     /// Replaces a trait's facts of one day by an image.
     pub fn decode_day(&mut self, id: TraitId, day: Day, bytes: &[u8]) -> Result<(), Malformed> {
@@ -154,9 +191,10 @@ impl Block {
         Ok(())
     }
 
-    /// Appends the image of all that is no fact: population, namespaces, devices, marks, attributes.
+    /// Appends the image of all that is no fact: population, namespaces, devices, marks, attributes, consents.
     pub fn encode_rest(&self, out: &mut Vec<u8>) {
-        put_u8(out, VERSION);
+        let version = if self.consents.is_empty() { VERSION } else { WITH_CONSENTS };
+        put_u8(out, version);
         put_varint(out, u64::from(self.population));
         for set in [&self.devices, &self.opted_out, &self.bots] {
             set.encode(out);
@@ -171,12 +209,20 @@ impl Block {
             put_str(out, name);
             column.encode(out);
         }
+        if version == WITH_CONSENTS {
+            self.consents.encode(out);
+        }
     }
 
     /// Reads an image of [`Block::encode_rest`] that fills `bytes`, as a block without facts.
     pub fn decode_rest(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
-        check_version(&mut reader)?;
+        let has_consents = bytes.first() == Some(&WITH_CONSENTS);
+        if has_consents {
+            reader.u8()?;
+        } else {
+            check_version(&mut reader)?;
+        }
         let population = u32::try_from(reader.varint()?).ok().filter(|count| *count <= BLOCK);
         let population = population.ok_or(Malformed("a population beyond a block"))?;
         let set = |reader: &mut Reader<'_>| BlockSet::decode(reader, population).map(Arc::new);
@@ -195,6 +241,9 @@ impl Block {
             let name = reader.str()?.into();
             let column = AttributeColumn::decode(&mut reader, population)?;
             block.attributes.insert(name, Arc::new(column));
+        }
+        if has_consents {
+            block.consents = Arc::new(Consents::decode(&mut reader, population)?);
         }
         reader.finish()?;
         Ok(block)

@@ -4,7 +4,7 @@
 //! Snapshot ── shard ── Block (65,536 ordinals)
 //!                        ├─ trait ── day ── DayColumn: base + tail, each sorted by time
 //!                        ├─ attribute ── entries in order of receipt, values interned
-//!                        └─ sets: namespaces, devices, marks
+//!                        └─ sets: namespaces, devices, marks, consents
 //! ```
 //!
 //! Below `plan`, which asks, and `ingest`, which folds. Pure: it knows neither rules nor events, and
@@ -14,6 +14,7 @@ mod attribute;
 mod block;
 mod codec;
 mod columns;
+mod consents;
 mod days;
 mod flat;
 mod rows;
@@ -27,6 +28,7 @@ pub use block::Block;
 pub use block::Mark;
 pub use columns::DayColumn;
 pub use columns::TraitColumns;
+pub use consents::Consents;
 pub use rows::Rows;
 pub use scan::Interval;
 pub use scan::sequence;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Consent;
 use crate::model::Measure;
 use crate::model::Namespace;
+use crate::model::Purposes;
 use crate::model::Value;
 use crate::model::time::DAY;
 use crate::model::time::Millis;
@@ -193,9 +195,56 @@ proptest! {
     }
 
     #[test]
+    fn what_was_allowed_last_stands_in_each_set(
+        said in proptest::collection::vec((0u16..130, 0u32..1 << 11, 0u8..8), 0..60),
+        gone in proptest::collection::btree_set(0u16..130, 0..20),
+    ) {
+        const VENDORS: [u16; 3] = [21, 755, u16::MAX];
+        let mut block = Block::new();
+        let mut expected = BTreeMap::new();
+        for (ordinal, bits, which) in said {
+            let vendors = (0..3).filter(|at| which >> at & 1 == 1).map(|at| VENDORS[at]).collect();
+            let consent = Consent { purposes: Purposes::from_bits(bits), vendors };
+            block.set_consent(ordinal, &consent);
+            expected.insert(ordinal, consent);
+        }
+        let before = block.clone();
+        block.forget(&gone.iter().copied().collect());
+        let all = expected.clone();
+        expected.retain(|ordinal, _| !gone.contains(ordinal));
+        let mut bytes = Vec::new();
+        block.encode_rest(&mut bytes);
+        prop_assert_eq!(bytes[0], if expected.is_empty() { 1 } else { 2 });
+        let read = Block::decode_rest(&bytes).unwrap();
+        let mut again = Vec::new();
+        read.encode_rest(&mut again);
+        prop_assert_eq!(&bytes, &again);
+        for (block, expected) in [(&before, &all), (&block, &expected), (&read, &expected)] {
+            let consents = block.consents();
+            prop_assert_eq!(consents.asked().len() as usize, expected.len());
+            for ordinal in 0..130 {
+                let consent = expected.get(&ordinal);
+                prop_assert_eq!(consents.of(ordinal), consent.cloned());
+                let out = consent.is_some_and(|consent| !consent.allows_audiences());
+                prop_assert_eq!(consents.unconsented().contains(ordinal), out);
+                for vendor in [1, 21, 755, u16::MAX] {
+                    let out = consent.is_some_and(|consent| !consent.allows_vendor(vendor));
+                    prop_assert_eq!(consents.unconsented_to(vendor).contains(ordinal), out);
+                }
+                for purpose in 1..=24 {
+                    let is_in = consents.purpose(purpose).is_some_and(|set| set.contains(ordinal));
+                    let expected = consent.is_some_and(|consent| consent.purposes.contains(purpose));
+                    prop_assert_eq!(is_in, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let with_version: Vec<u8> = [1].into_iter().chain(bytes.iter().copied()).collect();
-        for bytes in [&bytes, &with_version] {
+        let with = |version| [version].into_iter().chain(bytes.iter().copied()).collect();
+        let (first, second): (Vec<u8>, Vec<u8>) = (with(1), with(2));
+        for bytes in [&bytes, &first, &second] {
             let _ = TraitColumns::decode(bytes);
             let _ = DayColumn::decode(bytes);
             let _ = Block::decode_rest(bytes);
@@ -317,6 +366,24 @@ fn the_ends_of_time_have_their_days() {
 fn an_image_of_another_version_is_refused() {
     let mut bytes = Vec::new();
     Block::new().encode_rest(&mut bytes);
-    bytes[0] = 2;
+    bytes[0] = 3;
     assert!(Block::decode_rest(&bytes).is_err());
+}
+
+#[test]
+fn an_image_of_a_consent_of_nobody_is_refused() {
+    let mut block = Block::new();
+    let consent = Consent { purposes: [1].into_iter().collect(), vendors: vec![7] };
+    block.set_consent(3, &consent);
+    let mut bytes = Vec::new();
+    block.encode_rest(&mut bytes);
+    // Asked; purpose 1; vendor 7: each one profile, number 3.
+    assert!(bytes.ends_with(&[1, 3, 1, 1, 1, 3, 1, 7, 1, 3]));
+    for (from_end, value) in [(9, 2), (5, 2), (1, 2), (7, 25), (7, 0)] {
+        let mut wrong = bytes.clone();
+        let at = wrong.len() - from_end;
+        wrong[at] = value;
+        let why = Block::decode_rest(&wrong).unwrap_err();
+        assert_eq!(why, crate::model::Malformed("a consent of nobody"), "{from_end}");
+    }
 }

@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use crate::bitmap::Mark;
 use crate::bitmap::TraitId;
+use crate::model::Consent;
 use crate::model::Malformed;
 use crate::model::Measure;
 use crate::model::Millis;
@@ -29,6 +30,7 @@ const ATTRIBUTE: u8 = 4;
 const MARK: u8 = 5;
 const DROP: u8 = 6;
 const FORGET: u8 = 7;
+const CONSENT: u8 = 8;
 
 /// One operation on a shard.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +45,8 @@ pub(crate) enum Op<'a> {
     Attribute(Ordinal, &'a str, Millis, Value),
     /// A mark that is set or taken away.
     Mark(Ordinal, Mark, bool),
+    /// What a profile allows, in the place of what it allowed before.
+    Consent(Ordinal, Consent),
     /// Everything before a day is dropped.
     Drop(Day),
     /// Profiles are forgotten.
@@ -114,6 +118,12 @@ impl Delta {
         put_u8(&mut self.bytes, mark | u8::from(on));
     }
 
+    pub(crate) fn consent(&mut self, ordinal: Ordinal, consent: &Consent) {
+        put_u8(&mut self.bytes, CONSENT);
+        put_varint(&mut self.bytes, u64::from(ordinal));
+        consent.encode(&mut self.bytes);
+    }
+
     pub(crate) fn drop_before(&mut self, day: Day) {
         put_u8(&mut self.bytes, DROP);
         put_i64(&mut self.bytes, day);
@@ -174,6 +184,7 @@ pub(crate) fn read(
                 };
                 Op::Mark(ordinal, kind, mark & 1 == 1)
             }
+            CONSENT => Op::Consent(ordinal(&mut reader)?, Consent::decode(&mut reader)?),
             DROP => Op::Drop(reader.i64()?),
             FORGET => Op::Forget(
                 RoaringBitmap::deserialize_from(reader.bytes()?)
@@ -221,6 +232,9 @@ mod tests {
         delta.attribute(0, "country", i64::MIN, &value);
         delta.mark(0, Mark::Bot, true);
         delta.mark(0, Mark::OptedOut, false);
+        let consent =
+            Consent { purposes: [1, 24].into_iter().collect(), vendors: vec![7, u16::MAX] };
+        delta.consent(0, &consent);
         delta.drop_before(-3);
         let forgotten: RoaringBitmap = [0, 70_000].into_iter().collect();
         delta.forget(&forgotten);
@@ -232,6 +246,7 @@ mod tests {
             Op::Attribute(0, "country", i64::MIN, value),
             Op::Mark(0, Mark::Bot, true),
             Op::Mark(0, Mark::OptedOut, false),
+            Op::Consent(0, consent),
             Op::Drop(-3),
             Op::Forget(forgotten),
         ];

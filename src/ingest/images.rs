@@ -189,7 +189,7 @@ pub(crate) fn touched(
                     touch(parts, ordinal, PartKind::Column { id: id.0, day: day_of(time) })?;
                 }
             }
-            Op::Attribute(ordinal, ..) | Op::Mark(ordinal, ..) => {
+            Op::Attribute(ordinal, ..) | Op::Mark(ordinal, ..) | Op::Consent(ordinal, ..) => {
                 touch(parts, ordinal, PartKind::Profiles)?
             }
             Op::Drop(_) => all.dropped = true,

@@ -138,7 +138,7 @@ impl Memory {
         }
         self.schema.see(&event);
         self.schema.see_attributes(&event);
-        let Event { time, attrs, bot, .. } = event;
+        let Event { time, attrs, bot, consent, .. } = event;
         let shard = &mut self.shards[usize::from(shard)];
         if day_of(time) >= self.first_day {
             shard.facts(ordinal, time, facts);
@@ -154,6 +154,10 @@ impl Memory {
         }
         if bot {
             shard.mark(ordinal, Mark::Bot, true);
+        }
+        // An event that no signal came with takes back nothing.
+        if let Some(consent) = consent {
+            shard.consent(ordinal, &consent);
         }
         self.counters.counted += 1;
         FoldOutcome::Counted

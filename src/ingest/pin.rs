@@ -82,6 +82,23 @@ impl Pin {
         self.snapshot.shards.iter().map(of_shard).collect()
     }
 
+    /// The profiles that may not be in audiences, by shard; or, of a vendor, those that may not be made known to it.
+    pub fn unconsented(&self, vendor: Option<u16>) -> Vec<RoaringBitmap> {
+        let mut scratch = Vec::new();
+        let of_shard = |blocks: &Vec<Arc<crate::bitmap::Block>>| {
+            let mut all = RoaringBitmap::new();
+            for (number, block) in (0..).zip(blocks) {
+                let consents = block.consents();
+                all |= match vendor {
+                    None => consents.unconsented().to_roaring(number, &mut scratch),
+                    Some(id) => consents.unconsented_to(id).to_roaring(number, &mut scratch),
+                };
+            }
+            all
+        };
+        self.snapshot.shards.iter().map(of_shard).collect()
+    }
+
     /// The profiles with a mark, by shard.
     pub fn marked(&self, mark: Mark) -> Vec<RoaringBitmap> {
         marked(&self.snapshot, mark)

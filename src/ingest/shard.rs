@@ -21,6 +21,7 @@ use crate::bitmap::Mark;
 use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
 use crate::model::BLOCK;
+use crate::model::Consent;
 use crate::model::Malformed;
 use crate::model::Measure;
 use crate::model::Millis;
@@ -173,6 +174,17 @@ impl Shard {
         }
     }
 
+    /// Puts what a profile allows in the place of what it allowed before.
+    pub(crate) fn consent(&mut self, ordinal: Ordinal, consent: &Consent) {
+        let (block, low) = split(ordinal);
+        let block = &mut self.blocks[block];
+        if block.consents().of(low).as_ref() != Some(consent) {
+            self.delta.consent(ordinal, consent);
+            Arc::make_mut(block).set_consent(low, consent);
+            self.changed(ordinal);
+        }
+    }
+
     /// Drops what lies before a day, and forgets the profiles of which nothing is left. What was prepared
     /// of the blocks need not be done again.
     pub(crate) fn drop_before(&mut self, day: Day, prepared: &[Dropped]) {
@@ -266,7 +278,8 @@ impl Shard {
                 Op::Other(at, ..)
                 | Op::Facts(at, ..)
                 | Op::Attribute(at, ..)
-                | Op::Mark(at, ..) => *at,
+                | Op::Mark(at, ..)
+                | Op::Consent(at, ..) => *at,
                 Op::Profile(_) | Op::Drop(_) | Op::Forget(_) => 0,
             };
             let of_all = matches!(op, Op::Profile(_) | Op::Drop(_) | Op::Forget(_));
@@ -298,6 +311,9 @@ impl Shard {
                 }
                 Op::Mark(_, mark, on) => {
                     Arc::make_mut(&mut self.blocks[block]).set_mark(mark, low, on);
+                }
+                Op::Consent(_, consent) => {
+                    Arc::make_mut(&mut self.blocks[block]).set_consent(low, &consent);
                 }
                 Op::Drop(day) => self.apply_drop(day),
                 Op::Forget(profiles) => self.apply_forget(&profiles),

@@ -13,6 +13,7 @@ use crate::bitmap::Mark;
 use crate::bitmap::TraitId;
 use crate::ingest::marked;
 use crate::model::Choice;
+use crate::model::Consent;
 use crate::model::Event;
 use crate::model::ImportLines;
 use crate::model::Record;
@@ -209,6 +210,49 @@ fn a_choice_stands_for_a_profile_that_comes_later() {
 }
 
 #[test]
+fn the_last_word_about_consent_stands_with_the_profile() {
+    let mut world = World::new(options());
+    let said = |cookie, purposes: &[u8], vendors: &[u16]| {
+        let purposes = purposes.iter().copied().collect();
+        let consent = Some(Box::new(Consent { purposes, vendors: vendors.to_vec() }));
+        Record::Event(Event { consent, ..event(cookie, "view", T0) })
+    };
+    let silent = |cookie| Record::Event(event(cookie, "view", T0));
+    let unconsented = |world: &World, vendor| {
+        let sets = world.engine.pin().unconsented(vendor);
+        let is_out = |cookie: &str| {
+            let (shard, ordinal) = world.engine.find(&id("cookie", cookie)).unwrap();
+            sets[usize::from(shard)].contains(ordinal)
+        };
+        ["a", "b", "c", "d"].map(is_out)
+    };
+    world.send(&[
+        said("a", &[1, 3, 4], &[755]),
+        said("b", &[1], &[755]),
+        said("c", &[1, 3, 4], &[]),
+        silent("d"),
+    ]);
+    let check = |world: &World| {
+        assert_eq!(unconsented(world, None), [false, true, false, false]);
+        assert_eq!(unconsented(world, Some(755)), [false, true, true, false]);
+        assert_eq!(unconsented(world, Some(21)), [true, true, true, false]);
+    };
+    check(&world);
+    world.commit();
+    world = world.crash();
+    check(&world);
+    // Silence takes nothing back and gives nothing.
+    world.send(&[silent("a"), silent("b"), silent("c")]);
+    check(&world);
+    world.send(&[said("a", &[1, 3], &[755]), said("b", &[1, 3, 4], &[21])]);
+    assert_eq!(unconsented(&world, None), [true, false, false, false]);
+    assert_eq!(unconsented(&world, Some(21)), [true, false, true, false]);
+    world.commit();
+    world = world.crash();
+    assert_eq!(unconsented(&world, Some(755)), [true, true, true, false]);
+}
+
+#[test]
 fn traits_attributes_marks_and_schema_follow_the_event() {
     let mut world = World::new(options());
     let traits = world.traits(&["did buy[value > 3]", "sum buy.value"]);
@@ -265,6 +309,7 @@ fn a_profile_of_which_nothing_is_left_is_forgotten_and_its_ordinal_stays_dead() 
     let mut idle = event("idle", "view", T0);
     idle.ids.push(id("user_id", "u"));
     idle.bot = true;
+    idle.consent = Some(Box::default());
     let mut known = event("known", "view", T0);
     known.attrs = fields(r#"{"country":"FR"}"#);
     let choice = |cookie, opted_out| {
@@ -294,6 +339,7 @@ fn a_profile_of_which_nothing_is_left_is_forgotten_and_its_ordinal_stays_dead() 
         let blocks = || pin.snapshot.shards.iter().flatten();
         assert!(blocks().all(|block| block.holders("user_id").is_none()));
         assert!(blocks().all(|block| block.marked(Mark::Bot).is_empty()));
+        assert!(blocks().all(|block| block.consents().is_empty()));
         assert_eq!(blocks().map(|block| block.marked(Mark::OptedOut).len()).sum::<u32>(), 1);
     };
     is_forgotten(&world);

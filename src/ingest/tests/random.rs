@@ -14,6 +14,7 @@ use super::world::options;
 use crate::bitmap::TraitId;
 use crate::ingest::Options;
 use crate::model::Choice;
+use crate::model::Consent;
 use crate::model::Event;
 use crate::model::ImportLines;
 use crate::model::Millis;
@@ -32,7 +33,7 @@ enum Do {
 fn any_event() -> impl Strategy<Value = Event> {
     let message = proptest::option::of(0..12u8);
     let age = prop_oneof![Just(0), 0..HOUR, 0..120 * DAY, -5 * 60_000..0i64];
-    (0..9u8, 0..4u8, message, age, 0..6u8, any::<bool>()).prop_map(
+    (0..9u8, 0..4u8, message, age, 0..8u8, any::<bool>()).prop_map(
         |(cookie, name, message, age, extra, bot)| {
             let mut event = event(
                 &format!("{:032x}", cookie + 1),
@@ -48,6 +49,11 @@ fn any_event() -> impl Strategy<Value = Event> {
                 3 => event.props = fields(&format!(r#"{{"v":{cookie}.5,"o":{{"p":{name}}}}}"#)),
                 // Cannot be read back.
                 4 if cookie == 0 => event.ids.clear(),
+                6 | 7 => {
+                    let purposes = [1, 3 + name, 4].into_iter().collect();
+                    let vendors = if extra == 6 { vec![7, 755] } else { vec![u16::from(cookie)] };
+                    event.consent = Some(Box::new(Consent { purposes, vendors }));
+                }
                 _ => {}
             }
             event
