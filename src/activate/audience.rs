@@ -66,13 +66,6 @@ pub trait Audiences: Send + Sync {
     /// How far the identifiers of profiles are, by shard: what changes later is told by comparing.
     fn watermarks(&self) -> Result<Vec<Watermark>, StoreError>;
 
-    /// The profiles whose consent does not reach as far as a destination, as of now, by shard. None yet: who may be
-    /// recorded at all is decided where events are collected.
-    fn unconsented(&self, destination: &str) -> Result<Vec<RoaringBitmap>, StoreError> {
-        let _ = destination;
-        Ok(Vec::new())
-    }
-
     /// Gives the identifiers of profiles, in any order, doubled where two profiles share one.
     ///
     /// Called more than once in a run. An identifier that appears between two calls is sent by this run or

@@ -47,9 +47,10 @@ impl Eligibility {
     /// Whom the terms of a destination keep out as of now.
     pub(super) fn of(shared: &Shared, destination: &Destination) -> Result<Self, Halt> {
         let audiences = &shared.audiences;
+        let unconsented = Group::Unconsented(destination.tcf_vendor);
         let mut terms = vec![
             (Term::OptedOut, audiences.group(&Group::OptedOut)?),
-            (Term::Unconsented, audiences.unconsented(&destination.name)?),
+            (Term::Unconsented, audiences.group(&unconsented)?),
             (Term::Bot, audiences.group(&Group::Bots)?),
         ];
         let mut unknown = None;

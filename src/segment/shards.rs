@@ -103,6 +103,8 @@ pub enum Group {
     OptedOut,
     /// Those that are marked as bots.
     Bots,
+    /// Those that may not be in audiences; or, of a vendor, those that may not be made known to it.
+    Unconsented(Option<u16>),
     /// Those that hold an identifier of one of these namespaces.
     Holders(Vec<String>),
     /// Those that have one of these identifiers.

@@ -30,11 +30,20 @@ fn with_terms() -> Rig {
 
 #[test]
 fn whoever_a_term_keeps_out_is_removed_through_every_guard() {
-    for term in ["staff", "seen"] {
+    for term in ["staff", "seen", "consent"] {
         for guard in ["none", "drain", "pause", "minimum"] {
             let mut rig = with_terms();
-            let changed = if term == "staff" { profiles(0..3) } else { profiles(3..12) };
-            rig.world().members.insert(term.into(), changed);
+            let changed = if term == "seen" { profiles(3..12) } else { profiles(0..3) };
+            if term == "consent" {
+                let mut world = rig.world();
+                world.vendor = Some(755);
+                // Of another vendor, and of all who name none: it is nothing to this one.
+                world.unconsented.insert(Some(21), profiles(0..12));
+                world.unconsented.insert(None, profiles(0..12));
+                world.unconsented.insert(Some(755), profiles(0..3));
+            } else {
+                rig.world().members.insert(term.into(), changed);
+            }
             match guard {
                 "drain" => {
                     rig.few = 1;
@@ -79,6 +88,7 @@ fn a_waterfall_says_at_which_step_members_are_lost_and_why() {
     world.members.insert("buyers".into(), profiles(0..12));
     // Marks of even ordinals are those who opted out, of odd ones bots.
     world.marked = profiles([0, 1, 2]);
+    world.unconsented.insert(None, profiles([2, 4]));
     world.members.insert("staff".into(), profiles([2, 3]));
     world.members.insert("seen".into(), profiles(0..11));
     world.activations[0].identifiers = Some(vec![Namespace::new("cookie").unwrap()]);
@@ -90,23 +100,24 @@ fn a_waterfall_says_at_which_step_members_are_lost_and_why() {
     let profiles = [
         ("members", 12),
         ("reachable", 11),
-        ("consented", 7),
-        ("fresh", if of_last == (2, 11) { 7 } else { 6 }),
+        ("consented", 6),
+        ("fresh", if of_last == (2, 11) { 6 } else { 5 }),
     ];
     assert_eq!(counts(&shown)[..4], profiles);
     let lost = [
         ("no identifier that the destination takes", 1),
         ("opted out", 2),
+        ("no consent for the destination", 1),
         ("a bot", 1),
         ("suppressed: in staff", 1),
     ];
-    assert_eq!(reasons(&shown)[..4], lost, "{shown:?}");
-    // Cookies of 4 and 5 are held, of the others not yet.
+    assert_eq!(reasons(&shown)[..5], lost, "{shown:?}");
+    // The cookie of 5 is held, of the others not yet, and that of 4 may not stay.
     let identifiers: Vec<(&str, u64)> = counts(&shown)[5..].to_vec();
-    assert_eq!(identifiers, [("identifiers", 7), ("sent", 2), ("accepted", 2)]);
+    assert_eq!(identifiers, [("identifiers", 6), ("sent", 1), ("accepted", 1)]);
     pusher.run_once(None, false).unwrap();
     let shown = pusher.waterfalls("crm").unwrap().remove(0);
-    assert_eq!(counts(&shown)[5..], [("identifiers", 7), ("sent", 7), ("accepted", 7)]);
+    assert_eq!(counts(&shown)[5..], [("identifiers", 6), ("sent", 6), ("accepted", 6)]);
     let metrics = rig.metrics.render();
     let line = |step: &str, count: u64| {
         format!(

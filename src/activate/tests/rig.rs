@@ -355,8 +355,9 @@ impl Rig {
                 script: if *name == "crm" { Arc::clone(&self.script) } else { Arc::default() },
             };
             let kind = DestinationKind::File { path: folder, style };
-            let World { suppress, fresh, .. } = self.world().clone();
-            let destination = Destination { suppress, fresh, ..destination(name, kind) };
+            let World { suppress, fresh, vendor: tcf_vendor, .. } = self.world().clone();
+            let destination =
+                Destination { suppress, fresh, tcf_vendor, ..destination(name, kind) };
             (destination, Box::new(connector) as Box<dyn Connector>)
         };
         Pusher::with_connectors(

@@ -36,6 +36,10 @@ pub(super) struct World {
     /// Segments whose files are wrong and never were right.
     pub(super) unreadable: BTreeSet<String>,
     pub(super) marked: BTreeSet<(ShardId, Ordinal)>,
+    /// Who may not be made known to a vendor, or to nobody.
+    pub(super) unconsented: BTreeMap<Option<u16>, BTreeSet<(ShardId, Ordinal)>>,
+    /// The vendor of destinations.
+    pub(super) vendor: Option<u16>,
     /// Segments whose members may not go to destinations.
     pub(super) suppress: Vec<String>,
     /// The segment of those who alone may.
@@ -72,7 +76,9 @@ impl World {
     /// Whether all terms of destinations let a profile go there.
     pub(super) fn may_go(&self, profile: &(ShardId, Ordinal)) -> bool {
         let is_in = |segment: &String| self.members[segment].contains(profile);
+        let unconsented = self.unconsented.get(&self.vendor);
         !self.marked.contains(profile)
+            && !unconsented.is_some_and(|out| out.contains(profile))
             && !self.suppress.iter().any(is_in)
             && self.fresh.as_ref().is_none_or(is_in)
     }
@@ -180,6 +186,9 @@ impl Audiences for Source {
                 by_shard(world.marked.iter().filter(|(_, ordinal)| ordinal % 2 == 0))
             }
             Group::Bots => by_shard(world.marked.iter().filter(|(_, ordinal)| ordinal % 2 == 1)),
+            Group::Unconsented(vendor) => {
+                by_shard(world.unconsented.get(vendor).into_iter().flatten())
+            }
             Group::Holders(wanted) => {
                 let holders = world.identifiers.iter().filter(|(_, ids)| holds(wanted, ids));
                 by_shard(holders.map(|(profile, _)| profile))

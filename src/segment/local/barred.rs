@@ -13,11 +13,11 @@ use crate::model::BLOCK;
 use crate::model::ShardId;
 use crate::plan::Members;
 
-/// The profiles that opted out or are bots.
+/// The profiles that opted out, are bots, or were asked and may not be in audiences.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Barred {
     /// By shard and block, what they follow from.
-    sets: Vec<Vec<[Arc<BlockSet>; 2]>>,
+    sets: Vec<Vec<[Arc<BlockSet>; 3]>>,
     pub(super) members: Arc<Members>,
 }
 
@@ -47,7 +47,7 @@ impl Barred {
                 let at = usize::from(*shard);
                 let blocks = pin.snapshot.shards.get(at).map_or(&[][..], Vec::as_slice);
                 let sets: Vec<_> = blocks.iter().map(|block| sets_of(block)).collect();
-                let is_same = |(one, other): (&[Arc<BlockSet>; 2], &[Arc<BlockSet>; 2])| {
+                let is_same = |(one, other): (&[Arc<BlockSet>; 3], &[Arc<BlockSet>; 3])| {
                     one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
                 };
                 let known = &mut next.sets[at];
@@ -67,11 +67,12 @@ impl Barred {
     }
 }
 
-fn sets_of(block: &Block) -> [Arc<BlockSet>; 2] {
-    [Mark::OptedOut, Mark::Bot].map(|mark| block.marked(mark).clone())
+fn sets_of(block: &Block) -> [Arc<BlockSet>; 3] {
+    let [opted_out, bots] = [Mark::OptedOut, Mark::Bot].map(|mark| block.marked(mark).clone());
+    [opted_out, bots, Arc::clone(block.consents().unconsented())]
 }
 
-fn bitmap(blocks: &[[Arc<BlockSet>; 2]]) -> RoaringBitmap {
+fn bitmap(blocks: &[[Arc<BlockSet>; 3]]) -> RoaringBitmap {
     let (mut all, mut scratch) = (RoaringBitmap::new(), Vec::new());
     for (number, sets) in (0..).zip(blocks) {
         debug_assert!(number < u32::MAX / BLOCK, "ordinals are of 32 bits");

@@ -185,6 +185,7 @@ impl Shards for Local {
             Group::Everyone => lane.engine.pin().everyone(),
             Group::OptedOut => lane.engine.pin().marked(Mark::OptedOut),
             Group::Bots => lane.engine.pin().marked(Mark::Bot),
+            Group::Unconsented(vendor) => lane.engine.pin().unconsented(*vendor),
             Group::Holders(namespaces) => lane.engine.pin().holders(namespaces),
             Group::Holding(identifiers) => lane.engine.holding(identifiers),
             Group::Grown(others) => {

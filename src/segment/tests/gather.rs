@@ -19,6 +19,7 @@ use crate::ingest::Lane;
 use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::model::Choice;
+use crate::model::Consent;
 use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -134,7 +135,10 @@ fn event(user: u32, name: &str, time: Millis) -> Event {
         device: crate::model::Device::default(),
         country: None,
         locale: None,
-        consent: None,
+        consent: user.is_multiple_of(5).then(|| {
+            let purposes = [1, 3, 4].into_iter().take(2 + user as usize % 3 / 2).collect();
+            Box::new(Consent { purposes, vendors: vec![755] })
+        }),
         bot: user % 50 == 7,
         time_replaced: false,
     }
@@ -286,7 +290,10 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
     let marks = |shards: &dyn Shards| shards.watermarks().unwrap().whole(SHARDS).unwrap();
     // All who ever got one: each has numbers of its own.
     let grown = Group::Grown(vec![0; SHARDS.into()]);
-    for group in [Group::Everyone, Group::OptedOut, Group::Bots, holders, holding, grown] {
+    let unconsented =
+        [Group::Unconsented(None), Group::Unconsented(Some(755)), Group::Unconsented(Some(21))];
+    let groups = [Group::Everyone, Group::OptedOut, Group::Bots, holders, holding, grown];
+    for group in groups.into_iter().chain(unconsented) {
         let (expected, found) = (one.group(&group), all.group(&group));
         let whole = |of: Result<Of<Vec<roaring::RoaringBitmap>>, AskError>| -> Vec<_> {
             of.unwrap().whole(SHARDS).unwrap().into_iter().map(Arc::new).collect()
@@ -296,7 +303,7 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
         if matches!(group, Group::Holding(_)) {
             assert_eq!(found, ["u10", "u11", "u57", "u9"]);
         }
-        if matches!(group, Group::Grown(_)) {
+        if matches!(group, Group::Grown(_) | Group::Unconsented(_)) {
             assert!(!found.is_empty());
         }
     }

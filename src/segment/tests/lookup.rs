@@ -29,7 +29,9 @@ fn user(number: u32) -> Identifier {
 /// Compares all lists with all audiences.
 fn agree(rig: &Rig) {
     let generation = rig.segments.generation();
-    let out = rig.engine.pin().marked(Mark::OptedOut);
+    let pin = rig.engine.pin();
+    let mut out = pin.marked(Mark::OptedOut);
+    out.iter_mut().zip(pin.unconsented(None)).for_each(|(out, more)| *out |= more);
     for number in 0..USERS + 3 {
         let profile = rig.engine.find(&user(number));
         let is_in = |audience: &crate::segment::Audience| {
@@ -65,7 +67,11 @@ fn a_list_has_the_segments_whose_members_have_the_profile() {
             last = Last::default();
         }
         for _ in 0..dice(8) {
-            rig.event(&dice(USERS).to_string(), ["a", "b", "c"][dice(3) as usize], 0);
+            let (user, name) = (dice(USERS).to_string(), ["a", "b", "c"][dice(3) as usize]);
+            match dice(4) {
+                0 => rig.consent(&user, name, dice(2) == 0),
+                _ => rig.event(&user, name, 0),
+            }
         }
         if dice(2) == 0 {
             rig.choose(&dice(USERS).to_string(), dice(3) > 0);

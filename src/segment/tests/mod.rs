@@ -25,6 +25,7 @@ use crate::ingest::Lane;
 use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::model::Choice;
+use crate::model::Consent;
 use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -208,6 +209,18 @@ impl Rig {
         let received = self.clock.now();
         let owner = Identifier::new(Namespace::new("user_id").unwrap(), user).unwrap();
         let event = event(&owner, name, received + ahead, received);
+        let mut batch = Batch::new();
+        batch.push_event(&event).unwrap();
+        self.journal.append(&batch).unwrap();
+    }
+
+    /// Appends an event that says whether its user may be in audiences.
+    fn consent(&self, user: &str, name: &str, is_given: bool) {
+        let now = self.clock.now();
+        let owner = Identifier::new(Namespace::new("user_id").unwrap(), user).unwrap();
+        let purposes = [1, 3, 4].into_iter().take(if is_given { 3 } else { 1 }).collect();
+        let consent = Some(Box::new(Consent { purposes, vendors: Vec::new() }));
+        let event = Event { consent, ..event(&owner, name, now, now) };
         let mut batch = Batch::new();
         batch.push_event(&event).unwrap();
         self.journal.append(&batch).unwrap();
