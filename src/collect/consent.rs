@@ -110,20 +110,12 @@ fn allowed(
     recipients: &[u16],
 ) -> Result<Option<Consent>, (Signal, Refusal)> {
     let terms = Terms { vendor: site.tcf_vendor, recipients };
-    let tcf = said.of_tcf(terms).and_then(for_audiences).map_err(|why| (Signal::Gdpr, why))?;
-    let gpp = said.of_gpp(terms).and_then(for_audiences).map_err(|why| (Signal::Gpp, why))?;
+    let tcf = said.of_tcf(terms).map_err(|why| (Signal::Gdpr, why))?;
+    let gpp = said.of_gpp(terms).map_err(|why| (Signal::Gpp, why))?;
     Ok(match (tcf, gpp) {
         (Some(tcf), Some(gpp)) => Some(tcf.and(&gpp)),
         (tcf, gpp) => tcf.or(gpp),
     })
-}
-
-/// Whoever is recorded can come into audiences, so that storage alone is not enough.
-fn for_audiences(allowed: Option<Consent>) -> Result<Option<Consent>, Refusal> {
-    match allowed {
-        Some(consent) if !consent.allows_audiences() => Err(Refusal::Audiences),
-        allowed => Ok(allowed),
-    }
 }
 
 /// Whether a visitor says now that nobody may be told of it. Whose site it is may not be known: then no vendor's consent is
@@ -205,7 +197,9 @@ mod tests {
         let all_of_it = Browser { opted_out: true, gpc: true, dnt: true };
         let missing = why(Signal::Gdpr, Refusal::Missing);
         let storage = why(Signal::Gdpr, Refusal::Storage);
-        let audiences = why(Signal::Gdpr, Refusal::Audiences);
+        // What is recorded for other uses than audiences says so.
+        let nobody_else = Consent { purposes: [1, 9].into_iter().collect(), vendors: Vec::new() };
+        let measured = Record(Some(Box::new(nobody_else)));
         let opted_out = why(Signal::Gpp, Refusal::OptedOut(7));
         let silence = no(Signal::Silence);
         for (browser, said, opt_in, opt_out, none) in [
@@ -217,7 +211,7 @@ mod tests {
             (nobody, &gdpr, missing.clone(), missing, Record(None)),
             (nobody, &not_gdpr, silence.clone(), Record(None), Record(None)),
             (nobody, &tcf(&purposes(&[3, 4])), storage.clone(), storage, Record(None)),
-            (nobody, &tcf(&purposes(&[1, 9])), audiences.clone(), audiences, Record(None)),
+            (nobody, &tcf(&purposes(&[1, 9])), measured.clone(), measured, Record(None)),
             (
                 nobody,
                 &tcf(&Eu::default()),

@@ -56,9 +56,6 @@ pub enum Refusal {
     /// The visitor, or the publisher, does not let us keep anything on the device.
     #[error("the string does not allow us purpose 1")]
     Storage,
-    /// The visitor does not let us use it for audiences.
-    #[error("the string does not allow us purposes 3 and 4")]
-    Audiences,
     /// A section that applies is not in the string, or of no kind that is read.
     #[error("the string has no section {0} that can be read")]
     Section(u16),

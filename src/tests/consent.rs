@@ -12,7 +12,10 @@ use super::harness::get;
 /// Strings of June 2026, for vendors 7 and 755 of which both were disclosed: all purposes, none, and 1 and 7.
 const ALL: &str = "CQlH_MAQlH_MAAKABCENADFgAP_gAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
 const NONE: &str = "CQlH_MAQlH_MAAKABCENADFgAAAAAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
+/// No audiences.
 const MEASURING: &str = "CQlH_MAQlH_MAAKABCENADFgAIIAAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
+/// The first of them without vendor 755.
+const OURS_ALONE: &str = "CQlH_MAQlH_MAAKABCENADFgAP_gAAAAAAqIADwAQADgAAAA.IADwAQADg";
 /// The first of them as section 2.
 const GPP: &str = "DBABM~CQlH_MAQlH_MAAKABCENADFgAP_gAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
 /// A section of the United States that is no opt-out, and one that is.
@@ -28,9 +31,13 @@ const SEGMENT: &str = "rule = 'did page_view in 1h'\nmin_size = 1\n\
                        [[activate]]\ndestination = \"files\"\n";
 
 fn start() -> Server {
+    start_with(DESTINATION)
+}
+
+fn start_with(destinations: &str) -> Server {
     let mut server = Server::start_with(&[("readers", SEGMENT)], SITES, &[]);
     assert!(server.stop());
-    fs::write(server.folder().join("destinations.toml"), DESTINATION).unwrap();
+    fs::write(server.folder().join("destinations.toml"), destinations).unwrap();
     server.run();
     server
 }
@@ -87,7 +94,6 @@ fn of_a_refused_hit_nothing_is_written() {
     let mut refused = 0;
     for (query, signal) in [
         (format!("s=shop&gdpr=1&gdpr_consent={NONE}"), "gdpr"),
-        (format!("s=shop&gdpr=1&gdpr_consent={MEASURING}"), "gdpr"),
         ("s=shop&gdpr=1".to_owned(), "gdpr"),
         (format!("s=shop&gdpr=1&gdpr_consent={}", &ALL[..40]), "gdpr"),
         (format!("s=us&gdpr=1&gdpr_consent={NONE}"), "gdpr"),
@@ -104,7 +110,7 @@ fn of_a_refused_hit_nothing_is_written() {
         assert_eq!(refusals(&server, signal), before + 1.0, "{query}");
         refused += 1;
     }
-    assert_eq!(refused, 10);
+    assert_eq!(refused, 9);
     // What is folded since is on disk, and nothing of those is.
     assert_eq!(server.count("did page_view in 1h"), 1);
     let folders = [server.data(), server.folder()];
@@ -158,4 +164,48 @@ fn what_was_consented_to_counts_and_what_is_withdrawn_is_taken_back() {
     let answer = server.post_events(&refused).json();
     let message: &Value = &answer["rejected"][0]["message"];
     assert_eq!(message, "consent: refused by gdpr: the string does not allow us purpose 1");
+}
+
+#[test]
+fn each_destination_gets_those_who_consented_to_it_and_loses_who_takes_that_back() {
+    let second = DESTINATION.replace("files", "ads").replace("pushed", "ads");
+    let segment = format!("{SEGMENT}[[activate]]\ndestination = \"ads\"\n");
+    let mut server = start_with(&format!("{DESTINATION}{second}tcf_vendor = 755\n"));
+    server.write_segment("readers", &segment);
+    let said = |consent: &str| format!("s=shop&gdpr=1&gdpr_consent={consent}");
+    let first = |consent: &str| cookie(&hit(&server, &said(consent), "203.0.113.1", "")).unwrap();
+    let (all, ours, measured) = (first(ALL), first(OURS_ALONE), first(MEASURING));
+    assert_eq!(server.count("did page_view in 1h"), 3);
+    let held = |server: &Server, destination: &str| {
+        let _ = server.throng(&["destination", "push", destination]);
+        super::push::held(
+            &server.folder().join(destination.replace("files", "pushed")).join("readers"),
+        )
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect::<Vec<_>>()
+    };
+    let ids = |pairs: &[&String]| {
+        let mut ids: Vec<String> =
+            pairs.iter().map(|pair| pair["throng=".len()..][..32].to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    let settle = |server: &Server, files: &[&String], ads: &[&String]| {
+        server.until("each has those it may have", || {
+            held(server, "files") == ids(files) && held(server, "ads") == ids(ads)
+        });
+    };
+    settle(&server, &[&all, &ours], &[&all]);
+    // What was said is kept with the profile.
+    server.kill();
+    server.run();
+    settle(&server, &[&all, &ours], &[&all]);
+    for (consent, pair) in [(OURS_ALONE, &all), (MEASURING, &ours), (ALL, &measured)] {
+        hit(&server, &said(consent), "203.0.113.1", pair);
+    }
+    settle(&server, &[&all, &measured], &[&measured]);
+    let shown = server.ok(&["destination", "waterfall", "ads"]);
+    assert!(shown.contains("-2 no consent for the destination"), "{shown}");
+    assert_eq!(server.count("did page_view in 1h"), 3);
 }

@@ -25,7 +25,10 @@ fn tcf(list: &str) -> String {
 
 /// What is allowed by such a string, whose other vendor is a destination's.
 fn consent(list: &str) -> Box<Consent> {
-    Box::new(Consent { purposes: purposes(list), vendors: vec![755] })
+    let mut consent = Box::new(Consent { purposes: purposes(list), vendors: Vec::new() });
+    // A destination is one for audiences.
+    consent.vendors.extend(consent.allows_audiences().then_some(755));
+    consent
 }
 
 #[test]
@@ -41,6 +44,7 @@ fn a_hit_that_its_visitor_consented_to_is_recorded_with_what_was_allowed() {
         ("strict", format!("gpp_sid=2,7&gpp={section}&gdpr=0"), Some("1,3,4")),
         ("demo", format!("gdpr=1&gdpr_consent={all}&gpp_sid=2&gpp={section}"), Some("1,3,4")),
         ("demo", format!("gpp_sid=7&gpp={section}"), None),
+        ("strict", format!("gdpr_consent={}", tcf("1,7")), Some("1,7")),
         ("demo", "gdpr=0&gdpr_consent=what&gpp=what".to_owned(), None),
         // Where no consent is needed none is read.
         ("open", format!("gdpr=1&gdpr_consent={all}"), None),
@@ -60,10 +64,9 @@ fn a_hit_that_its_visitor_consented_to_is_recorded_with_what_was_allowed() {
 fn a_string_that_does_not_allow_it_leaves_nothing_of_the_hit() {
     let strings = [
         tcf("3,4"),
-        tcf("1"),
         tcf(""),
         Eu { vendors: (vec![755], Form::Bits), ..Eu::default() }.text(),
-        Eu { restrictions: vec![(3, 0, vec![7])], ..Eu::default() }.text(),
+        Eu { restrictions: vec![(1, 0, vec![7])], ..Eu::default() }.text(),
         Eu { policy: 3, ..Eu::default() }.text(),
         Eu { is_service_specific: false, ..Eu::default() }.text(),
         Eu { disclosed: None, ..Eu::default() }.text(),

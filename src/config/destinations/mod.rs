@@ -53,8 +53,8 @@ pub struct Destination {
     /// may be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fresh: Option<String>,
-    /// The id of its platform in the Global Vendor List: of a visitor to whom TCF applies, an event keeps whether there is
-    /// consent to this vendor. Default none.
+    /// The id of its platform in the Global Vendor List: a visitor to whom TCF applies is sent there only with consent to
+    /// this vendor. Consent is kept from when the setting is there. Default none: purposes 3 and 4 are enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcf_vendor: Option<u16>,
     /// The kind, and what the kind needs.
