@@ -18,6 +18,7 @@ use crate::ingest::Lane;
 use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::model::Choice;
+use crate::model::Consent;
 use crate::model::Device;
 use crate::model::Event;
 use crate::model::Identifier;
@@ -161,6 +162,10 @@ fn any_event(dice: &mut Dice, second: i64) -> Event {
         event.attrs = fields(&format!(r#"{{"country":"{country}"}}"#));
     }
     event.bot = dice.of(20) == 0;
+    if dice.of(3) == 0 {
+        let purposes = (1..=4).filter(|_| dice.of(5) > 0).collect();
+        event.consent = Some(Box::new(Consent { purposes, vendors: vec![21, 755] }));
+    }
     // Some of them come twice.
     event.message_id = (dice.of(2) == 0).then(|| format!("m{}", dice.of(80)).into());
     event
