@@ -9,6 +9,7 @@ use crate::model::time::format_rfc3339;
 
 pub(super) const TCF: &str = include_str!("golden/tcf_strings_decoded.tsv");
 pub(super) const GPP: &str = include_str!("golden/gpp_strings_decoded.tsv");
+pub(super) const MADE: &str = include_str!("golden/gpp_strings_made.tsv");
 
 /// The rows behind the header, cut into columns.
 pub(super) fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -110,6 +111,13 @@ fn publisher(segment: &Option<PublisherPurposes>) -> PublisherPurposes {
     segment.clone().unwrap_or(absent)
 }
 
+/// Purpose, kind and vendors of each restriction.
+fn restrictions(all: &[Restriction]) -> Value {
+    let same = |a: &Restriction, b: &Restriction| (a.purpose, a.kind) == (b.purpose, b.kind);
+    let ids = |of: &[Restriction]| -> Value { of.iter().flat_map(|r| r.first..=r.last).collect() };
+    all.chunk_by(same).map(|of| json!([of[0].purpose, of[0].kind, ids(of)])).collect()
+}
+
 fn with(mut value: Value, more: Value) -> Value {
     let Value::Object(more) = more else { panic!() };
     value.as_object_mut().unwrap().extend(more);
@@ -118,7 +126,6 @@ fn with(mut value: Value, more: Value) -> Value {
 
 fn eu(text_of_it: &str) -> Value {
     let tcf = Tcf::parse(text_of_it).unwrap();
-    assert!(tcf.restrictions.is_empty());
     let own = publisher(&tcf.publisher);
     let custom = u32::from(own.custom);
     with(
@@ -135,7 +142,7 @@ fn eu(text_of_it: &str) -> Value {
             "PublisherCountryCode": text(tcf.publisher_country),
             "VendorConsents": ids(Some(&tcf.vendor_consents)),
             "VendorLegitimateInterests": ids(Some(&tcf.vendor_interests)),
-            "PublisherRestrictions": [],
+            "PublisherRestrictions": restrictions(&tcf.restrictions),
             "PublisherPurposesSegmentType": 3,
             "PublisherConsents": purposes(own.consents),
             "PublisherLegitimateInterests": purposes(own.interests),
@@ -152,7 +159,6 @@ fn eu(text_of_it: &str) -> Value {
 
 fn canada(text_of_it: &str) -> Value {
     let canada = Canada::parse(text_of_it).unwrap();
-    assert!(canada.restrictions.is_empty());
     let own = publisher(&canada.publisher);
     let custom = u32::from(own.custom);
     with(
@@ -166,7 +172,7 @@ fn canada(text_of_it: &str) -> Value {
             "PurposesImpliedConsent": purposes(canada.implied),
             "VendorExpressConsent": ids(Some(&canada.vendor_express)),
             "VendorImpliedConsent": ids(Some(&canada.vendor_implied)),
-            "PubRestrictions": [],
+            "PubRestrictions": restrictions(&canada.restrictions),
             "PubPurposesSegmentType": 3,
             "PubPurposesExpressConsent": purposes(own.consents),
             "PubPurposesImpliedConsent": purposes(own.interests),
@@ -192,7 +198,7 @@ fn usp(text_of_it: &str) -> Value {
 
 /// A section of the United States as the library shows it: where it has no segment for Global Privacy Control, the
 /// library of some states shows one that says no.
-fn us(id: u16, text_of_it: &str, shows_gpc: bool) -> Value {
+fn us(id: u16, text_of_it: &str, expected: &Value) -> Value {
     let us = Us::parse(id, text_of_it).unwrap();
     let mut shown = json!({ "Version": us.version });
     let object = shown.as_object_mut().unwrap();
@@ -207,9 +213,11 @@ fn us(id: u16, text_of_it: &str, shows_gpc: bool) -> Value {
         let value = if let [one] = shown { json!(one) } else { json!(shown) };
         object.insert(format!("{field:?}"), value);
     }
-    if shows_gpc {
+    if expected.get("GpcSegmentType").is_some() {
         object.insert("GpcSegmentType".to_owned(), json!(1));
         object.insert("Gpc".to_owned(), json!(us.gpc.unwrap_or(false)));
+    } else if let Some(gpc) = us.gpc {
+        object.insert("Gpc".to_owned(), json!(gpc));
     }
     shown
 }
@@ -239,7 +247,7 @@ fn sections_of_gpp_decode_as_iabgpp_decodes_them() {
         (23, "usmn"),
     ];
     let mut seen = Vec::new();
-    for row in rows(GPP) {
+    for row in rows(GPP).chain(rows(MADE)) {
         let gpp = Gpp::parse(row[0]).unwrap_or_else(|why| panic!("{}: {why}", row[0]));
         if row[2].starts_with("DECODE_ERROR") {
             // The library reads no section where one is wrong. That one is no string of its kind here either.
@@ -258,7 +266,7 @@ fn sections_of_gpp_decode_as_iabgpp_decodes_them() {
                 2 => eu(section),
                 5 => canada(section),
                 6 => usp(section),
-                _ => us(id, section, expected[name].get("Gpc").is_some()),
+                _ => us(id, section, &expected[name]),
             };
             assert_eq!(shown, expected[name], "{name} of {}", row[0]);
             seen.push(id);

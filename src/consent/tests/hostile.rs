@@ -66,6 +66,7 @@ fn assert_bounded(text: &str) {
 /// Strings that are whole, and parts of them.
 fn whole() -> Vec<String> {
     let strings = golden::rows(golden::TCF).chain(golden::rows(golden::GPP));
+    let strings = strings.chain(golden::rows(golden::MADE));
     let mut whole: Vec<String> = strings.map(|row| row[0].to_owned()).collect();
     let sections = whole.iter().flat_map(|text| text.split('~').skip(1).map(str::to_owned));
     let sections: Vec<String> = sections.collect();
