@@ -1,7 +1,8 @@
 //! `/v1/audiences`: which audiences somebody is in.
 //!
 //! A page is told those of its own visitor, whom it cannot name: the browser's cookie does. A server that has a token asks about
-//! any identifier, or about many at once. Nobody is told of a profile that opted out or is a bot, nor by a browser that says no.
+//! any identifier, or about many at once. Nobody is told of a profile that opted out, is a bot or
+//! did not consent to audiences, nor by a browser that says no.
 
 mod form;
 
