@@ -103,6 +103,12 @@ pub(super) fn judge(
     Judgement::Record(allowed.map(Box::new))
 }
 
+/// Whether a refusal is the visitor's. That a site does not say which vendor it is tells nothing of them: nobody is to be
+/// opted out for good by a setting that is missing.
+pub(super) fn is_visitors(why: Option<Refusal>) -> bool {
+    why != Some(Refusal::NoVendor)
+}
+
 /// What the strings allow that apply; `None` where none of them asks for consent.
 fn allowed(
     site: &Site,

@@ -16,6 +16,7 @@ use super::answer::Refused;
 use super::body;
 use super::body::BadBody;
 use super::consent::Judgement;
+use super::consent::is_visitors;
 use super::consent::judge;
 use super::cookie::Scope;
 use super::visitor::Visitor;
@@ -201,6 +202,7 @@ impl<'a> Gathered<'a> {
         if let Judgement::Refuse(signal, why) = judgement {
             worker.count_refusal(signal);
             if let Some(identifier) = known
+                && is_visitors(why)
                 && !self.expired.contains(&scope)
             {
                 self.choose(identifier);

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::consent::Judgement;
+use super::consent::is_visitors;
 use super::consent::judge;
 use super::consent::take_signal;
 use super::cookie::Scope;
@@ -115,10 +116,10 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
     let scope = Scope::of(site, visitor.is_https);
     let known = worker.cookies.read(visitor.headers, scope);
     let judgement = judge(site, visitor.browser, &hit.signals, &shared.recipients);
-    if let Judgement::Refuse(signal, _) = judgement {
+    if let Judgement::Refuse(signal, why) = judgement {
         worker.count_refusal(signal);
         let refused = Taken::nothing(signal.outcome());
-        let Some(identifier) = known else { return refused };
+        let Some(identifier) = known.filter(|_| is_visitors(why)) else { return refused };
         // The choice is kept before the cookie goes: else the next hit could not make it any more.
         let choice = Record::Choice(Choice { identifier, opted_out: true, received });
         return match worker.recorder.record(|batch| batch.push(&choice)) {

@@ -103,6 +103,17 @@ fn a_consent_that_is_withdrawn_marks_the_browser_and_takes_its_cookie() {
 }
 
 #[test]
+fn a_site_that_does_not_say_which_vendor_it_is_opts_nobody_out() {
+    let listener = Listener::new();
+    let pair =
+        listener.get("/pixel.gif?s=demo", &[]).cookies()[0].split(';').next().unwrap().to_owned();
+    let query = format!("s=demo&gdpr=1&gdpr_consent={}", tcf(ALL));
+    let answer = listener.get(&format!("/pixel.gif?{query}"), &[("Cookie", &pair)]);
+    assert_eq!(answer.cookies(), [""; 0]);
+    assert_eq!((listener.refusals("gdpr"), listener.choices().len()), (1, 0));
+}
+
+#[test]
 fn events_of_a_script_and_of_a_server_are_told_why_they_were_refused() {
     let listener = listener();
     let event = |consent: String| {
