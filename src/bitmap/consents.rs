@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::set::BlockSet;
 use crate::model::Consent;
+use crate::model::LOOK_ALIKES;
 use crate::model::Purposes;
 
 /// Profiles by the number of what they allowed; no set is empty.
@@ -63,6 +64,13 @@ impl Consents {
             without.union_with(&self.unconsented);
         }
         without
+    }
+
+    /// Those who were asked and may not teach look-alikes, nor be chosen by them.
+    pub fn without_look_alikes(&self) -> impl Iterator<Item = u16> {
+        let allow = LOOK_ALIKES.map(|purpose| self.purpose(purpose));
+        let allows = move |ordinal| allow.iter().flatten().any(|set| set.contains(ordinal));
+        self.asked.iter().filter(move |ordinal| !allows(*ordinal))
     }
 
     /// Puts what a profile allows in the place of what it allowed before.

@@ -41,6 +41,9 @@ impl FromIterator<u8> for Purposes {
     }
 }
 
+/// The purposes of which one allows look-alikes: to understand audiences by statistics, and to develop services.
+pub const LOOK_ALIKES: [u8; 2] = [9, 10];
+
 /// What a visitor allowed, where a signal asked for it.
 ///
 /// An event without one came where no such signal applied: nothing is forbidden by its silence.
@@ -63,9 +66,9 @@ impl Consent {
         self.purposes.contains(3) && self.purposes.contains(4)
     }
 
-    /// Whether the profile may teach look-alikes: purpose 9 or 10.
+    /// Whether the profile may teach look-alikes, and be chosen by them: one of [`LOOK_ALIKES`].
     pub fn allows_look_alikes(&self) -> bool {
-        self.purposes.contains(9) || self.purposes.contains(10)
+        LOOK_ALIKES.iter().any(|purpose| self.purposes.contains(*purpose))
     }
 
     /// Whether the profile may be made known to the vendor of a destination.

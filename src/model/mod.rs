@@ -17,7 +17,7 @@ pub mod time;
 pub mod value;
 
 pub use codec::Malformed;
-pub use consent::{Consent, Purposes};
+pub use consent::{Consent, LOOK_ALIKES, Purposes};
 pub use decimal::{Decimal, Measure};
 pub use event::{Device, Event, Page, Source};
 pub use glance::Glance;

@@ -13,6 +13,7 @@ use super::*;
 use crate::bitmap::Block;
 use crate::bitmap::Snapshot;
 use crate::bitmap::TraitId;
+use crate::model::Consent;
 use crate::model::Number;
 use crate::model::ShardId;
 use crate::model::Value;
@@ -34,6 +35,8 @@ struct Profile {
     is_seed: bool,
     is_known: bool,
     is_within: bool,
+    /// What it allowed, where it was asked.
+    allows: Option<Vec<u8>>,
     /// The trait, and when.
     facts: Vec<(usize, Millis)>,
     /// In order of receipt.
@@ -46,7 +49,13 @@ impl Profile {
     }
 
     fn may(&self) -> bool {
-        self.is_known && self.is_within && !self.is_seed
+        self.counts() && self.is_within && !self.is_seed
+    }
+
+    /// Whether it may be learnt from, and chosen.
+    fn counts(&self) -> bool {
+        let allows = |purposes: &Vec<u8>| purposes.contains(&9) || purposes.contains(&10);
+        self.is_known && self.allows.as_ref().is_none_or(allows)
     }
 
     fn attribute(&self, name: &str) -> Option<&Value> {
@@ -86,7 +95,7 @@ struct Naive {
 }
 
 fn naive(profiles: &[Profile], reach: Reach) -> Naive {
-    let known: Vec<&Profile> = profiles.iter().filter(|p| p.is_known).collect();
+    let known: Vec<&Profile> = profiles.iter().filter(|p| p.counts()).collect();
     let (held, learning): (Vec<&Profile>, Vec<&Profile>) =
         known.iter().copied().partition(|p| p.is_held_out());
     // Every value of attributes that enough have; the sets of tests are smaller than what a survey tells.
@@ -180,6 +189,10 @@ fn columns(profiles: &[Profile], shards: usize) -> (Snapshot, Vec<Whom>, TraitSe
         block.set_population(u32::from(within) + 1);
         for (fact, time) in &profile.facts {
             block.add_fact(ids[*fact], within, *time, None);
+        }
+        if let Some(purposes) = &profile.allows {
+            let purposes = purposes.iter().copied().collect();
+            block.set_consent(within, &Consent { purposes, vendors: Vec::new() });
         }
         for (name, time, value) in &profile.attributes {
             block.add_attribute(name, within, *time, value.clone());
@@ -284,17 +297,12 @@ fn profile() -> impl Strategy<Value = Profile> {
     (
         0u16..3,
         flags,
+        proptest::option::of(proptest::collection::vec(prop_oneof![Just(1u8), 3u8..=10], 0..5)),
         proptest::collection::vec(fact, 0..4),
         proptest::collection::vec(attribute, 0..5),
     )
-        .prop_map(|(shard, (is_seed, is_known, is_within), facts, attributes)| Profile {
-            shard,
-            ordinal: 0,
-            is_seed,
-            is_known,
-            is_within,
-            facts,
-            attributes,
+        .prop_map(|(shard, (is_seed, is_known, is_within), allows, facts, attributes)| {
+            Profile { shard, ordinal: 0, is_seed, is_known, is_within, allows, facts, attributes }
         })
 }
 

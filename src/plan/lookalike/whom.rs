@@ -98,6 +98,11 @@ impl Whom {
             OTHER_HELD => marks[at] = mark(SEED_HELD),
             _ => {}
         });
+        for at in block.consents().without_look_alikes() {
+            if let Some(marked) = marks.get_mut(usize::from(at)) {
+                *marked = mark(NOBODY);
+            }
+        }
         marks
     }
 }
