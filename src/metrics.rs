@@ -74,6 +74,9 @@ metrics! {
     /// Events refused for consent, by the signal that said so (`silence`, `gpc`, `dnt`, `us_privacy`,
     /// `gdpr`, `gpp`, `opt_out`).
     collect_refusals: counters "throng_collect_refusals_total" ["signal"];
+    /// Calls of cookie-sync by partner, direction (`out`, `in`) and what became of them (`sent`, `fresh`, `matched`,
+    /// `no_id`, `no_cookie`, `refused`).
+    collect_syncs: counters "throng_collect_syncs_total" ["partner", "direction", "result"];
     /// Identifiers dropped from events that were kept, by reason (`namespace`, `value`, `zero`,
     /// `email`, `phone`).
     collect_identifiers_dropped: counters "throng_collect_identifiers_dropped_total" ["reason"];

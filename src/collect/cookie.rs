@@ -19,6 +19,7 @@ use crate::config::Site;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::hex;
+use crate::model::time::Day;
 
 /// 395 days in seconds: browsers cut cookies at 400.
 const MAX_AGE: u32 = 395 * 86_400;
@@ -158,6 +159,28 @@ pub(super) fn remember_opt_out(opted_out: bool, is_https: bool) -> HeaderValue {
     let (value, age) = if opted_out { ("1", MAX_AGE) } else { ("", 0) };
     let attributes = if is_https { "; Secure; SameSite=None" } else { "; SameSite=Lax" };
     header(&format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly{attributes}"))
+}
+
+fn syncs_name(is_https: bool) -> &'static str {
+    if is_https { "__Host-throng-sync" } else { "throng-sync" }
+}
+
+/// The partners that a browser was sent to, each with the day; as the browser says, which may say anything.
+pub(super) fn syncs(headers: &HeaderMap, is_https: bool) -> Vec<(String, Day)> {
+    let one = |text: &str| {
+        let (name, day) = text.split_once('.')?;
+        Some((name.to_owned(), day.parse().ok()?))
+    };
+    let value = all(headers, syncs_name(is_https)).next().unwrap_or_default();
+    value.split('/').filter_map(one).take(64).collect()
+}
+
+/// The header that remembers these. It is no identifier.
+pub(super) fn remember_syncs(syncs: &[(String, Day)], is_https: bool) -> HeaderValue {
+    let value: Vec<String> = syncs.iter().map(|(name, day)| format!("{name}.{day}")).collect();
+    let (name, value) = (syncs_name(is_https), value.join("/"));
+    let attributes = if is_https { "; Secure; SameSite=None" } else { "; SameSite=Lax" };
+    header(&format!("{name}={value}; Path=/; Max-Age={MAX_AGE}; HttpOnly{attributes}"))
 }
 
 fn header(text: &str) -> HeaderValue {

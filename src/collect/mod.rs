@@ -20,6 +20,7 @@ mod pixel;
 mod privacy;
 mod query;
 mod secret;
+mod sync;
 mod visitor;
 mod worker;
 
@@ -153,6 +154,16 @@ fn configure(app: &mut web::ServiceConfig) {
             .route(web::get().to(lookup::one))
             .route(web::post().to(lookup::many))
             .route(web::method(actix_web::http::Method::OPTIONS).to(answer::preflight))
+            .default_service(wrong_method()),
+    )
+    .service(
+        web::resource("/sync/{partner}")
+            .route(web::get().to(sync::sync))
+            .default_service(wrong_method()),
+    )
+    .service(
+        web::resource("/match/{partner}")
+            .route(web::get().to(sync::matched))
             .default_service(wrong_method()),
     )
     .service(

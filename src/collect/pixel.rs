@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::consent::Judgement;
+use super::consent::Signal;
 use super::consent::is_visitors;
 use super::consent::judge;
 use super::consent::take_signal;
@@ -26,6 +27,7 @@ use super::visitor::Visitor;
 use super::worker::Endpoint;
 use super::worker::Worker;
 use crate::config::Site;
+use crate::consent::Refusal;
 use crate::consent::Signals;
 use crate::ingest::canonical::Arrival;
 use crate::ingest::canonical::Code;
@@ -41,6 +43,7 @@ use crate::model::Choice;
 use crate::model::Device;
 use crate::model::Event;
 use crate::model::Identifier;
+use crate::model::Millis;
 use crate::model::Outcome;
 use crate::model::Page;
 use crate::model::Record;
@@ -52,19 +55,31 @@ const GIF: &[u8; 43] =
     b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\0\0\0!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\
     \0\x02\x02D\x01\0;";
 /// The most bytes of a query.
-const MAX_QUERY: usize = 8 << 10;
+pub(super) const MAX_QUERY: usize = 8 << 10;
 
 /// Collects the event of the query and answers with the image.
 pub(super) async fn pixel(request: HttpRequest) -> HttpResponse {
     let started = Instant::now();
     let worker = Rc::clone(super::worker(&request));
     // What is held while the journal writes is held for every waiting hit: no event, no request.
-    let Taken { pending, outcome, otherwise, mut cookie } = take(&worker, &request);
+    let taken = take(&worker, &request);
     drop(request);
+    let response = finish(&worker, taken, started).await;
+    worker.answered(response)
+}
+
+/// Waits until what was taken is kept, and answers with the image.
+pub(super) async fn finish(worker: &Rc<Worker>, taken: Taken, started: Instant) -> HttpResponse {
+    let Taken { pending, outcome, otherwise, mut cookie } = taken;
     if !worker.settle(Endpoint::Pixel, pending, 1, [outcome, otherwise]).await {
         cookie = None;
     }
+    worker.took(Endpoint::Pixel, started.elapsed().as_secs_f64());
+    image(cookie)
+}
 
+/// The image, and a cookie.
+pub(super) fn image(cookie: Option<HeaderValue>) -> HttpResponse {
     let mut response = HttpResponse::new(StatusCode::OK).set_body(Bytes::from_static(GIF));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("image/gif"));
@@ -72,12 +87,11 @@ pub(super) async fn pixel(request: HttpRequest) -> HttpResponse {
     if let Some(cookie) = cookie {
         headers.insert(SET_COOKIE, cookie);
     }
-    worker.took(Endpoint::Pixel, started.elapsed().as_secs_f64());
-    worker.answered(response.map_into_boxed_body())
+    response.map_into_boxed_body()
 }
 
 /// A hit on its way: what becomes of it when its records are durable, where it has any.
-struct Taken {
+pub(super) struct Taken {
     pending: Option<Pending>,
     outcome: Outcome,
     /// The outcome where the records were not kept; then no cookie is set either.
@@ -87,8 +101,13 @@ struct Taken {
 
 impl Taken {
     /// A hit of which nothing is kept.
-    fn nothing(outcome: Outcome) -> Self {
+    pub(super) fn nothing(outcome: Outcome) -> Self {
         Self { pending: None, outcome, otherwise: outcome, cookie: None }
+    }
+
+    /// What becomes of it where its records are kept.
+    pub(super) fn outcome(&self) -> Outcome {
+        self.outcome
     }
 }
 
@@ -98,9 +117,33 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
     if query.len() > MAX_QUERY {
         return Taken::nothing(Outcome::TooLarge);
     }
+    take_hit(worker, &Visitor::of(request, &worker.shared), Hit::read(query))
+}
+
+/// Judges a hit that brings a partner's id of a browser, and hands its records over; `None` of a browser that is not
+/// known.
+pub(super) fn take_match(
+    worker: &Worker,
+    request: &HttpRequest,
+    site: &str,
+    event: &str,
+    id: (&str, &str),
+) -> Option<Taken> {
+    let query = request.query_string();
+    if query.len() > MAX_QUERY {
+        return Some(Taken::nothing(Outcome::TooLarge));
+    }
+    let visitor = Visitor::of(request, &worker.shared);
+    if let Some(site) = worker.shared.sites.get(site) {
+        worker.cookies.read(visitor.headers, Scope::of(site, visitor.is_https))?;
+    }
+    let mut hit = Hit { site: site.into(), event, ids: vec![id], ..Hit::default() };
+    pairs(query).for_each(|(key, value)| take_signal(&mut hit.signals, key, value));
+    Some(take_hit(worker, &visitor, hit))
+}
+
+fn take_hit(worker: &Worker, visitor: &Visitor<'_>, hit: Hit<'_>) -> Taken {
     let shared = &*worker.shared;
-    let visitor = Visitor::of(request, shared);
-    let hit = Hit::read(query);
     let Some(site) = shared.sites.get(&*hit.site) else {
         return Taken::nothing(Outcome::UnknownSite);
     };
@@ -117,18 +160,7 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
     let known = worker.cookies.read(visitor.headers, scope);
     let judgement = judge(site, visitor.browser, &hit.signals, &shared.recipients);
     if let Judgement::Refuse(signal, why) = judgement {
-        worker.count_refusal(signal);
-        let refused = Taken::nothing(signal.outcome());
-        let Some(identifier) = known.filter(|_| is_visitors(why)) else { return refused };
-        // The choice is kept before the cookie goes: else the next hit could not make it any more.
-        let choice = Record::Choice(Choice { identifier, opted_out: true, received });
-        return match worker.recorder.record(|batch| batch.push(&choice)) {
-            Ok(pending) => {
-                let cookie = Some(worker.cookies.expire(scope));
-                Taken { pending: Some(pending), cookie, ..refused }
-            }
-            Err(_) => refused,
-        };
+        return refuse(worker, (signal, why), known, scope, received);
     }
 
     let is_marked = judgement == Judgement::RecordMarked;
@@ -172,6 +204,28 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
             cookie: made.map(|made| worker.cookies.set(&made, scope)),
         },
         Err(_) => Taken::nothing(Outcome::Dropped),
+    }
+}
+
+/// Counts a refusal, and makes it the choice of the browser that is known.
+pub(super) fn refuse(
+    worker: &Worker,
+    (signal, why): (Signal, Option<Refusal>),
+    known: Option<Identifier>,
+    scope: Scope<'_>,
+    received: Millis,
+) -> Taken {
+    worker.count_refusal(signal);
+    let refused = Taken::nothing(signal.outcome());
+    let Some(identifier) = known.filter(|_| is_visitors(why)) else { return refused };
+    // The choice is kept before the cookie goes: else the next hit could not make it any more.
+    let choice = Record::Choice(Choice { identifier, opted_out: true, received });
+    match worker.recorder.record(|batch| batch.push(&choice)) {
+        Ok(pending) => {
+            let cookie = Some(worker.cookies.expire(scope));
+            Taken { pending: Some(pending), cookie, ..refused }
+        }
+        Err(_) => refused,
     }
 }
 

@@ -25,6 +25,7 @@ use super::secret::Secret;
 use crate::config::Config;
 use crate::config::Durability;
 use crate::config::Lookup as Telling;
+use crate::config::Partner;
 use crate::config::Site;
 use crate::ingest::canonical::Agents;
 use crate::ingest::canonical::Dropped;
@@ -42,6 +43,7 @@ use crate::store::journal::Sink;
 /// What all workers of one listener share.
 pub(super) struct Shared {
     pub(super) sites: HashMap<String, Site>,
+    pub(super) partners: Vec<Partner>,
     pub(super) order: NamespaceOrder,
     pub(super) window: Window,
     pub(super) proxies: Vec<IpAddr>,
@@ -72,6 +74,7 @@ impl Shared {
         let country_header = config.collect.country_header.as_deref();
         Self {
             sites: config.sites.iter().map(|site| (site.key.clone(), site.clone())).collect(),
+            partners: config.partners.clone(),
             order: config.namespace_order(),
             window: Window::Within(config.events.retention.0),
             proxies: config.collect.trusted_proxies.iter().map(IpAddr::to_canonical).collect(),
@@ -224,6 +227,12 @@ impl Worker {
     /// Counts a refusal for consent.
     pub(super) fn count_refusal(&self, signal: Signal) {
         self.refusals[signal as usize].inc();
+    }
+
+    /// Counts what became of a call of cookie-sync.
+    pub(super) fn count_sync(&self, partner: &str, direction: &str, result: &str) {
+        let labels = [partner, direction, result];
+        self.shared.metrics.collect_syncs.with_label_values(&labels).inc();
     }
 
     /// Counts identifiers that were dropped.

@@ -9,6 +9,7 @@ mod cluster;
 mod destinations;
 mod durability;
 mod lookup;
+mod partner;
 mod places;
 mod read;
 mod site;
@@ -27,6 +28,7 @@ pub use destinations::{
 };
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use lookup::Lookup;
+pub use partner::{MACROS, Partner, PartnerKind};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use units::{ByteSize, InvalidUnit, Period};
@@ -75,6 +77,9 @@ pub struct Config {
     /// The sites that may send events. A file with any replaces the built-in site `demo`.
     #[serde(rename = "site")]
     pub sites: Vec<Site>,
+    /// The partners that cookies are synced with. Default none.
+    #[serde(rename = "partner")]
+    pub partners: Vec<Partner>,
 }
 
 /// The public listener.
@@ -259,6 +264,7 @@ impl Default for Config {
             activate: Activate::default(),
             lookup: Lookup::default(),
             sites: vec![Site::demo()],
+            partners: Vec::new(),
         }
     }
 }
@@ -425,6 +431,7 @@ impl Config {
             }
         }
         site::problems(&self.sites, &mut problems);
+        partner::problems(&self.partners, &mut problems);
         problems
     }
 }

@@ -82,9 +82,11 @@ fn parse(table: Table, problems: &mut Vec<String>) -> Config {
         match (known.get(&key), value) {
             (None, _) => problems.push(format!("{key}: unknown key{}", hint(&key, known.keys()))),
             (Some(Value::Array(_)), Value::Array(items)) => {
-                let sites = items.into_iter().enumerate();
-                let sites = sites.filter_map(|(at, site)| read_site(at, site, &known, problems));
-                good.insert(key, Value::Array(sites.collect()));
+                let named = Named::of(&key);
+                let items = items.into_iter().enumerate();
+                let items = items.filter_map(|(at, item)| named.read(at, item, &known, problems));
+                let items = Value::Array(items.collect());
+                good.insert(key, items);
             }
             (Some(Value::Array(_)), _) => problems.push(format!("{key}: expected [[{key}]]")),
             (Some(_), Value::Table(section)) => {
@@ -105,30 +107,63 @@ fn parse(table: Table, problems: &mut Vec<String>) -> Config {
     Config::deserialize(Value::Table(good)).expect("every value of it was read alone")
 }
 
-/// What can be read of a site; nothing where that does not say which site it is.
-fn read_site(at: usize, site: Value, known: &Table, problems: &mut Vec<String>) -> Option<Value> {
-    let Value::Table(site) = site else {
-        problems.push(format!("site[{at}]: expected a table, [[site]]"));
-        return None;
-    };
-    if !site.contains_key(KEY) {
-        problems.push(format!("site[{at}].key: missing: what its pages and servers send"));
-    }
-    let mut good = Table::new();
-    for (key, value) in site {
-        // A site has to have a key to be read at all.
-        let mut single = Table::from_iter([(KEY.to_owned(), Value::String(KEY.to_owned()))]);
-        single.insert(key.clone(), value.clone());
-        let single = Value::Array(vec![Value::Table(single)]);
-        let single = Table::from_iter([("site".to_owned(), single)]);
-        if is_good(single, "site", &format!("site[{at}].{key}"), known, problems) {
-            good.insert(key, value);
-        }
-    }
-    good.contains_key(KEY).then_some(Value::Table(good))
+/// Tables of which there may be several, each with a name of its own.
+struct Named {
+    section: &'static str,
+    /// The key that has the name.
+    key: &'static str,
+    /// What is said where it is missing.
+    missing: &'static str,
 }
 
-const KEY: &str = "key";
+impl Named {
+    fn of(section: &str) -> Self {
+        match section {
+            "partner" => Self {
+                section: "partner",
+                key: "name",
+                missing: "missing: what stands in /sync/NAME",
+            },
+            _ => Self {
+                section: "site",
+                key: "key",
+                missing: "missing: what its pages and servers send",
+            },
+        }
+    }
+
+    /// What can be read of one; nothing where that does not say which it is.
+    fn read(
+        &self,
+        at: usize,
+        item: Value,
+        known: &Table,
+        problems: &mut Vec<String>,
+    ) -> Option<Value> {
+        let (section, named) = (self.section, self.key);
+        let Value::Table(item) = item else {
+            problems.push(format!("{section}[{at}]: expected a table, [[{section}]]"));
+            return None;
+        };
+        if !item.contains_key(named) {
+            problems.push(format!("{section}[{at}].{named}: {}", self.missing));
+        }
+        let mut good = Table::new();
+        for (key, value) in item {
+            // It has to have a name to be read at all.
+            let name = Value::String(named.to_owned());
+            let mut single = Table::from_iter([(named.to_owned(), name)]);
+            single.insert(key.clone(), value.clone());
+            let single = Value::Array(vec![Value::Table(single)]);
+            let single = Table::from_iter([(section.to_owned(), single)]);
+            let path = format!("{section}[{at}].{key}");
+            if is_good(single, section, &path, known, problems) {
+                good.insert(key, value);
+            }
+        }
+        good.contains_key(named).then_some(Value::Table(good))
+    }
+}
 
 /// Whether a table of one setting can be read; tells it under `path` where not.
 fn is_good(
@@ -160,6 +195,7 @@ fn siblings(known: &Table, key: &str) -> Vec<String> {
         "cluster" => &["address", "secret"],
         "archive" => &["path", "endpoint", "region", "access_key", "secret_key"],
         "site" => &["country", "cookie_domain", "trusted"],
+        "partner" => &["name", "kind", "namespace", "account", "url", "here", "every"],
         _ => &[],
     };
     let table = match known.get(key) {

@@ -87,6 +87,45 @@ fn a_cluster_s_settings_read_and_a_secret_in_the_place_of_its_source_is_not_show
 }
 
 #[test]
+fn partners_are_read_and_what_is_wrong_with_one_is_told() {
+    let text = "[[partner]]\nname = \"xandr\"\nkind = \"xandr\"\nhere = \"https://t.shop.example\"\n\
+                [[partner]]\nname = \"dsp\"\nurl = \"https://dsp.example/sync?u={id}&g={gdpr}\"\nevery = \"30d\"\n";
+    let config = read_text(text, &[], &[]).unwrap();
+    let [xandr, dsp] = &config.partners[..] else { panic!("{:?}", config.partners) };
+    assert_eq!(
+        (xandr.namespace(), dsp.namespace(), dsp.kind),
+        ("xandr", "dsp", PartnerKind::Generic)
+    );
+    assert_eq!(
+        (xandr.every.to_string(), dsp.every.to_string()),
+        ("14d".to_owned(), "30d".to_owned())
+    );
+    let text = "[[partner]]\nname = \"A\"\nurl = \"http://dsp.example\"\nevery = \"1h\"\n\
+                [[partner]]\nname = \"g\"\nkind = \"google\"\nurl = \"https://x.example\"\n\
+                [[partner]]\nkind = \"xandr\"\nnam = \"x\"\n\
+                [[partner]]\nname = \"g\"\nkind = \"xandr\"\n\
+                [[partner]]\nname = \"h\"\nurl = \"https://{id}.example/{here}{you}\"\nhere = \"https://a/b\"\nnamespace = \"A b\"\n";
+    let error = read_text(text, &[], &[]).unwrap_err();
+    for part in [
+        ":2: partner[0].name: expected 1 to 32 lower-case letters",
+        ":3: partner[0].url: expected an address that begins with https://",
+        ":4: partner[0].every: expected 1d to 365d",
+        "partner[1].account: expected who you are there",
+        ":8: partner[1].url: it is for kind",
+        "partner[2].name: missing: what stands in /sync/NAME",
+        "partner[2].nam: unknown key; did you mean `name`?",
+        "\"g\" is used twice",
+        "here: missing: where browsers reach this listener",
+        "no macro and no name of a user may stand in the host",
+        "an unknown macro; there are {id}, {id_base64}",
+        "expected an origin, such as https://t.shop.example",
+        "namespace: expected a lower-case letter",
+    ] {
+        assert!(error.contains(part), "{part:?} is not in:\n{error}");
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once_each_with_its_place() {
     let text = "[colect]\nlisten = 1\n[collect]\nlisten = \"nowhere\"\nworkers = -1\ntrusted_proxies = [\"x\"]\n\
                 [journal]\ndurabilty = \"disk\"\n[events]\nretention = \"1y\"\n\

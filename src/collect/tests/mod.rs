@@ -5,6 +5,7 @@ mod events;
 mod hostile;
 mod pixel;
 mod privacy;
+mod sync;
 
 use actix_web::dev::ServerHandle;
 use parking_lot::Mutex;
