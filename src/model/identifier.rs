@@ -11,9 +11,10 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Box<str>);
 
-/// The namespaces of devices, in the order in which one owns an event.
-pub const DEVICE_NAMESPACES: [&str; 9] =
-    ["cookie", "idfa", "gaid", "rida", "afai", "tifa", "vida", "lgudid", "msai"];
+/// The namespaces of devices, in the order in which one owns an event. `anonymous_id` is what the client of another
+/// vendor keeps in its browser or app.
+pub const DEVICE_NAMESPACES: [&str; 10] =
+    ["cookie", "anonymous_id", "idfa", "gaid", "rida", "afai", "tifa", "vida", "lgudid", "msai"];
 
 /// The other namespaces that are always known, in the order in which one owns an event.
 pub const OTHER_NAMESPACES: [&str; 11] = [
@@ -182,12 +183,15 @@ mod tests {
     #[test]
     fn the_owner_is_first() {
         let order = NamespaceOrder::new(vec![Namespace::new("loyalty").unwrap()]);
-        let mut ids: Vec<_> = ["zeta", "alpha", "loyalty", "uid2", "user_id", "gaid", "cookie"]
-            .map(|ns| identifier(ns, "1"))
-            .into();
+        let mut ids: Vec<_> =
+            ["zeta", "alpha", "loyalty", "uid2", "user_id", "gaid", "anonymous_id", "cookie"]
+                .map(|ns| identifier(ns, "1"))
+                .into();
         order.sort(&mut ids);
         let sorted: Vec<_> = ids.iter().map(|i| i.namespace.as_str()).collect();
-        assert_eq!(sorted, ["cookie", "gaid", "user_id", "uid2", "loyalty", "alpha", "zeta"]);
+        let expected =
+            ["cookie", "anonymous_id", "gaid", "user_id", "uid2", "loyalty", "alpha", "zeta"];
+        assert_eq!(sorted, expected);
     }
 
     #[test]

@@ -32,8 +32,8 @@ use crate::rules::ast::WindowKind;
 
 const MINUTE: i128 = 60_000;
 const DAY: i128 = 86_400_000;
-const DEVICES: [&str; 9] =
-    ["cookie", "idfa", "gaid", "rida", "afai", "tifa", "vida", "lgudid", "msai"];
+const DEVICES: [&str; 10] =
+    ["cookie", "anonymous_id", "idfa", "gaid", "rida", "afai", "tifa", "vida", "lgudid", "msai"];
 
 /// All that was ever sent, in the order of receipt, and when it is asked.
 pub(crate) struct World<'a> {
