@@ -14,17 +14,22 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::http::header::HeaderValue;
 use actix_web::http::header::ORIGIN;
 use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::header::SET_COOKIE;
 use actix_web::http::header::VARY;
 use serde::Serialize;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::body::BadBody;
+use super::worker::Endpoint;
 use super::worker::Worker;
 use crate::ingest::canonical::Rejection;
 
-/// The headers that browser clients send, allowed by name.
-const ALLOWED_HEADERS: &str =
-    "authorization, content-type, anonymousid, sentat, x-write-key, x-retry-count, sp-anonymous";
+/// The headers that browser clients send, allowed by name: one that is missing here keeps back what sends it. Those of
+/// `RudderStack` that begin with `rsa-` come when it sends again.
+const ALLOWED_HEADERS: &str = "authorization, content-type, anonymousid, sentat, x-write-key, x-retry-count, sp-anonymous, \
+     x-enable-debug, x-ip-policy, rsa-retry-attempt, rsa-retry-reason, rsa-since-first-attempt, \
+     rsa-since-last-attempt, rsa-recovered";
 
 /// Why a whole request was not taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +37,7 @@ pub(super) enum Refused {
     Body(BadBody),
     NotJson,
     TooManyEvents,
+    UnknownKey,
     RateLimited(Duration),
     NotRecorded,
 }
@@ -42,8 +48,9 @@ struct Answer<'a> {
     rejected: Vec<Rejected<'a>>,
 }
 
+/// An event that was not taken.
 #[derive(Serialize)]
-struct Rejected<'a> {
+pub(super) struct Rejected<'a> {
     index: usize,
     code: &'static str,
     message: &'a str,
@@ -57,12 +64,17 @@ struct Problem {
 
 /// 200 with an answer for each event that was not taken.
 pub(super) fn events(accepted: usize, rejected: &[(usize, Rejection)]) -> HttpResponse {
+    json(StatusCode::OK, &Answer { accepted, rejected: self::rejected(rejected) })
+}
+
+/// The events that were not taken, each with its place and the rule that it broke.
+pub(super) fn rejected(rejected: &[(usize, Rejection)]) -> Vec<Rejected<'_>> {
     let rejected = rejected.iter().map(|(index, rejection)| Rejected {
         index: *index,
         code: rejection.code.as_str(),
         message: &rejection.message,
     });
-    json(StatusCode::OK, &Answer { accepted, rejected: rejected.collect() })
+    rejected.collect()
 }
 
 /// The status and reason of a request that was not taken.
@@ -80,6 +92,7 @@ pub(super) fn refused(why: Refused) -> HttpResponse {
             (400, "not_json", "expected a JSON object, or an array of JSON objects")
         }
         Refused::TooManyEvents => (413, "too_many", "a request holds at most 500 events"),
+        Refused::UnknownKey => (401, "unknown_key", "no site here has this key: see [[site]] key"),
         Refused::RateLimited(_) => (429, "rate_limited", "too many events: send them later"),
         Refused::NotRecorded => {
             (503, "not_recorded", "the events cannot be kept now: send them again later")
@@ -102,13 +115,35 @@ pub(super) fn refused(why: Refused) -> HttpResponse {
     response
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
+/// An answer in JSON, which nobody keeps.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
     let body = serde_json::to_vec(body).expect("texts and numbers are JSON");
     let mut response = HttpResponse::new(status).set_body(body).map_into_boxed_body();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, private"));
     response
+}
+
+/// Sets cookies with an answer.
+pub(super) fn with_cookies(mut response: HttpResponse, cookies: Vec<HeaderValue>) -> HttpResponse {
+    for cookie in cookies {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Counts an answer on its way out, with the time it took, and lets the asking page read it.
+pub(super) fn sent(
+    worker: &Worker,
+    request: &HttpRequest,
+    endpoint: Endpoint,
+    started: Instant,
+    mut response: HttpResponse,
+) -> HttpResponse {
+    share(worker, request, &mut response);
+    worker.took(endpoint, started.elapsed().as_secs_f64());
+    worker.answered(response)
 }
 
 /// Answers a browser that asks whether its page may send.

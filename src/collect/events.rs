@@ -1,286 +1,43 @@
 //! `POST /v1/events`: canonical events, one or an array, each with its own answer.
-//!
-//! A bad event never fails its neighbours; a body that cannot be read fails as a whole, and so does one
-//! that cannot be made durable, to be sent again.
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
-use actix_web::http::header::HeaderValue;
-use actix_web::http::header::SET_COOKIE;
 use actix_web::web::Payload;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::answer;
 use super::answer::Refused;
-use super::body;
-use super::body::BadBody;
-use super::consent::Judgement;
-use super::consent::is_visitors;
-use super::consent::judge;
-use super::cookie::Scope;
-use super::visitor::Visitor;
+use super::gather;
+use super::gather::MAX_EVENTS;
+use super::gather::Taken;
+use super::gather::Unread;
 use super::worker::Endpoint;
 use super::worker::Worker;
-use crate::config::Site;
-use crate::ingest::canonical::Arrival;
-use crate::ingest::canonical::Code;
-use crate::ingest::canonical::Dropped;
-use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::Sent;
-use crate::ingest::canonical::sent::Unreadable;
 use crate::ingest::canonical::split;
-use crate::model::Choice;
-use crate::model::Event;
-use crate::model::Identifier;
-use crate::model::Millis;
-use crate::model::Outcome;
-use crate::model::Record;
-use crate::model::Source;
-
-/// The most events of one request.
-const MAX_EVENTS: usize = 500;
 
 /// Takes the events of the body.
 pub(super) async fn events(request: HttpRequest, payload: Payload) -> HttpResponse {
     let started = Instant::now();
     let worker = super::worker(&request);
-    let (mut response, cookies) = match collect(worker, &request, payload).await {
-        Ok(taken) => taken,
-        Err(why) => (answer::refused(why), Vec::new()),
+    let response = match collect(worker, &request, payload).await {
+        Ok(taken) => {
+            answer::with_cookies(answer::events(taken.accepted, &taken.rejected), taken.cookies)
+        }
+        Err(why) => answer::refused(why),
     };
-    for cookie in cookies {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
-    answer::share(worker, &request, &mut response);
-    worker.took(Endpoint::Events, started.elapsed().as_secs_f64());
-    worker.answered(response)
+    answer::sent(worker, &request, Endpoint::Events, started, response)
 }
-
-type Taken = (HttpResponse, Vec<HeaderValue>);
 
 async fn collect(
     worker: &Rc<Worker>,
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<Taken, Refused> {
-    let count = |outcome, events| worker.count(Endpoint::Events, outcome, events);
-    let patience = worker.shared.patience;
-    let body = body::read(request.headers(), payload, patience).await.map_err(|bad| {
-        let is_large = bad == BadBody::TooLarge;
-        count(if is_large { Outcome::TooLarge } else { Outcome::Invalid }, 1);
-        Refused::Body(bad)
-    })?;
-    let parts = split::events(&body, MAX_EVENTS).map_err(|error| match error {
-        split::NoEvents::NotJson => {
-            count(Outcome::Invalid, 1);
-            Refused::NotJson
-        }
-        split::NoEvents::TooMany(_) => {
-            count(Outcome::TooLarge, 1);
-            Refused::TooManyEvents
-        }
-    })?;
-    let mut sent = Vec::with_capacity(parts.len());
-    for part in &parts {
-        match Sent::parse(part) {
-            Ok(event) => sent.push(Ok(event)),
-            Err(Unreadable::Rejected(rejection)) => sent.push(Err(rejection)),
-            Err(Unreadable::NotJson(_)) => {
-                count(Outcome::Invalid, parts.len());
-                return Err(Refused::NotJson);
-            }
-        }
-    }
-
-    let shared = &*worker.shared;
-    let visitor = Visitor::of(request, shared);
-    let received = shared.clock.now();
-    let mut gathered = Gathered::new(worker, &visitor, received);
-    let judged: Vec<_> = sent
-        .into_iter()
-        .map(|event| {
-            let event = event.map_err(unreadable)?;
-            let site = gathered.site(&event)?;
-            Ok((event, site))
-        })
-        .collect();
-    let limited = judged.iter().flatten();
-    let limited = limited.filter(|(_, site)| !site.trusted.contains(&visitor.address)).count();
-    if limited > 0 {
-        let events = u32::try_from(limited).unwrap_or(u32::MAX);
-        if let Err(wait) = shared.limiter.take(visitor.address, events, received) {
-            count(Outcome::RateLimited, judged.len());
-            return Err(Refused::RateLimited(wait));
-        }
-    }
-    for (index, event) in judged.into_iter().enumerate() {
-        let taken = event.and_then(|(event, site): (Sent, &Site)| gathered.take(event, site));
-        if let Err((outcome, rejection)) = taken {
-            count(outcome, 1);
-            gathered.rejected.push((index, rejection));
-        }
-    }
-    worker.count_dropped(&gathered.dropped);
-
-    let (events, choices) = (&gathered.events, &gathered.choices);
-    let pending = if events.is_empty() && choices.is_empty() {
-        None
-    } else {
-        let recorded = worker.recorder.record(|batch| {
-            events.iter().try_for_each(|event| batch.push_event(event))?;
-            choices.iter().try_for_each(|choice| batch.push(choice))
-        });
-        let Ok(pending) = recorded else {
-            count(Outcome::Dropped, events.len());
-            return Err(Refused::NotRecorded);
-        };
-        Some(pending)
-    };
-    let outcomes = [Outcome::Accepted, Outcome::Dropped];
-    if !worker.settle(Endpoint::Events, pending, events.len(), outcomes).await {
-        return Err(Refused::NotRecorded);
-    }
-    Ok((answer::events(events.len(), &gathered.rejected), gathered.cookies()))
-}
-
-/// What one request brings: its events, its choices, and what was not taken.
-struct Gathered<'a> {
-    worker: &'a Worker,
-    visitor: &'a Visitor<'a>,
-    received: Millis,
-    country: Option<String>,
-    events: Vec<Event>,
-    choices: Vec<Record>,
-    rejected: Vec<(usize, Rejection)>,
-    dropped: Dropped,
-    /// The new cookie of each scope that an accepted event carries.
-    made: Vec<(Scope<'a>, Identifier)>,
-    /// The scopes whose cookie a refusal takes away.
-    expired: Vec<Scope<'a>>,
-}
-
-type NotTaken = (Outcome, Rejection);
-
-impl<'a> Gathered<'a> {
-    fn new(worker: &'a Worker, visitor: &'a Visitor<'a>, received: Millis) -> Self {
-        Self {
-            worker,
-            visitor,
-            received,
-            country: visitor.country(&worker.shared),
-            events: Vec::new(),
-            choices: Vec::new(),
-            rejected: Vec::new(),
-            dropped: Dropped::default(),
-            made: Vec::new(),
-            expired: Vec::new(),
-        }
-    }
-
-    /// The site of an event, where it is known and the page is one of its own.
-    fn site(&self, event: &Sent) -> Result<&'a Site, NotTaken> {
-        let key = event.site().map_err(not_taken)?;
-        let Some(site) = self.worker.shared.sites.get(key) else {
-            return Err(not_taken(Rejection::new(Code::Site, "site: no such key here")));
-        };
-        if self.visitor.may_send_for(site) {
-            Ok(site)
-        } else {
-            let message = "the request's origin is none of the site's";
-            Err(not_taken(Rejection::new(Code::Origin, message)))
-        }
-    }
-
-    /// Judges consent, and takes what the event becomes.
-    fn take(&mut self, event: Sent, site: &'a Site) -> Result<(), NotTaken> {
-        let (worker, visitor) = (self.worker, self.visitor);
-        let said = event.consent().map_err(|rejection| (Outcome::Invalid, rejection))?;
-        let scope = Scope::of(site, visitor.is_https);
-        let known = worker.cookies.read(visitor.headers, scope);
-        let judgement = judge(site, visitor.browser, &said, &worker.shared.recipients);
-        if let Judgement::Refuse(signal, why) = judgement {
-            worker.count_refusal(signal);
-            if let Some(identifier) = known
-                && is_visitors(why)
-                && !self.expired.contains(&scope)
-            {
-                self.choose(identifier);
-                self.expired.push(scope);
-            }
-            let mut message = format!("consent: refused by {}", signal.as_str());
-            if let Some(why) = why {
-                message.push_str(&format!(": {why}"));
-            }
-            return Err((signal.outcome(), Rejection::new(Code::Consent, message)));
-        }
-        let is_marked = judgement == Judgement::RecordMarked;
-        let consent = if let Judgement::Record(consent) = judgement { consent } else { None };
-        let is_script = visitor.has_origin();
-        let made = self.made.iter().find(|(of, _)| *of == scope).map(|(_, id)| id.clone());
-        let arrival = Arrival {
-            source: if is_script { Source::Js } else { Source::Api },
-            received: self.received,
-            window: worker.shared.window,
-            order: &worker.shared.order,
-            phone_country: site.country.as_deref(),
-            cookie: known,
-            user_agent: visitor.user_agent().filter(|_| is_script),
-            country: self.country.as_deref(),
-            locale: visitor.locale(),
-            consent,
-        };
-        let mut new = None;
-        let mut mint = || {
-            if is_script {
-                new = made.clone().or_else(|| worker.cookies.mint());
-            }
-            new.clone()
-        };
-        let mut agents = worker.agents.borrow_mut();
-        let event = event
-            .into_event(&arrival, &mut agents, &mut mint, &mut self.dropped)
-            .map_err(not_taken)?;
-        if let Some(new) = new
-            && made.is_none()
-        {
-            self.made.push((scope, new));
-        }
-        if is_marked {
-            self.choose(event.owner().clone());
-        }
-        self.events.push(event);
-        Ok(())
-    }
-
-    fn choose(&mut self, identifier: Identifier) {
-        let choice = Choice { identifier, opted_out: true, received: self.received };
-        self.choices.push(Record::Choice(choice));
-    }
-
-    /// The cookies to set, once everything is durable.
-    fn cookies(&self) -> Vec<HeaderValue> {
-        let cookies = &self.worker.cookies;
-        let made = self.made.iter().filter(|(scope, _)| !self.expired.contains(scope));
-        let made = made.map(|(scope, identifier)| cookies.set(identifier, *scope));
-        made.chain(self.expired.iter().map(|scope| cookies.expire(*scope))).collect()
-    }
-}
-
-/// The outcome of an event that could be told apart from its neighbours and no more.
-fn unreadable(rejection: Rejection) -> NotTaken {
-    let is_large = rejection.code == Code::Size;
-    (if is_large { Outcome::TooLarge } else { Outcome::Invalid }, rejection)
-}
-
-/// The outcome of an event that broke a rule.
-fn not_taken(rejection: Rejection) -> NotTaken {
-    let outcome = match rejection.code {
-        Code::Site => Outcome::UnknownSite,
-        Code::Origin => Outcome::ForeignOrigin,
-        Code::Consent => Outcome::RefusedConsent,
-        Code::Size => Outcome::TooLarge,
-        Code::EventName | Code::Time | Code::Ids | Code::Props => Outcome::Invalid,
-    };
-    (outcome, rejection)
+    let body = gather::read(worker, request, payload, Endpoint::Events).await?;
+    let read = split::events(&body, MAX_EVENTS)
+        .map_err(Unread::from)
+        .and_then(|parts| gather::each(&parts, Sent::parse));
+    gather::take(worker, request, Endpoint::Events, read).await
 }

@@ -14,10 +14,12 @@ mod body;
 mod consent;
 mod cookie;
 mod events;
+mod gather;
 mod limit;
 mod lookup;
 mod pixel;
 mod privacy;
+mod protocols;
 mod query;
 mod secret;
 mod sync;
@@ -182,6 +184,7 @@ fn configure(app: &mut web::ServiceConfig) {
             .route(web::get().to(privacy::gpc))
             .default_service(wrong_method()),
     )
+    .configure(protocols::configure)
     .default_service(web::to(not_found));
 }
 

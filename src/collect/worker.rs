@@ -100,15 +100,18 @@ impl Shared {
 pub(super) enum Endpoint {
     Pixel,
     Events,
+    /// Segment, RudderStack and Jitsu: one and the same message.
+    Segment,
 }
 
 impl Endpoint {
-    const ALL: [Self; 2] = [Self::Pixel, Self::Events];
+    const ALL: [Self; 3] = [Self::Pixel, Self::Events, Self::Segment];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Pixel => "pixel",
             Self::Events => "events",
+            Self::Segment => "segment",
         }
     }
 }
@@ -155,8 +158,8 @@ pub(super) struct Worker {
     pub(super) recorder: Recorder,
     pub(super) agents: RefCell<Agents>,
     pub(super) cookies: Cookies,
-    outcomes: [[IntCounter; Outcome::ALL.len()]; 2],
-    durations: [Histogram; 2],
+    outcomes: [[IntCounter; Outcome::ALL.len()]; Endpoint::ALL.len()],
+    durations: [Histogram; Endpoint::ALL.len()],
     refusals: [IntCounter; Signal::ALL.len()],
     classes: [IntCounter; 4],
     lookups: Lookups,

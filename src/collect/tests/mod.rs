@@ -5,6 +5,7 @@ mod events;
 mod hostile;
 mod pixel;
 mod privacy;
+mod protocols;
 mod sync;
 
 use actix_web::dev::ServerHandle;

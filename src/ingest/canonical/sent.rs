@@ -48,28 +48,43 @@ impl Unreadable {
     }
 }
 
+/// Reads the JSON object of one event, whatever protocol it is of: at most 32 KiB.
+pub fn object(json: &[u8]) -> Result<Vec<(Box<str>, Value)>, Unreadable> {
+    let reject = |code, message: &str| Err(Unreadable::Rejected(Rejection::new(code, message)));
+    if json.len() > MAX_EVENT {
+        return reject(Code::Size, "an event is at most 32 KiB");
+    }
+    match parse_json(json) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => reject(Code::Site, "expected a JSON object"),
+        Err(error) => {
+            let message = format!("not JSON: {error}");
+            // Well-formed text that cannot be taken: half an emoji, bytes of another charset, 128
+            // levels. A browser writes the first by itself, and must not lose its neighbours.
+            let alone = ["hex escape", "unicode code point", "recursion limit"];
+            if alone.iter().any(|part| message.contains(part)) {
+                Err(Unreadable::Rejected(Rejection::new(Code::Props, message)))
+            } else {
+                Err(Unreadable::NotJson(message))
+            }
+        }
+    }
+}
+
 impl Sent {
     /// Reads one event's JSON.
     pub fn parse(json: &[u8]) -> Result<Self, Unreadable> {
-        let reject = |code, message: &str| Err(Unreadable::Rejected(Rejection::new(code, message)));
-        if json.len() > MAX_EVENT {
-            return reject(Code::Size, "an event is at most 32 KiB");
-        }
-        match parse_json(json) {
-            Ok(Value::Object(fields)) => Ok(Self { fields }),
-            Ok(_) => reject(Code::Site, "expected a JSON object"),
-            Err(error) => {
-                let message = format!("not JSON: {error}");
-                // Well-formed text that cannot be taken: half an emoji, bytes of another charset, 128
-                // levels. A browser writes the first by itself, and must not lose its neighbours.
-                let alone = ["hex escape", "unicode code point", "recursion limit"];
-                if alone.iter().any(|part| message.contains(part)) {
-                    Err(Unreadable::Rejected(Rejection::new(Code::Props, message)))
-                } else {
-                    Err(Unreadable::NotJson(message))
-                }
-            }
-        }
+        object(json).map(Self::of)
+    }
+
+    /// Takes an event by its keys, as another protocol's mapping writes them.
+    pub fn of(fields: Vec<(Box<str>, Value)>) -> Self {
+        Self { fields }
+    }
+
+    /// The keys with their values.
+    pub fn fields(&self) -> &[(Box<str>, Value)] {
+        &self.fields
     }
 
     /// A key's value, `null` being absent.

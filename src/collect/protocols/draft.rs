@@ -1,0 +1,167 @@
+//! A canonical event in the making, and how the objects of other protocols are read.
+//!
+//! Addresses and numbers of persons are identifiers, of which only hashes are kept: [`Draft::contact`] takes them out
+//! of what would be stored as it was sent.
+
+use std::collections::HashSet;
+
+use crate::ingest::canonical::Code;
+use crate::ingest::canonical::Rejection;
+use crate::ingest::canonical::Sent;
+use crate::model::Value;
+use crate::model::value::get;
+
+/// What an object holds, in its order.
+pub(super) type Fields = Vec<(Box<str>, Value)>;
+
+/// The keys under which persons are named by what only hashes are kept of.
+const CONTACTS: [&str; 2] = ["email", "phone"];
+
+/// Reads an object of another protocol, of which anything may be missing or of another type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Object<'a>(pub(super) &'a [(Box<str>, Value)]);
+
+impl<'a> Object<'a> {
+    /// A value, `null` being absent.
+    pub(super) fn value(self, key: &str) -> Option<&'a Value> {
+        get(self.0, key).filter(|value| **value != Value::Null)
+    }
+
+    /// A string that is not empty.
+    pub(super) fn text(self, key: &str) -> Option<&'a str> {
+        match self.value(key)? {
+            Value::String(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A string that is not empty, or a number's digits: what names something.
+    pub(super) fn name(self, key: &str) -> Option<&'a str> {
+        match self.value(key)? {
+            Value::Number(number) => Some(number.as_str()),
+            _ => self.text(key),
+        }
+    }
+
+    /// An object, without anything in it where there is none.
+    pub(super) fn object(self, key: &str) -> Self {
+        match self.value(key) {
+            Some(Value::Object(fields)) => Object(fields),
+            _ => Object(&[]),
+        }
+    }
+}
+
+/// Takes an object out of another; what is there must be one.
+pub(super) fn take_object(fields: &mut Fields, key: &str) -> Result<Fields, Rejection> {
+    let Some(at) = fields.iter().position(|(name, _)| &**name == key) else {
+        return Ok(Vec::new());
+    };
+    match std::mem::replace(&mut fields[at].1, Value::Null) {
+        Value::Object(taken) => Ok(taken),
+        Value::Null => Ok(Vec::new()),
+        _ => Err(Rejection::new(Code::Props, format!("{key}: expected an object"))),
+    }
+}
+
+/// A canonical event, as far as it is written.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    fields: Fields,
+    ids: Fields,
+    props: Fields,
+    attrs: Fields,
+    page: Fields,
+    device: Fields,
+}
+
+impl Draft {
+    /// Begins an event of a site.
+    pub(super) fn new(site: &str, event: &str) -> Self {
+        let mut draft = Self::default();
+        draft.set("site", site);
+        draft.set("event", event);
+        draft
+    }
+
+    /// Writes a key of the event itself, where there is a value.
+    pub(super) fn set<'a>(&mut self, key: &str, value: impl Into<Option<&'a str>>) {
+        push(&mut self.fields, key, value.into());
+    }
+
+    /// Writes a value of any type under a key of the event itself.
+    pub(super) fn set_value(&mut self, key: &str, value: Option<Value>) {
+        self.fields.extend(value.map(|value| (key.into(), value)));
+    }
+
+    /// Writes an identifier, where there is one; one of the same namespace may be there already.
+    pub(super) fn id<'a>(&mut self, namespace: &str, value: impl Into<Option<&'a str>>) {
+        push(&mut self.ids, namespace, value.into());
+    }
+
+    /// Writes an identifier that is a person's address or number, where an object names one.
+    pub(super) fn contact(&mut self, object: Object<'_>) {
+        for namespace in CONTACTS {
+            if self.ids.iter().all(|(known, _)| &**known != namespace) {
+                self.id(namespace, object.name(namespace));
+            }
+        }
+    }
+
+    /// Writes properties as sent, but for addresses and numbers of persons. What is there already stands.
+    pub(super) fn props(&mut self, fields: Fields) {
+        add(&mut self.props, fields);
+    }
+
+    /// Writes a property, where there is a value and none of the name is there yet.
+    pub(super) fn prop<'a>(&mut self, name: &str, value: impl Into<Option<&'a str>>) {
+        self.prop_value(name, value.into().map(Value::string));
+    }
+
+    /// Writes a property of any type, where there is a value and none of the name is there yet.
+    pub(super) fn prop_value(&mut self, name: &str, value: Option<Value>) {
+        add(&mut self.props, value.map(|value| (name.into(), value)));
+    }
+
+    /// Writes attributes as [`Draft::props`] does properties.
+    pub(super) fn attrs(&mut self, fields: Fields) {
+        add(&mut self.attrs, fields);
+    }
+
+    /// Writes a part of the page, where there is one.
+    pub(super) fn page<'a>(&mut self, part: &str, value: impl Into<Option<&'a str>>) {
+        push(&mut self.page, part, value.into());
+    }
+
+    /// Writes a part of the device, where there is one.
+    pub(super) fn device<'a>(&mut self, part: &str, value: impl Into<Option<&'a str>>) {
+        push(&mut self.device, part, value.into());
+    }
+
+    /// The event.
+    pub(super) fn finish(mut self) -> Sent {
+        for (key, fields) in [
+            ("ids", self.ids),
+            ("props", self.props),
+            ("attrs", self.attrs),
+            ("page", self.page),
+            ("device", self.device),
+        ] {
+            if !fields.is_empty() {
+                self.fields.push((key.into(), Value::Object(fields)));
+            }
+        }
+        Sent::of(self.fields)
+    }
+}
+
+fn push(fields: &mut Fields, key: &str, value: Option<&str>) {
+    fields.extend(value.map(|value| (key.into(), Value::string(value))));
+}
+
+fn add(to: &mut Fields, fields: impl IntoIterator<Item = (Box<str>, Value)>) {
+    // A set, not a comparison with each: what an attacker sends is wide.
+    let known: HashSet<Box<str>> = to.iter().map(|(name, _)| name.clone()).collect();
+    let is_new = |name: &str| !CONTACTS.contains(&name) && !known.contains(name);
+    to.extend(fields.into_iter().filter(|(name, _)| is_new(name)));
+}

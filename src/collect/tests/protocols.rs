@@ -1,0 +1,174 @@
+use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+const TRACK: &str = r#"{"type":"track","event":"e","userId":"1","messageId":"m-1"}"#;
+/// Of the site `demo`.
+const KEY: (&str, &str) = ("Authorization", "Basic ZGVtbzo=");
+
+#[test]
+fn every_path_of_the_segment_family_takes_its_message() {
+    let listener = Listener::new();
+    let message = |kind: &str| format!(r#"{{"type":"{kind}","event":"e","userId":"1"}}"#);
+    for (short, kind) in [
+        ("p", "page"),
+        ("i", "identify"),
+        ("t", "track"),
+        ("g", "group"),
+        ("a", "alias"),
+        ("s", "screen"),
+    ] {
+        let paths = [
+            format!("/v1/{short}"),
+            format!("/v1/{kind}"),
+            format!("/api/s/{kind}"),
+            format!("/api/s/s2s/{kind}"),
+        ];
+        for path in paths {
+            let answer = listener.post(&path, &[KEY], message(kind));
+            assert_eq!((answer.status, answer.text()), (200, r#"{"success":true}"#), "{path}");
+            assert_eq!(listener.get(&path, &[KEY]).status, 405);
+        }
+    }
+    let names: Vec<_> = listener.events().into_iter().map(|event| event.name).collect();
+    let each = ["page_view", "identify", "e", "group", "alias", "screen_view"];
+    assert_eq!(names.chunks(4).map(|four| &*four[3]).collect::<Vec<_>>(), each);
+    for path in ["/v1/batch", "/v1/b", "/beacon/v1/batch?writeKey=demo"] {
+        let headers: &[_] = if path.contains('?') { &[] } else { &[KEY] };
+        let answer = listener.post(path, headers, format!(r#"{{"batch":[{TRACK},{TRACK}]}}"#));
+        assert_eq!((answer.status, answer.text()), (200, r#"{"success":true}"#), "{path}");
+    }
+    assert_eq!(listener.outcomes("segment"), [("accepted", 30)]);
+}
+
+#[test]
+fn a_bad_message_is_set_aside_and_its_batch_is_taken() {
+    let listener = Listener::new();
+    let body = format!(r#"{{"batch":[{TRACK},{{"type":"track","userId":"1"}},{TRACK}]}}"#);
+    let answer = listener.post("/v1/batch", &[KEY], body);
+    assert_eq!(
+        answer.text(),
+        r#"{"success":true,"rejected":[{"index":1,"code":"event_name","message":"event: expected a name of 1 to 128 bytes without control characters"}]}"#
+    );
+    assert_eq!(listener.events().len(), 2);
+    assert_eq!(listener.outcomes("segment"), [("accepted", 2), ("invalid", 1)]);
+}
+
+#[test]
+fn gzip_is_known_by_its_first_bytes_and_json_by_whatever_it_is_called() {
+    let listener = Listener::new();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(TRACK.as_bytes()).unwrap();
+    let gzip = encoder.finish().unwrap();
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    let encoded = ("Content-Encoding", "gzip");
+    assert_eq!(listener.post("/v1/batch", &[KEY, form, encoded], &gzip).status, 200);
+    assert_eq!(listener.post("/v1/t", &[KEY, ("Content-Type", "text/plain")], TRACK).status, 200);
+    assert_eq!(listener.events().len(), 2);
+}
+
+#[test]
+fn a_key_that_is_no_sites_is_told_and_a_foreign_page_is_not() {
+    let listener = Listener::new();
+    let unknown = ("Authorization", "Basic bm9ib2R5Og==");
+    let answer = listener.post("/v1/t", &[unknown], TRACK);
+    assert_eq!(answer.status, 401);
+    assert!(answer.text().contains("[[site]] key"), "{}", answer.text());
+    assert_eq!(listener.post("/v1/t", &[], TRACK).status, 401);
+    assert_eq!(listener.outcomes("segment"), [("unknown_site", 2)]);
+    let answer = listener.post("/v1/t", &[KEY, ("Origin", "https://evil.example")], TRACK);
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().contains(r#""code":"origin""#), "{}", answer.text());
+    assert!(listener.records().is_empty());
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_refused() {
+    let listener = Listener::new();
+    for (body, status) in [
+        ("[".repeat(400_000), 400),
+        (format!(r#"{{"batch":{}"#, "[".repeat(400_000)), 400),
+        (format!(r#"{{"a":{}}}"#, "[".repeat(400_000)), 400),
+        (format!("{{{}}}", r#""a":1,"#.repeat(60_000)), 400),
+        (format!(r#"{{"batch":[{}1]}}"#, "1,".repeat(200_000)), 413),
+        (String::new(), 400),
+        (" ".repeat(513 << 10), 413),
+    ] {
+        let answer = listener.post("/v1/batch", &[KEY], &body);
+        assert_eq!(answer.status, status, "{:.40}", body);
+    }
+    // A message that is as deep or as large can be told from its neighbours.
+    let deep = format!(r#"{{"type":"track","context":{}{}}}"#, "[".repeat(500), "]".repeat(500));
+    let large = format!(r#"{{"type":"track","x":"{}"}}"#, "x".repeat(33 << 10));
+    let body = format!(r#"{{"batch":[{deep},{TRACK},{large}]}}"#);
+    let answer = listener.post("/v1/batch", &[KEY], body);
+    assert!(answer.status == 200 && answer.text().contains(r#""code":"size""#));
+    assert_eq!(listener.events().len(), 1);
+}
+
+#[test]
+fn clients_are_asked_to_wait_and_never_told_that_we_failed() {
+    let listener = Listener::with(|config| {
+        config.collect.rate_per_address = 1;
+        config.collect.burst_per_address = 2;
+        config.collect.trusted_proxies = vec![[127, 0, 0, 1].into()];
+    });
+    let client = ("X-Forwarded-For", "203.0.113.9");
+    let body = format!(r#"{{"batch":[{TRACK},{TRACK}]}}"#);
+    assert_eq!(listener.post("/v1/batch", &[KEY, client], &body).status, 200);
+    let answer = listener.post("/v1/batch", &[KEY, client], &body);
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("3")));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("Retry-After"));
+    listener.disk.is_full.store(true, Ordering::SeqCst);
+    let answer = listener.post("/v1/batch", &[KEY], &body);
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")));
+    let outcomes = [("accepted", 2), ("rate_limited", 2), ("dropped", 2)];
+    assert_eq!(listener.outcomes("segment"), outcomes);
+}
+
+#[test]
+fn pages_hear_their_settings_and_may_send() {
+    let listener = Listener::new();
+    let page = ("Origin", "http://localhost:3000");
+    let answer = listener.get("/v1/projects/demo/settings", &[page]);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
+    let settings: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(settings["integrations"]["Segment.io"]["apiKey"], "demo");
+    let answer = listener.get("/sourceConfig/?p=npm&writeKey=demo", &[page]);
+    let settings: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(settings["source"]["writeKey"], "demo");
+    assert_eq!(listener.get("/sourceConfig/", &[KEY]).status, 200);
+    for path in ["/v1/projects/nobody/settings", "/sourceConfig/?writeKey=nobody", "/sourceConfig"]
+    {
+        assert_eq!(listener.get(path, &[]).status, 401, "{path}");
+    }
+    let ask = ("Access-Control-Request-Method", "POST");
+    for path in ["/v1/track", "/v1/t", "/v1/batch", "/api/s/page", "/sourceConfig/"] {
+        let answer = listener.send(request("OPTIONS", path, &[page, ask], b""));
+        assert_eq!(answer.status, 204);
+        let allowed = answer.header("access-control-allow-headers").unwrap();
+        // What was asked for by the pages that were recorded, also when they sent again.
+        for name in "anonymousid,authorization,content-type,rsa-retry-attempt,rsa-retry-reason,\
+            rsa-since-first-attempt,rsa-since-last-attempt,sentat,sp-anonymous,x-enable-debug,\
+            x-retry-count,x-write-key"
+            .split(',')
+        {
+            assert!(allowed.split(", ").any(|allowed| allowed == name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn consent_holds_for_them_too() {
+    let listener = Listener::new();
+    let strict = ("Authorization", "Basic c3RyaWN0Og==");
+    let answer = listener.post("/v1/t", &[strict], TRACK);
+    assert!(answer.status == 200 && answer.text().contains("refused by silence"));
+    let answer = listener.post("/v1/t", &[KEY, ("Sec-GPC", "1")], TRACK);
+    assert!(answer.status == 200 && answer.text().contains("refused by gpc"));
+    let said = TRACK.replace("}", r#","context":{"consent":{"us_privacy":"1YYN"}}}"#);
+    let answer = listener.post("/v1/t", &[KEY], said);
+    assert!(answer.status == 200 && answer.text().contains("refused by us_privacy"));
+    assert!(listener.events().is_empty());
+}
