@@ -10,6 +10,8 @@ VENV := target/venv
 SERVICES := prometheus redis-server openssl faketime chromium
 # What sites run in browsers, as it is published.
 NPM := target/npm
+# The clients of others, with what they depend on.
+CLIENTS := target/clients
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 # All criterion benches.
@@ -29,7 +31,7 @@ test: tools lint unit
 	@echo "== all passed"
 
 tools:
-	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed rust-tools services $(NPM)/installed)
+	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed rust-tools services $(NPM)/installed $(CLIENTS)/installed)
 
 rust-tools:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup), then run make again" >&2; exit 1; }
@@ -55,6 +57,11 @@ $(NPM)/installed: loadtest/npm-packages.txt
 	  npm pack --silent --pack-destination $(NPM) $$package >/dev/null; \
 	  tar -xzf $(NPM)/*.tgz -C $$folder --strip-components 1; rm $(NPM)/*.tgz; \
 	done < $<
+	@touch $@
+
+$(CLIENTS)/installed: loadtest/clients/package.json loadtest/clients/package-lock.json $(NPM)/installed
+	@rm -rf $(CLIENTS) && mkdir -p $(CLIENTS) && cp loadtest/clients/package*.json $(CLIENTS)
+	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 # Programs that the tests start for themselves. Debian would start them as services too: not here.

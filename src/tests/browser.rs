@@ -97,9 +97,9 @@ impl Drop for Browser {
     }
 }
 
-/// A file of a package of npm, as it is published.
+/// A file of a package of npm, as it is published, by its path in `target`.
 pub(super) fn of_npm(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/npm").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(file);
     let read = std::fs::read_to_string(&path);
     read.unwrap_or_else(|error| panic!("{}: {error}: run `make tools`", path.display()))
 }

@@ -12,6 +12,7 @@ mod backup_shared;
 mod browser;
 #[path = "../store/redis/tests/certificates.rs"]
 mod certificates;
+mod clients;
 mod clocks;
 mod connections;
 mod consent;

@@ -43,7 +43,7 @@ fn auction(server: &Server, setup: &str) -> Value {
          fetch(\"/result\", {{ method: \"POST\", body: JSON.stringify({{ error: String(error) }}) }}); }} }});</script>",
         server.collect()
     );
-    let prebid = of_npm("prebid.js/dist/not-for-prod/prebid.js");
+    let prebid = of_npm("npm/prebid.js/dist/not-for-prod/prebid.js");
     Browser::open(Site::new(vec![
         ("/", "text/html", page),
         ("/prebid.js", "text/javascript", prebid),
@@ -54,6 +54,7 @@ fn auction(server: &Server, setup: &str) -> Value {
 /// What the documentation tells pages to write, one way after the other.
 fn documented(server: &Server) -> Vec<String> {
     let text = include_str!("../../config/README.md");
+    let (_, text) = text.split_once("## Telling pages and bidders").unwrap();
     let (_, block) = text.split_once("```js\n").unwrap();
     let (block, _) = block.split_once("\n```").unwrap();
     let written = block.replace("COLLECT", &server.collect()).replace("SITE", "page");

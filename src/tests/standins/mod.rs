@@ -149,7 +149,7 @@ impl Drop for StandIn {
 fn serve(mut stream: impl Read + Write, service: &dyn Service, script: &Mutex<VecDeque<Fault>>) {
     let Some(request) = read(&mut stream) else { return };
     let fault = match request.method.as_str() {
-        "HEAD" => None,
+        "HEAD" | "OPTIONS" => None,
         _ => script.lock().unwrap().pop_front(),
     };
     let reply = match fault {
