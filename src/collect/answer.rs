@@ -37,6 +37,7 @@ pub(super) enum Refused {
     Body(BadBody),
     NotJson,
     TooManyEvents,
+    LongQuery,
     UnknownKey,
     RateLimited(Duration),
     NotRecorded,
@@ -92,6 +93,7 @@ pub(super) fn refused(why: Refused) -> HttpResponse {
             (400, "not_json", "expected a JSON object, or an array of JSON objects")
         }
         Refused::TooManyEvents => (413, "too_many", "a request holds at most 500 events"),
+        Refused::LongQuery => (414, "long_query", "a query is at most 8 KiB: send a body instead"),
         Refused::UnknownKey => (401, "unknown_key", "no site here has this key: see [[site]] key"),
         Refused::RateLimited(_) => (429, "rate_limited", "too many events: send them later"),
         Refused::NotRecorded => {

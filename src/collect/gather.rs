@@ -300,8 +300,12 @@ impl<'a> Gathered<'a> {
 
 /// The outcome of an event that could be told apart from its neighbours and no more.
 fn unreadable(rejection: Rejection) -> NotTaken {
-    let is_large = rejection.code == Code::Size;
-    (if is_large { Outcome::TooLarge } else { Outcome::Invalid }, rejection)
+    let outcome = match rejection.code {
+        Code::Size => Outcome::TooLarge,
+        Code::Consent => Outcome::RefusedConsent,
+        _ => Outcome::Invalid,
+    };
+    (outcome, rejection)
 }
 
 /// The outcome of an event that broke a rule.

@@ -100,9 +100,14 @@ fn start(
     let patience = shared.patience;
     let shared = Arc::new(shared);
     let durability = config.journal.durability;
+    let snowplow_path = config.collect.snowplow_path.clone();
     let mut server = HttpServer::new(move || {
         let worker = Worker::new(Arc::clone(&shared), Arc::clone(&sink), durability);
-        App::new().app_data(Rc::new(worker)).configure(configure)
+        App::new()
+            .app_data(Rc::new(worker))
+            .configure(configure)
+            .configure(|app| protocols::configure(app, snowplow_path.as_deref()))
+            .default_service(web::to(not_found))
     })
     .tcp_nodelay(true)
     .keep_alive(KEEP_ALIVE)
@@ -183,9 +188,7 @@ fn configure(app: &mut web::ServiceConfig) {
         web::resource("/.well-known/gpc.json")
             .route(web::get().to(privacy::gpc))
             .default_service(wrong_method()),
-    )
-    .configure(protocols::configure)
-    .default_service(web::to(not_found));
+    );
 }
 
 fn wrong_method() -> actix_web::Route {

@@ -102,16 +102,18 @@ pub(super) enum Endpoint {
     Events,
     /// Segment, RudderStack and Jitsu: one and the same message.
     Segment,
+    Snowplow,
 }
 
 impl Endpoint {
-    const ALL: [Self; 3] = [Self::Pixel, Self::Events, Self::Segment];
+    const ALL: [Self; 4] = [Self::Pixel, Self::Events, Self::Segment, Self::Snowplow];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Pixel => "pixel",
             Self::Events => "events",
             Self::Segment => "segment",
+            Self::Snowplow => "snowplow",
         }
     }
 }

@@ -97,6 +97,9 @@ pub struct Collect {
     /// The header in which a proxy tells the visitor's country, for events that state none.
     /// Default none.
     pub country_header: Option<String>,
+    /// A further path that Snowplow's trackers post to, as their `postPath` says. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snowplow_path: Option<String>,
     /// Whether the cookie is partitioned by top-level site (CHIPS). Default `false`.
     pub cookie_partitioned: bool,
     /// Events a second that one address may send. Default `200`.
@@ -276,6 +279,7 @@ impl Default for Collect {
             workers: 0,
             trusted_proxies: Vec::new(),
             country_header: None,
+            snowplow_path: None,
             cookie_partitioned: false,
             rate_per_address: 200,
             burst_per_address: 2_000,
@@ -418,6 +422,12 @@ impl Config {
         within("segments.threads", self.segments.threads <= MOST_THREADS, "0 to 1024");
         within("collect.rate_per_address", self.collect.rate_per_address > 0, "1 or more");
         within("collect.burst_per_address", self.collect.burst_per_address > 0, "1 or more");
+        if let Some(path) = &self.collect.snowplow_path {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
+            let is_path = path.len() > 1 && path.starts_with('/') && path.bytes().all(fits);
+            let expected = "a path such as \"/com.acme/track\"";
+            within("collect.snowplow_path", is_path, expected);
+        }
         if !self.console.listen.ip().is_loopback() && !self.console.insecure {
             problems.push(format!(
                 "console.listen: {} is beyond loopback and there is no TLS; listen on 127.0.0.1 \

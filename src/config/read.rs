@@ -190,7 +190,7 @@ fn is_good(
 /// The known keys of a section of the settings.
 fn siblings(known: &Table, key: &str) -> Vec<String> {
     let optional: &[&str] = match key {
-        "collect" => &["country_header"],
+        "collect" => &["country_header", "snowplow_path"],
         "store" => &["shards", "lanes", "ca", "certificate", "key"],
         "cluster" => &["address", "secret"],
         "archive" => &["path", "endpoint", "region", "access_key", "secret_key"],

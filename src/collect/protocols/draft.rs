@@ -3,12 +3,16 @@
 //! Addresses and numbers of persons are identifiers, of which only hashes are kept: [`Draft::contact`] takes them out
 //! of what would be stored as it was sent.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 
+use crate::collect::query::decode;
+use crate::collect::query::pairs;
 use crate::ingest::canonical::Code;
 use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::Sent;
 use crate::model::Value;
+use crate::model::value::Number;
 use crate::model::value::get;
 
 /// What an object holds, in its order.
@@ -62,6 +66,32 @@ pub(super) fn take_object(fields: &mut Fields, key: &str) -> Result<Fields, Reje
         Value::Null => Ok(Vec::new()),
         _ => Err(Rejection::new(Code::Props, format!("{key}: expected an object"))),
     }
+}
+
+/// The parameters of a query, still encoded, as an object of texts. Of a doubled one the last stands.
+pub(super) fn from_query(query: &str) -> Fields {
+    let mut fields = Fields::new();
+    let mut places = HashMap::new();
+    for (key, value) in pairs(query) {
+        let key: Box<str> = decode(key).into();
+        let value = Value::string(decode(value));
+        match places.get(&key) {
+            Some(place) => {
+                let slot: &mut (Box<str>, Value) = &mut fields[*place];
+                slot.1 = value;
+            }
+            None => {
+                places.insert(key.clone(), fields.len());
+                fields.push((key, value));
+            }
+        }
+    }
+    fields
+}
+
+/// The number that a text is, or else the text.
+pub(super) fn number(text: &str) -> Value {
+    Number::new(text).map_or_else(|| Value::string(text), Value::Number)
 }
 
 /// A canonical event, as far as it is written.
@@ -157,6 +187,12 @@ impl Draft {
 
 fn push(fields: &mut Fields, key: &str, value: Option<&str>) {
     fields.extend(value.map(|value| (key.into(), Value::string(value))));
+}
+
+/// An object without what names persons.
+pub(super) fn without_contacts(mut fields: Fields) -> Fields {
+    fields.retain(|(name, _)| !CONTACTS.contains(&&**name));
+    fields
 }
 
 fn add(to: &mut Fields, fields: impl IntoIterator<Item = (Box<str>, Value)>) {

@@ -8,6 +8,7 @@ mod draft;
 #[cfg(test)]
 mod golden;
 mod segment;
+mod snowplow;
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
@@ -27,10 +28,15 @@ use super::gather::Taken;
 use super::gather::Unread;
 use super::worker::Endpoint;
 use crate::ingest::canonical::Code;
+use crate::model::Outcome;
 
-/// The paths of all protocols.
-pub(super) fn configure(app: &mut web::ServiceConfig) {
+/// The most bytes of a query.
+const MAX_QUERY: usize = 8 << 10;
+
+/// The paths of all protocols; `snowplow_path` is a further one of Snowplow's.
+pub(super) fn configure(app: &mut web::ServiceConfig, snowplow_path: Option<&str>) {
     segment::configure(app);
+    snowplow::configure(app, snowplow_path);
 }
 
 /// A path that a page of any origin may ask for.
@@ -54,6 +60,36 @@ async fn answer(
         Ok(body) => gather::take(worker, request, endpoint, read(&body)).await,
         Err(why) => Err(why),
     };
+    finish(request, endpoint, started, taken, success)
+}
+
+/// Takes what the query of a request holds, and answers as the protocol does.
+async fn answer_query(
+    request: &HttpRequest,
+    endpoint: Endpoint,
+    read: impl Fn(&str) -> Result<Read, Unread>,
+    success: impl Fn(&Taken) -> HttpResponse,
+) -> HttpResponse {
+    let started = Instant::now();
+    let worker = super::worker(request);
+    let query = request.query_string();
+    let taken = if query.len() > MAX_QUERY {
+        worker.count(endpoint, Outcome::TooLarge, 1);
+        Err(Refused::LongQuery)
+    } else {
+        gather::take(worker, request, endpoint, read(query)).await
+    };
+    finish(request, endpoint, started, taken, success)
+}
+
+fn finish(
+    request: &HttpRequest,
+    endpoint: Endpoint,
+    started: Instant,
+    taken: Result<Taken, Refused>,
+    success: impl Fn(&Taken) -> HttpResponse,
+) -> HttpResponse {
+    let worker = super::worker(request);
     let response = match taken {
         Ok(taken) if is_key_unknown(&taken) => refused(Refused::UnknownKey),
         Ok(taken) => answer::with_cookies(success(&taken), taken.cookies),
@@ -90,6 +126,11 @@ fn success(taken: &Taken) -> HttpResponse {
     }
     let rejected = answer::rejected(&taken.rejected);
     answer::json(StatusCode::OK, &Success { success: true, rejected })
+}
+
+/// 200, with an image that nobody keeps.
+fn gif() -> HttpResponse {
+    super::pixel::image(None)
 }
 
 /// Answers what a client in a page asks before it sends, for the key of a site.

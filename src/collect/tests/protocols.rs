@@ -172,3 +172,57 @@ fn consent_holds_for_them_too() {
     assert!(answer.status == 200 && answer.text().contains("refused by us_privacy"));
     assert!(listener.events().is_empty());
 }
+
+const SNOWPLOW: &str = "/com.snowplowanalytics.snowplow/tp2";
+
+fn payload(events: &str) -> String {
+    format!(
+        r#"{{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":[{events}]}}"#
+    )
+}
+
+#[test]
+fn snowplow_posts_where_it_is_told_to_and_gets_an_image() {
+    let listener =
+        Listener::with(|config| config.collect.snowplow_path = Some("/com.acme/track".to_owned()));
+    let body = payload(r#"{"e":"pv","aid":"demo","duid":"d-1"}"#);
+    for path in [SNOWPLOW, "/com.acme/track"] {
+        let answer = listener.post(path, &[], &body);
+        assert_eq!((answer.status, answer.text()), (200, "ok"));
+        assert_eq!(listener.get(path, &[]).status, 405);
+    }
+    assert_gif(&listener.get("/i?e=pv&aid=demo&duid=d-1", &[]));
+    assert_eq!(listener.events().len(), 3);
+    assert_eq!(listener.get("/i?e=pv&aid=nobody&duid=d-1", &[]).status, 401);
+    assert_eq!(listener.post(SNOWPLOW, &[], body.replace("demo", "nobody")).status, 401);
+    assert_eq!(listener.post(SNOWPLOW, &[], "{}").status, 400);
+    assert_eq!(
+        listener.get(&format!("/i?e=pv&aid=demo&x={}", "x".repeat(8 << 10)), &[]).status,
+        414
+    );
+    let outcomes = [("accepted", 3), ("unknown_site", 2), ("invalid", 1), ("too_large", 1)];
+    assert_eq!(listener.outcomes("snowplow"), outcomes);
+}
+
+#[test]
+fn a_page_of_snowplow_is_known_by_our_cookie_unless_it_asks_not_to_be() {
+    let listener = Listener::new();
+    let cookie = listener.cookie();
+    let page = [("Origin", "http://localhost"), ("Cookie", cookie.as_str())];
+    let body = payload(r#"{"e":"pv","aid":"demo","duid":"d-1"}"#);
+    let answer = listener.post(SNOWPLOW, &page, &body);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost"));
+    assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+    let events = listener.events();
+    let names: Vec<_> = events[1].ids.iter().map(|id| id.namespace.as_str()).collect();
+    assert_eq!(names, ["cookie", "anonymous_id"]);
+    assert_eq!(events[1].ids[0], events[0].ids[0]);
+
+    let anonymous = [page[0], page[1], ("SP-Anonymous", "*")];
+    let answer = listener.post(SNOWPLOW, &anonymous, payload(r#"{"e":"pv","aid":"demo"}"#));
+    assert_eq!((answer.status, answer.text(), answer.cookies().len()), (200, "ok", 0));
+    let query = "/i?e=pv&aid=demo&uid=u-1";
+    assert_gif(&listener.get(query, &anonymous));
+    assert_eq!(listener.records().len(), 2);
+    assert_eq!(listener.outcomes("snowplow"), [("accepted", 1), ("refused_consent", 2)]);
+}

@@ -4,6 +4,7 @@
 //! the server's own limit holds for it. Each client is set up as the documentation says, word for word.
 
 mod segment;
+mod snowplow;
 
 use serde_json::Value;
 use std::path::Path;
