@@ -393,3 +393,25 @@ fn after_a_crash_at_any_step_the_platform_holds_who_is_desired() {
         }
     }
 }
+
+#[test]
+fn one_bad_line_among_ten_thousand_costs_itself() {
+    for tells in [Tells::Each, Tells::Some] {
+        let mut rig = Rig::new(World {
+            identifiers: people(10_000),
+            members: [("buyers".to_owned(), profiles(0..10_000))].into(),
+            activations: vec![activation("buyers", 0)],
+            generation: 1,
+            ..World::default()
+        });
+        rig.part_bytes = 1 << 20;
+        let platform = Shared::default();
+        platform.lock().bad = ["c7777".to_owned()].into();
+        let caps = Caps { max_rows: 10_000, ..connector(&platform, &whole()).caps };
+        let connector = PlatformConnector { tells, caps, ..connector(&platform, &whole()) };
+        let report = rig.start_on(connector).run_once(None, false).unwrap().remove(0);
+        assert_eq!((report.trouble, report.refused, report.held), (None, 1, 14_999), "{tells:?}");
+        let desired = desired(&rig, &platform);
+        assert_eq!((desired.len(), members(&platform, "a1")), (14_999, desired));
+    }
+}
