@@ -103,10 +103,11 @@ pub(super) enum Endpoint {
     /// Segment, RudderStack and Jitsu: one and the same message.
     Segment,
     Snowplow,
+    Matomo,
 }
 
 impl Endpoint {
-    const ALL: [Self; 4] = [Self::Pixel, Self::Events, Self::Segment, Self::Snowplow];
+    const ALL: [Self; 5] = [Self::Pixel, Self::Events, Self::Segment, Self::Snowplow, Self::Matomo];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -114,6 +115,7 @@ impl Endpoint {
             Self::Events => "events",
             Self::Segment => "segment",
             Self::Snowplow => "snowplow",
+            Self::Matomo => "matomo",
         }
     }
 }

@@ -7,6 +7,7 @@
 mod draft;
 #[cfg(test)]
 mod golden;
+mod matomo;
 mod segment;
 mod snowplow;
 
@@ -35,6 +36,7 @@ const MAX_QUERY: usize = 8 << 10;
 
 /// The paths of all protocols; `snowplow_path` is a further one of Snowplow's.
 pub(super) fn configure(app: &mut web::ServiceConfig, snowplow_path: Option<&str>) {
+    matomo::configure(app);
     segment::configure(app);
     snowplow::configure(app, snowplow_path);
 }
@@ -46,7 +48,7 @@ fn resource(path: &str) -> actix_web::Resource {
         .default_service(super::wrong_method())
 }
 
-/// Takes what the body of a request holds, and answers as the protocol does.
+/// Takes what a request holds, and answers as the protocol does.
 async fn answer(
     request: &HttpRequest,
     payload: Payload,
@@ -56,40 +58,15 @@ async fn answer(
 ) -> HttpResponse {
     let started = Instant::now();
     let worker = super::worker(request);
-    let taken = match gather::read(worker, request, payload, endpoint).await {
-        Ok(body) => gather::take(worker, request, endpoint, read(&body)).await,
-        Err(why) => Err(why),
-    };
-    finish(request, endpoint, started, taken, success)
-}
-
-/// Takes what the query of a request holds, and answers as the protocol does.
-async fn answer_query(
-    request: &HttpRequest,
-    endpoint: Endpoint,
-    read: impl Fn(&str) -> Result<Read, Unread>,
-    success: impl Fn(&Taken) -> HttpResponse,
-) -> HttpResponse {
-    let started = Instant::now();
-    let worker = super::worker(request);
-    let query = request.query_string();
-    let taken = if query.len() > MAX_QUERY {
+    let taken = if request.query_string().len() > MAX_QUERY {
         worker.count(endpoint, Outcome::TooLarge, 1);
         Err(Refused::LongQuery)
     } else {
-        gather::take(worker, request, endpoint, read(query)).await
+        match gather::read(worker, request, payload, endpoint).await {
+            Ok(body) => gather::take(worker, request, endpoint, read(&body)).await,
+            Err(why) => Err(why),
+        }
     };
-    finish(request, endpoint, started, taken, success)
-}
-
-fn finish(
-    request: &HttpRequest,
-    endpoint: Endpoint,
-    started: Instant,
-    taken: Result<Taken, Refused>,
-    success: impl Fn(&Taken) -> HttpResponse,
-) -> HttpResponse {
-    let worker = super::worker(request);
     let response = match taken {
         Ok(taken) if is_key_unknown(&taken) => refused(Refused::UnknownKey),
         Ok(taken) => answer::with_cookies(success(&taken), taken.cookies),

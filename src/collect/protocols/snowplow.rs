@@ -62,10 +62,10 @@ async fn post(request: HttpRequest, payload: Payload) -> HttpResponse {
     super::answer(&request, payload, Endpoint::Snowplow, read, ok).await
 }
 
-async fn get(request: HttpRequest) -> HttpResponse {
+async fn get(request: HttpRequest, payload: Payload) -> HttpResponse {
     let is_anonymous = is_anonymous(&request);
-    let read = |query: &str| Ok(vec![map(&from_query(query), is_anonymous)]);
-    super::answer_query(&request, Endpoint::Snowplow, read, |_| super::gif()).await
+    let read = |_: &[u8]| Ok(vec![map(&from_query(request.query_string()), is_anonymous)]);
+    super::answer(&request, payload, Endpoint::Snowplow, read, |_| super::gif()).await
 }
 
 fn ok(_: &Taken) -> HttpResponse {

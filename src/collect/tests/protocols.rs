@@ -226,3 +226,45 @@ fn a_page_of_snowplow_is_known_by_our_cookie_unless_it_asks_not_to_be() {
     assert_eq!(listener.records().len(), 2);
     assert_eq!(listener.outcomes("snowplow"), [("accepted", 1), ("refused_consent", 2)]);
 }
+
+#[test]
+fn matomo_answers_as_each_way_of_sending_wants() {
+    let listener = Listener::new();
+    let hit = "idsite=demo&rec=1&_id=0123456789abcdef";
+    for path in ["/matomo.php", "/piwik.php"] {
+        assert_gif(&listener.get(&format!("{path}?{hit}"), &[]));
+        assert_gif(&listener.post(path, &[], hit));
+        let answer = listener.post(&format!("{path}?{hit}&send_image=0"), &[], "");
+        assert_eq!((answer.status, answer.text()), (204, ""));
+    }
+    let list = format!(r#"{{"requests":["?{hit}","?{hit}&rec=0"]}}"#);
+    assert_eq!(
+        listener.post("/matomo.php", &[], list).text(),
+        r#"{"status":"success","tracked":1,"invalid":1,"invalid_indices":[1]}"#
+    );
+    assert_eq!(listener.post("/matomo.php", &[], "{").status, 400);
+    assert_eq!(listener.get("/matomo.php?idsite=nobody&rec=1", &[]).status, 401);
+    let outcomes = [("accepted", 7), ("unknown_site", 1), ("invalid", 2)];
+    assert_eq!(listener.outcomes("matomo"), outcomes);
+}
+
+#[test]
+fn an_image_of_matomos_in_a_page_gets_a_cookie_and_a_server_needs_an_id() {
+    let listener = Listener::new();
+    let page = ("Referer", "http://localhost:3000/a");
+    let answer = listener.get("/matomo.php?idsite=demo&rec=1", &[page]);
+    let [cookie] = answer.cookies()[..] else { panic!("one cookie") };
+    let pair = cookie.split(';').next().unwrap();
+    let foreign = ("Referer", "https://evil.example/");
+    assert_gif(&listener.get("/matomo.php?idsite=demo&rec=1", &[page, ("Cookie", pair)]));
+    assert_gif(&listener.get("/matomo.php?idsite=demo&rec=1", &[foreign]));
+    assert_gif(&listener.get("/matomo.php?idsite=demo&rec=1", &[]));
+    let events = listener.events();
+    assert_eq!((events.len(), &events[0].ids), (2, &events[1].ids));
+    assert!(events.iter().all(|event| event.source == crate::model::Source::Js));
+    let outcomes = [("accepted", 2), ("foreign_origin", 1), ("invalid", 1)];
+    assert_eq!(listener.outcomes("matomo"), outcomes);
+    let refused = "/matomo.php?idsite=demo&rec=1&us_privacy=1YYN";
+    assert_gif(&listener.get(refused, &[page, ("Cookie", pair)]));
+    assert_eq!(listener.choices().len(), 1);
+}

@@ -50,13 +50,23 @@ impl Unreadable {
 
 /// Reads the JSON object of one event, whatever protocol it is of: at most 32 KiB.
 pub fn object(json: &[u8]) -> Result<Vec<(Box<str>, Value)>, Unreadable> {
-    let reject = |code, message: &str| Err(Unreadable::Rejected(Rejection::new(code, message)));
+    match value(json)? {
+        Value::Object(fields) => Ok(fields),
+        _ => {
+            let rejection = Rejection::new(Code::Site, "expected a JSON object");
+            Err(Unreadable::Rejected(rejection))
+        }
+    }
+}
+
+/// Reads the JSON that one event stands in, whatever it is: at most 32 KiB.
+pub fn value(json: &[u8]) -> Result<Value, Unreadable> {
     if json.len() > MAX_EVENT {
-        return reject(Code::Size, "an event is at most 32 KiB");
+        let rejection = Rejection::new(Code::Size, "an event is at most 32 KiB");
+        return Err(Unreadable::Rejected(rejection));
     }
     match parse_json(json) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => reject(Code::Site, "expected a JSON object"),
+        Ok(value) => Ok(value),
         Err(error) => {
             let message = format!("not JSON: {error}");
             // Well-formed text that cannot be taken: half an emoji, bytes of another charset, 128

@@ -3,6 +3,7 @@
 //! Between a client and the server stands a door, which loses answers, and behind which every client is far away, so that
 //! the server's own limit holds for it. Each client is set up as the documentation says, word for word.
 
+mod matomo;
 mod segment;
 mod snowplow;
 
@@ -180,6 +181,19 @@ impl House {
         Browser::open(Site::new(vec![
             ("/", "text/html; charset=utf-8", page),
             ("/module.js", "text/javascript", module),
+            ("/script.js", "text/javascript", of_npm(file)),
+        ]))
+    }
+
+    /// Opens a page that runs the documented lines, and these, and then loads a script.
+    fn browse_with(&self, client: &str, file: &str, lines: &str) -> Browser {
+        let page = format!(
+            "<!doctype html><title>A page</title><script>{}\n{lines}</script>\
+             <script async src=\"/script.js\"></script>",
+            self.documented(client)
+        );
+        Browser::open(Site::new(vec![
+            ("/", "text/html; charset=utf-8", page),
             ("/script.js", "text/javascript", of_npm(file)),
         ]))
     }
