@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test tools rust-tools services lint fmt clippy doc unit audit bench bench-compile soak demo
+.PHONY: test tools tag rust-tools services lint fmt clippy doc unit audit bench bench-compile soak demo
 
 VENV := target/venv
 SERVICES := prometheus redis-server openssl faketime chromium
@@ -12,6 +12,9 @@ SERVICES := prometheus redis-server openssl faketime chromium
 NPM := target/npm
 # The clients of others, with what they depend on.
 CLIENTS := target/clients
+# What builds the tag that the server serves, and where it is built to.
+TAG_TOOLS := target/tag
+TAG_FILE := dashboards/tag/t.js
 TOOLS := target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 # All criterion benches.
@@ -31,7 +34,7 @@ test: tools lint unit
 	@echo "== all passed"
 
 tools:
-	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed rust-tools services $(NPM)/installed $(CLIENTS)/installed)
+	$(call stage,tools,$(MAKE) --no-print-directory $(VENV)/installed rust-tools services $(NPM)/installed $(CLIENTS)/installed $(TAG_TOOLS)/installed)
 
 rust-tools:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup), then run make again" >&2; exit 1; }
@@ -63,6 +66,18 @@ $(CLIENTS)/installed: loadtest/clients/package.json loadtest/clients/package-loc
 	@rm -rf $(CLIENTS) && mkdir -p $(CLIENTS) && cp loadtest/clients/package*.json $(CLIENTS)
 	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
+
+# The versions that the lock file pins; nothing of theirs runs while they are installed.
+$(TAG_TOOLS)/installed: dashboards/tag/package.json dashboards/tag/package-lock.json | $(NPM)/installed
+	@rm -rf $(TAG_TOOLS) && mkdir -p $(TAG_TOOLS)
+	@cp $^ $(TAG_TOOLS)
+	@cd $(TAG_TOOLS) && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# The tag is committed as it is built; a test builds it anew and compares.
+tag: $(TAG_TOOLS)/installed
+	@$(TAG_TOOLS)/node_modules/.bin/tsc --project dashboards/tag
+	@$(TAG_TOOLS)/node_modules/.bin/esbuild dashboards/tag/tag.ts --log-level=warning --bundle --minify --target=es2017 --format=iife --outfile=$(TAG_FILE)
 
 # Programs that the tests start for themselves. Debian would start them as services too: not here.
 services:

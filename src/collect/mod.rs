@@ -23,6 +23,7 @@ mod protocols;
 mod query;
 mod secret;
 mod sync;
+mod tag;
 mod visitor;
 mod worker;
 
@@ -148,6 +149,12 @@ fn configure(app: &mut web::ServiceConfig) {
     app.service(
         web::resource("/pixel.gif")
             .route(web::get().to(pixel::pixel))
+            .default_service(wrong_method()),
+    )
+    .service(
+        web::resource("/t.js")
+            .route(web::get().to(tag::tag))
+            .route(web::head().to(tag::tag))
             .default_service(wrong_method()),
     )
     .service(

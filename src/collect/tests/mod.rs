@@ -7,6 +7,7 @@ mod pixel;
 mod privacy;
 mod protocols;
 mod sync;
+mod tag;
 
 use actix_web::dev::ServerHandle;
 use parking_lot::Mutex;
