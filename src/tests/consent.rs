@@ -10,8 +10,8 @@ use super::harness::Server;
 use super::harness::get;
 
 /// Strings of June 2026, for vendors 7 and 755 of which both were disclosed: all purposes, none, and 1 and 7.
-const ALL: &str = "CQlH_MAQlH_MAAKABCENADFgAP_gAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
-const NONE: &str = "CQlH_MAQlH_MAAKABCENADFgAAAAAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
+pub(super) const ALL: &str = "CQlH_MAQlH_MAAKABCENADFgAP_gAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
+pub(super) const NONE: &str = "CQlH_MAQlH_MAAKABCENADFgAAAAAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
 /// No audiences.
 const MEASURING: &str = "CQlH_MAQlH_MAAKABCENADFgAIIAAAAAAAqIF5wAgADgLzAAAAA.IF5wAgADgLz";
 /// The first of them without vendor 755.
@@ -25,9 +25,9 @@ const US_OPTED_OUT: &str = "DBABLA~BVQVAAAAAgA.QA";
 const SITES: &str = "[collect]\ntrusted_proxies = [\"127.0.0.1\"]\n\
     [[site]]\nkey = \"shop\"\nconsent = \"opt_in\"\ntcf_vendor = 7\norigins = [\"https://shop.example\"]\n\
     [[site]]\nkey = \"us\"\nconsent = \"opt_out\"\ntcf_vendor = 7\norigins = [\"https://us.example\"]\n";
-const DESTINATION: &str = "[[destination]]\nname = \"files\"\nkind = \"file\"\npath = \"pushed\"\n\
+pub(super) const DESTINATION: &str = "[[destination]]\nname = \"files\"\nkind = \"file\"\npath = \"pushed\"\n\
                            format = \"csv\"\nevery = \"1h\"\n";
-const SEGMENT: &str = "rule = 'did page_view in 1h'\nmin_size = 1\n\
+pub(super) const SEGMENT: &str = "rule = 'did page_view in 1h'\nmin_size = 1\n\
                        [[activate]]\ndestination = \"files\"\n";
 
 fn start() -> Server {

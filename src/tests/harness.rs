@@ -315,6 +315,15 @@ pub(super) fn get(url: &str, headers: &[(&str, &str)]) -> Answer {
     answer(request.call())
 }
 
+/// Sends a request as it is.
+pub(super) fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    answer(agent().run(request.body(body).unwrap()))
+}
+
 /// `POST`s a body.
 pub(super) fn post(url: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
     let mut request = agent().post(url).content_type("application/json");

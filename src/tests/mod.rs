@@ -53,6 +53,7 @@ mod same;
 mod sftp;
 mod spool;
 mod standins;
+mod tag;
 mod tidy;
 mod tiktok;
 mod tls;
