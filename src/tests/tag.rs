@@ -130,7 +130,7 @@ impl World {
             (
                 "/stub.js",
                 "text/javascript",
-                super::browser::of_npm("@iabtechlabtcf/stub/lib/stub.js"),
+                super::browser::of_npm("npm/@iabtechlabtcf/stub/lib/stub.js"),
             ),
         ]));
         let result = browser.result();
