@@ -69,7 +69,7 @@ const SLOW: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 2
 
 metrics! {
     /// Events by what became of them at collect. `endpoint`: `pixel`, `events`, `import`, or a protocol:
-    /// `segment`, `snowplow`, `matomo`;
+    /// `segment`, `snowplow`, `matomo`, `unomi`;
     /// `outcome`: see the interface's list. Alert when `dropped` rises.
     collect_events: counters "throng_collect_events_total" ["endpoint", "outcome"];
     /// Events refused for consent, by the signal that said so (`silence`, `gpc`, `dnt`, `us_privacy`,
@@ -225,7 +225,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Reports every value of the closed labels from the start, at zero.
     fn with_zeros(self) -> Self {
-        for endpoint in ["pixel", "events", "import", "segment", "snowplow", "matomo"] {
+        for endpoint in ["pixel", "events", "import", "segment", "snowplow", "matomo", "unomi"] {
             for outcome in Outcome::ALL {
                 self.collect_events.with_label_values(&[endpoint, outcome.as_str()]);
             }

@@ -119,6 +119,14 @@ impl Cookies {
         self.identifier(&id)
     }
 
+    /// What a page may know a browser by: as lasting as its identifier, and nobody else can tell one from the other.
+    pub(super) fn alias(&self, identifier: &Identifier) -> String {
+        let mut mac = self.keyed.clone();
+        mac.update(b"alias:");
+        mac.update(identifier.value().as_bytes());
+        hex(&mac.finalize().into_bytes()[..ID_LENGTH / 2])
+    }
+
     /// The header that gives a browser its identifier.
     pub(super) fn set(&self, identifier: &Identifier, scope: Scope<'_>) -> HeaderValue {
         let id = identifier.value();

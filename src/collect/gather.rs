@@ -48,6 +48,8 @@ pub(super) struct Taken {
     pub(super) rejected: Vec<(usize, Rejection)>,
     /// Headers that set or take away cookies.
     pub(super) cookies: Vec<HeaderValue>,
+    /// The browser's cookie, where an event that was taken carries one.
+    pub(super) cookie: Option<Identifier>,
 }
 
 /// Reads the body of a request; one that cannot be read counts as one event.
@@ -164,7 +166,9 @@ pub(super) async fn take(
         return Err(Refused::NotRecorded);
     }
     let (accepted, cookies) = (events.len(), gathered.cookies());
-    Ok(Taken { accepted, rejected: gathered.rejected, cookies })
+    let mut ids = gathered.events.iter().flat_map(|event| &event.ids);
+    let cookie = ids.find(|id| id.namespace.as_str() == "cookie").cloned();
+    Ok(Taken { accepted, rejected: gathered.rejected, cookies, cookie })
 }
 
 /// What one request brings: its events, its choices, and what was not taken.

@@ -1,5 +1,6 @@
 //! What the handlers share: across all workers, and within one worker thread.
 
+use actix_web::HttpRequest;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
@@ -17,11 +18,13 @@ use std::time::Duration;
 
 use super::consent::Signal;
 use super::cookie::Cookies;
+use super::cookie::Scope;
 use super::limit::Limiter;
 use super::lookup::Asker;
 use super::lookup::Lookup;
 use super::lookup::Told;
 use super::secret::Secret;
+use super::visitor::Visitor;
 use crate::config::Config;
 use crate::config::Durability;
 use crate::config::Lookup as Telling;
@@ -35,6 +38,7 @@ use crate::ingest::record::Recorder;
 use crate::metrics::Histogram;
 use crate::metrics::IntCounter;
 use crate::metrics::Metrics;
+use crate::model::Identifier;
 use crate::model::NamespaceOrder;
 use crate::model::Outcome;
 use crate::net::Clock;
@@ -104,10 +108,12 @@ pub(super) enum Endpoint {
     Segment,
     Snowplow,
     Matomo,
+    Unomi,
 }
 
 impl Endpoint {
-    const ALL: [Self; 5] = [Self::Pixel, Self::Events, Self::Segment, Self::Snowplow, Self::Matomo];
+    const ALL: [Self; 6] =
+        [Self::Pixel, Self::Events, Self::Segment, Self::Snowplow, Self::Matomo, Self::Unomi];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -116,6 +122,7 @@ impl Endpoint {
             Self::Segment => "segment",
             Self::Snowplow => "snowplow",
             Self::Matomo => "matomo",
+            Self::Unomi => "unomi",
         }
     }
 }
@@ -212,6 +219,13 @@ impl Worker {
             },
             shared,
         }
+    }
+
+    /// The identifier of the cookie that a browser sends for a site, where there is such a site.
+    pub(super) fn known(&self, request: &HttpRequest, site: &str) -> Option<Identifier> {
+        let site = self.shared.sites.get(site)?;
+        let visitor = Visitor::of(request, &self.shared);
+        self.cookies.read(visitor.headers, Scope::of(site, visitor.is_https))
     }
 
     /// Counts what became of events.

@@ -142,6 +142,24 @@ pub(super) async fn one(request: HttpRequest) -> HttpResponse {
     finish(worker, &request, asker, started, answer)
 }
 
+/// The ids of the audiences that a page of a site is told its own visitor is in; none where it may not be told, or where it
+/// cannot be said now.
+pub(super) async fn told_to_page(request: &HttpRequest, site: &str) -> Vec<String> {
+    let started = Instant::now();
+    let worker = super::worker(request);
+    let site = Cow::Borrowed(site);
+    let (form, ids, signals) = (Form::Ids, Vec::new(), Signals::default());
+    let answer = of_page(worker, request, &Asked { form, site, ids, signals }).await;
+    let told = match &answer {
+        Ok(answer) => answer.told.first().copied().unwrap_or(Told::None),
+        Err((status, ..)) if status.is_server_error() => Told::Failed,
+        Err(_) => Told::Refused,
+    };
+    worker.looked_up(Asker::Page, told, 1);
+    worker.lookup_took(Asker::Page, started.elapsed().as_secs_f64());
+    answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default()
+}
+
 /// `POST /v1/audiences`.
 pub(super) async fn many(request: HttpRequest, payload: Payload) -> HttpResponse {
     let started = Instant::now();

@@ -10,6 +10,7 @@ mod golden;
 mod matomo;
 mod segment;
 mod snowplow;
+mod unomi;
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
@@ -39,6 +40,7 @@ pub(super) fn configure(app: &mut web::ServiceConfig, snowplow_path: Option<&str
     matomo::configure(app);
     segment::configure(app);
     snowplow::configure(app, snowplow_path);
+    unomi::configure(app);
 }
 
 /// A path that a page of any origin may ask for.
@@ -57,16 +59,35 @@ async fn answer(
     success: impl Fn(&Taken) -> HttpResponse,
 ) -> HttpResponse {
     let started = Instant::now();
+    let taken = take(request, payload, endpoint, read).await;
+    finish(request, endpoint, started, taken, success)
+}
+
+/// Takes what a request holds.
+async fn take(
+    request: &HttpRequest,
+    payload: Payload,
+    endpoint: Endpoint,
+    read: impl Fn(&[u8]) -> Result<Read, Unread>,
+) -> Result<Taken, Refused> {
     let worker = super::worker(request);
-    let taken = if request.query_string().len() > MAX_QUERY {
+    if request.query_string().len() > MAX_QUERY {
         worker.count(endpoint, Outcome::TooLarge, 1);
-        Err(Refused::LongQuery)
-    } else {
-        match gather::read(worker, request, payload, endpoint).await {
-            Ok(body) => gather::take(worker, request, endpoint, read(&body)).await,
-            Err(why) => Err(why),
-        }
-    };
+        return Err(Refused::LongQuery);
+    }
+    let body = gather::read(worker, request, payload, endpoint).await?;
+    gather::take(worker, request, endpoint, read(&body)).await
+}
+
+/// Answers what became of a request.
+fn finish(
+    request: &HttpRequest,
+    endpoint: Endpoint,
+    started: Instant,
+    taken: Result<Taken, Refused>,
+    success: impl Fn(&Taken) -> HttpResponse,
+) -> HttpResponse {
+    let worker = super::worker(request);
     let response = match taken {
         Ok(taken) if is_key_unknown(&taken) => refused(Refused::UnknownKey),
         Ok(taken) => answer::with_cookies(success(&taken), taken.cookies),

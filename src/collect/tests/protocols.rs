@@ -268,3 +268,41 @@ fn an_image_of_matomos_in_a_page_gets_a_cookie_and_a_server_needs_an_id() {
     assert_gif(&listener.get(refused, &[page, ("Cookie", pair)]));
     assert_eq!(listener.choices().len(), 1);
 }
+
+#[test]
+fn unomi_is_answered_in_the_same_call() {
+    let listener = Listener::new();
+    let page = ("Origin", "http://localhost");
+    let event = r#"{"eventType":"view","scope":"demo"}"#;
+    let body = format!(r#"{{"source":{{"scope":"demo"}},"sessionId":"s-1","events":[{event}]}}"#);
+    let context = |answer: &Answer| -> serde_json::Value {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        serde_json::from_slice(&answer.body).unwrap()
+    };
+    let answer = listener.post("/context.json", &[page], &body);
+    let pair = answer.cookies()[0].split(';').next().unwrap().to_owned();
+    let first = context(&answer);
+    assert_eq!((&first["sessionId"], &first["processedEvents"]), (&"s-1".into(), &1.into()));
+    assert_eq!(first["profileSegments"], serde_json::json!([]));
+    let id = &listener.events()[0].ids[0];
+    let profile = first["profileId"].as_str().unwrap();
+    assert!(profile.len() == 32 && profile != id.value());
+    // Whoever asks without bringing anything is known, too, and nobody is made.
+    let known = [page, ("Cookie", pair.as_str())];
+    let empty = r#"{"source":{"scope":"demo"},"sessionId":7}"#;
+    let again = context(&listener.post("/cxs/context.json", &known, empty));
+    assert_eq!((&again["profileId"], &again["sessionId"]), (&profile.into(), &().into()));
+    let nobody = listener.post("/context.json", &[page], empty);
+    assert!(nobody.cookies().is_empty() && context(&nobody)["profileId"].is_null());
+
+    let events = format!(r#"{{"events":[{event},{{"scope":"demo"}}]}}"#);
+    let answer = listener.post("/eventcollector", &known, &events);
+    assert_eq!((answer.status, answer.text()), (200, r#"{"updated":4}"#));
+    let refused = [known[0], known[1], ("Sec-GPC", "1")];
+    let refused = context(&listener.post("/context.json", &refused, &body));
+    assert!(refused["profileId"].is_null(), "{refused}");
+    assert_eq!(listener.post("/context.json", &[page], "{").status, 400);
+    assert_eq!(listener.post("/context.json", &[page], body.replace("demo", "x")).status, 401);
+    let outcomes = [("accepted", 2), ("refused_consent", 1), ("unknown_site", 1), ("invalid", 2)];
+    assert_eq!(listener.outcomes("unomi"), outcomes);
+}

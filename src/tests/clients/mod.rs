@@ -6,6 +6,7 @@
 mod matomo;
 mod segment;
 mod snowplow;
+mod unomi;
 
 use serde_json::Value;
 use std::path::Path;
@@ -95,7 +96,12 @@ impl Service for Door {
 
 impl House {
     fn new() -> Self {
-        let server = Server::start_with(&[], SETTINGS, &[]);
+        Self::with(&[])
+    }
+
+    /// With segments.
+    fn with(segments: &[(&str, &str)]) -> Self {
+        let server = Server::start_with(segments, SETTINGS, &[]);
         let passed = Arc::new(Door { to: server.collect(), passed: Mutex::default() });
         let door = StandIn::start(Arc::clone(&passed) as _, None);
         Self { server, door, passed }
