@@ -52,7 +52,7 @@ pub(super) fn configure(app: &mut web::ServiceConfig) {
 
 /// What a request is answered with, where it is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     Image,
     Nothing,
     /// How many of a list were taken.
@@ -89,7 +89,7 @@ fn count(taken: &Taken) -> HttpResponse {
 }
 
 /// Reads the hits of a request.
-fn read(query: &str, body: &[u8]) -> Result<(Read, Wanted), Unread> {
+pub(super) fn read(query: &str, body: &[u8]) -> Result<(Read, Wanted), Unread> {
     let body = body.trim_ascii();
     if body.starts_with(b"{") {
         return list(body);
@@ -152,7 +152,7 @@ impl<'a> Hit<'a> {
 }
 
 /// Writes a hit as a canonical event.
-fn map(fields: &Fields) -> Result<Sent, Rejection> {
+pub(super) fn map(fields: &Fields) -> Result<Sent, Rejection> {
     let hit = Hit(Object(fields));
     if hit.text("rec") != Some("1") {
         return Err(Rejection::new(Code::Props, "rec: expected 1"));

@@ -7,6 +7,8 @@
 mod draft;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod hostile;
 mod matomo;
 mod segment;
 mod snowplow;

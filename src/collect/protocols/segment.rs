@@ -148,7 +148,11 @@ struct Envelope {
 }
 
 /// Reads the messages of a body, sent with a key to the path of a kind.
-fn read(body: &[u8], key: Option<String>, kind: Option<&'static str>) -> Result<Read, Unread> {
+pub(super) fn read(
+    body: &[u8],
+    key: Option<String>,
+    kind: Option<&'static str>,
+) -> Result<Read, Unread> {
     let members = split::members(body, MAX_MEMBERS).map_err(|_| NoEvents::NotJson)?;
     let member = |name: &[u8]| members.iter().rev().find(|(key, _)| *key == name);
     let mut envelope = Envelope { key, kind, sent_at: None, context: Vec::new() };

@@ -78,7 +78,7 @@ fn is_anonymous(request: &HttpRequest) -> bool {
 }
 
 /// Reads the events of a body.
-fn read(body: &[u8], is_anonymous: bool) -> Result<Read, Unread> {
+pub(super) fn read(body: &[u8], is_anonymous: bool) -> Result<Read, Unread> {
     let members = split::members(body, MAX_MEMBERS).map_err(|_| NoEvents::NotJson)?;
     let data = members.iter().rev().find(|(key, _)| *key == b"data");
     let (_, data) = data.filter(|(_, data)| data.starts_with(b"[")).ok_or(NoEvents::NotJson)?;
@@ -87,7 +87,7 @@ fn read(body: &[u8], is_anonymous: bool) -> Result<Read, Unread> {
 }
 
 /// Writes an event as a canonical one.
-fn map(event: &Fields, is_anonymous: bool) -> Result<Sent, Rejection> {
+pub(super) fn map(event: &Fields, is_anonymous: bool) -> Result<Sent, Rejection> {
     let event = Object(event);
     if is_anonymous {
         let message = "consent: SP-Anonymous: an event that nobody is known by is nobody's";
@@ -204,10 +204,11 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
             lists.entry(name).or_default().push(data);
         }
     }
-    for (name, mut list) in lists {
+    let one_or_many = |(name, mut list): (String, Vec<Value>)| {
         let value = if list.len() == 1 { list.remove(0) } else { Value::Array(list) };
-        draft.prop_value(&name, Some(value));
-    }
+        (name.into(), value)
+    };
+    draft.props(lists.into_iter().map(one_or_many).collect());
     Ok(())
 }
 

@@ -99,15 +99,15 @@ async fn context(request: HttpRequest, payload: Payload) -> HttpResponse {
 }
 
 /// What a request brings and asks.
-struct Asked {
-    events: Read,
+pub(super) struct Asked {
+    pub(super) events: Read,
     /// The site that it is of as a whole.
     scope: String,
     session: Value,
 }
 
 /// Reads a request.
-fn read(body: &[u8]) -> Result<Asked, Unread> {
+pub(super) fn read(body: &[u8]) -> Result<Asked, Unread> {
     let members = split::members(body, MAX_MEMBERS).map_err(|_| NoEvents::NotJson)?;
     let member = |name: &[u8]| {
         let (_, value) = members.iter().rev().find(|(key, _)| *key == name)?;
