@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: test tools tag rust-tools services lint fmt clippy doc unit audit bench bench-compile soak demo
 
 VENV := target/venv
-SERVICES := prometheus redis-server openssl faketime chromium
+SERVICES := prometheus redis-server openssl faketime chromium curl
 # What sites run in browsers, as it is published.
 NPM := target/npm
 # The clients of others, with what they depend on.

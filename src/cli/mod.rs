@@ -24,6 +24,7 @@ mod output;
 mod overlap;
 mod plan;
 mod serve;
+mod snippet;
 mod store;
 mod token;
 mod transfer;
@@ -123,6 +124,8 @@ enum Command {
     /// Make, list and revoke tokens of the private listener
     #[command(subcommand)]
     Token(token::Token),
+    /// Print what a site's pages, servers and apps send, to be pasted
+    Snippet(snippet::Snippet),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -167,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Store(command) => store::run(&global, &command),
         Command::Move(command) => transfer::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
+        Command::Snippet(command) => snippet::run(&global, &command),
         Command::Completions(command) => completions::run(&command),
     };
     match done {

@@ -51,6 +51,7 @@ mod restart;
 mod s3;
 mod same;
 mod sftp;
+mod snippet;
 mod spool;
 mod standins;
 mod tag;
