@@ -62,7 +62,7 @@ $(NPM)/installed: loadtest/npm-packages.txt
 	done < $<
 	@touch $@
 
-$(CLIENTS)/installed: loadtest/clients/package.json loadtest/clients/package-lock.json $(NPM)/installed
+$(CLIENTS)/installed: loadtest/clients/package.json loadtest/clients/package-lock.json | $(NPM)/installed
 	@rm -rf $(CLIENTS) && mkdir -p $(CLIENTS) && cp loadtest/clients/package*.json $(CLIENTS)
 	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

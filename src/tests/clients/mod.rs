@@ -1,7 +1,7 @@
 //! The clients of others, unmodified, as a site that moves here runs them: what they send arrives, once.
 //!
-//! Between a client and the server stands a door, which loses answers, and behind which every client is far away, so that
-//! the server's own limit holds for it. Each client is set up as the documentation says, word for word.
+//! Between a client and the server stands a door, which loses answers and asks to wait, and behind which every client is far
+//! away, so that the server's own limit can hold for it. Each client is set up as the documentation says, word for word.
 
 mod matomo;
 mod segment;
@@ -19,10 +19,11 @@ use super::browser::{Browser, Site, of_npm};
 use super::harness::Server;
 use super::standins::{Fault, Reply, Request, Service, StandIn};
 
-/// One address may send five events at once, and two a second.
-const SETTINGS: &str = "[collect]\ntrusted_proxies = [\"127.0.0.1\"]\nrate_per_address = 2\nburst_per_address = 5\n\
-    [archive]\nfile_age = \"1s\"\n\
+const SETTINGS: &str = "[archive]\nfile_age = \"1s\"\n\
     [[site]]\nkey = \"shop\"\nconsent = \"none\"\norigins = [\"http://127.0.0.1:*\"]\n";
+/// One address may send five events at once, and two a second.
+const LIMITED: &str =
+    "[collect]\ntrusted_proxies = [\"127.0.0.1\"]\nrate_per_address = 2\nburst_per_address = 5\n";
 
 /// All that counted, as others read it, in the order of time.
 const READ: &str = r#"
@@ -96,12 +97,16 @@ impl Service for Door {
 
 impl House {
     fn new() -> Self {
-        Self::with(&[])
+        Self::with(&[], SETTINGS)
     }
 
-    /// With segments.
-    fn with(segments: &[(&str, &str)]) -> Self {
-        let server = Server::start_with(segments, SETTINGS, &[]);
+    /// A house that takes few events at once.
+    fn limited() -> Self {
+        Self::with(&[], &format!("{LIMITED}{SETTINGS}"))
+    }
+
+    fn with(segments: &[(&str, &str)], settings: &str) -> Self {
+        let server = Server::start_with(segments, settings, &[]);
         let passed = Arc::new(Door { to: server.collect(), passed: Mutex::default() });
         let door = StandIn::start(Arc::clone(&passed) as _, None);
         Self { server, door, passed }
@@ -111,10 +116,13 @@ impl House {
         format!("http://{}", self.door.address)
     }
 
-    /// The answer of a request is lost, though what it brings is taken: of the next, or one that comes after so many.
-    fn lose_answer(&self, after: usize) {
+    /// The answer of a request is lost, though what it brings is taken: of the next, or one that comes after so many. The
+    /// one that follows is to come again later.
+    fn disturb(&self, after: usize) {
         let pass = std::iter::repeat_n(Fault::Pass, after);
-        self.door.script(pass.chain([Fault::LoseAnswer]));
+        let wait = Reply::new(429, "{}").with("Retry-After", "1");
+        let wait = wait.with("Access-Control-Allow-Origin", "*");
+        self.door.script(pass.chain([Fault::LoseAnswer, Fault::Refuse(wait)]));
     }
 
     /// What came through the door to a path, and what was answered.

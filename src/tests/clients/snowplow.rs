@@ -26,13 +26,14 @@ fn assert_events(house: &House, started: i64) -> Vec<Value> {
     }
     house.server.until("what was taken comes again", || house.accepted("snowplow") > 8.0);
     assert_eq!(house.events(8), events);
+    assert!(house.door.is_through());
     events
 }
 
 #[test]
 fn snowplow_on_node() {
     let house = House::new();
-    house.lose_answer(0);
+    house.disturb(0);
     let started = now();
     // It sends again what it holds whenever it is to send.
     house.node(
@@ -46,7 +47,7 @@ tracker.track(buildStructEvent({ category: "shop", action: "add-to-basket", valu
 const view = (n) => tracker.track(buildSelfDescribingEvent({ event: {
   schema: "iglu:com.acme/view_product/jsonschema/1-0-0", data: { n } } }));
 for (let n = 0; n < 3; n++) view(n);
-for (let turn = 0; turn < 5; turn++) {
+for (let turn = 0; turn < 6; turn++) {
   await tracker.flush();
   await new Promise((done) => setTimeout(done, 1500));
   if (turn == 0) for (let n = 3; n < 6; n++) view(n);
@@ -57,13 +58,12 @@ for (let turn = 0; turn < 5; turn++) {
     let view = only(&events, "page_view");
     assert_eq!(view["props"], json!({ "user": { "tier": "gold" } }));
     assert_eq!((ids(view, "anonymous_id"), &view["source"]), (vec!["d-1"], &json!("api")));
-    assert!(house.statuses(PATH).contains(&429), "{:?}", house.statuses(PATH));
 }
 
 #[test]
 fn snowplow_on_python() {
     let house = House::new();
-    house.lose_answer(0);
+    house.disturb(0);
     let started = now();
     house.python(
         "snowplow-tracker",
@@ -81,13 +81,12 @@ for n in range(3):
 tracker.flush()
 for n in range(3, 6):
     view(n)
-for turn in range(5):
+for turn in range(6):
     time.sleep(1.5)
     tracker.flush()
 "#,
     );
     assert_events(&house, started);
-    assert!(house.statuses(PATH).contains(&429), "{:?}", house.statuses(PATH));
 }
 
 /// What a page sends; what could not be sent goes out with what comes next.
@@ -121,7 +120,7 @@ fn assert_of_a_page(events: &[Value]) {
 #[test]
 fn snowplow_in_a_page() {
     let house = House::new();
-    house.lose_answer(0);
+    house.disturb(0);
     let started = now();
     let _browser = house.browse("@snowplow/browser-tracker", FILE, EXPORTS, PAGE);
     assert_of_a_page(&assert_events(&house, started));
@@ -129,15 +128,15 @@ fn snowplow_in_a_page() {
 
 #[test]
 fn snowplow_in_a_page_that_gets() {
-    let house = House::new();
+    let house = House::limited();
     let _browser = house.browse_changed(
         "@snowplow/browser-tracker",
         FILE,
         EXPORTS,
         ("appId:", "eventMethod: \"get\", encodeBase64: false, appId:"),
-        PAGE,
+        &PAGE.replace("n < 6", "n < 16"),
     );
-    assert_of_a_page(&house.events(8));
+    assert_of_a_page(&house.events(18));
     assert!(house.statuses("/i").contains(&429), "{:?}", house.statuses("/i"));
 }
 

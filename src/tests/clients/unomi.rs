@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::{House, ids, named, now, only};
+use super::{House, SETTINGS, ids, named, now, only};
 
 #[test]
 fn unomi_in_a_page_hears_what_its_visitor_is_in() {
-    let house = House::with(&[("viewers", "rule = 'did viewProduct'")]);
+    let house = House::with(&[("viewers", "rule = 'did viewProduct'")], SETTINGS);
     let started = now();
     // The session is the page's own, and there before the tracker is. So is what bundlers put in the place of Node's
     // buffers, which the published script asks for.
