@@ -425,6 +425,20 @@ fn the_sections_of_gpp_are_waited_for_and_judged() {
 }
 
 #[test]
+fn of_who_opted_out_before_the_page_is_not_told() {
+    let world = World::new();
+    let before = format!(
+        "{GPP}<script>cmp.setFieldValue(\"usnat\", \"SharingOptOut\", 1);\
+         cmp.setApplicableSections([7]); cmp.setSignalStatus(\"ready\");</script>"
+    );
+    let steps = "await until(() => ended() > 0); click(); await rest(300);";
+    world.visit("us", &before, steps);
+    assert_eq!(world.names(), ["notice"]);
+    assert_eq!(world.server.metric("throng_collect_refusals_total{signal=\"gpp\"}"), 1.0);
+    assert_eq!(world.events(), 0);
+}
+
+#[test]
 fn what_only_the_server_can_judge_is_asked_of_it() {
     let world = World::new();
     // Section 6 has no field that the tag knows.
@@ -503,6 +517,16 @@ fn a_page_that_goes_sends_what_had_failed_by_a_beacon() {
     assert_eq!(requests.len(), 1, "{requests:?}");
     // A beacon does not ask to read its answer.
     assert_eq!(requests[0].header("sec-fetch-mode"), Some("no-cors"));
+}
+
+#[test]
+fn a_page_that_goes_before_a_decision_sends_nothing() {
+    let world = World::new();
+    let steps = "await until(() => throng.site); click(); await rest(300); location = \"/next\"; await rest(60000)";
+    world.visit("us", TCF, steps);
+    // The page that came next was looked at by the same browser, after whatever the first had sent.
+    assert_eq!(world.requests().len(), 0);
+    assert_eq!(world.events(), 0);
 }
 
 #[test]
