@@ -82,7 +82,10 @@ impl Run<'_> {
         if written.as_ref() == Some(&mark(&last)) {
             return Ok(());
         }
-        let spool = shared.spool.join(format!("{}_{}", target.destination, target.segment));
+        // The length keeps `a_b` and `c` apart from `a` and `b_c`, which another lane may write at the same time.
+        let Target { destination, segment } = target;
+        let spool = format!("{}_{destination}_{segment}", destination.len());
+        let spool = shared.spool.join(spool);
         let spooled = self.spool(layout, &spool);
         let rows = match spooled {
             Ok(rows) => rows,

@@ -85,6 +85,17 @@ impl From<NoEvents> for Unread {
     }
 }
 
+/// Bytes that all events of a request may come to by what they share: it is as if each had it.
+const MAX_SHARED: usize = 1 << 20;
+
+/// Bounds what a request states once for all of its events.
+pub(super) fn shared(bytes: usize, events: usize) -> Result<(), Unread> {
+    match bytes.saturating_mul(events) {
+        0..=MAX_SHARED => Ok(()),
+        _ => Err(Unread { why: NoEvents::TooMany(events), events: 1 }),
+    }
+}
+
 /// Reads events one by one.
 pub(super) fn each(
     parts: &[&[u8]],

@@ -159,8 +159,15 @@ pub(super) async fn matched(request: HttpRequest) -> HttpResponse {
     let (synced, answer) = if is_error || !is_id(&decode(id)) {
         (Synced::NoId, pixel::image(None))
     } else {
-        let site = site(&worker, &said).map_or("", |site| site.key.as_str());
-        let taken = pixel::take_match(&worker, &request, site, EVENT, (partner.namespace(), id));
+        let visitor = Visitor::of(&request, &worker.shared);
+        let taken = match consented(&worker, &visitor, &said, query) {
+            Err(taken) => Some(taken),
+            Ok((_, None)) => None,
+            Ok((site, Some(_))) => {
+                let id = (partner.namespace(), id);
+                pixel::take_match(&worker, &request, &site.key, EVENT, id)
+            }
+        };
         let synced = match taken.as_ref().map(Taken::outcome) {
             Some(Outcome::Accepted) => Synced::Matched,
             Some(_) => Synced::Refused,
@@ -235,7 +242,9 @@ fn consented<'w>(
 
 fn is_fresh(known: &[(String, Day)], partner: &Partner, today: Day) -> bool {
     let days = partner.every.0 / crate::model::time::DAY;
-    known.iter().any(|(name, day)| *name == partner.name && (0..days).contains(&(today - day)))
+    known
+        .iter()
+        .any(|(name, day)| *name == partner.name && (0..days).contains(&today.saturating_sub(*day)))
 }
 
 /// The partner's address with everything in its place; `None` where it has none, or that would be too long.

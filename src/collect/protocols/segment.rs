@@ -171,6 +171,7 @@ pub(super) fn read(
         envelope.key = Some(user(&key).to_owned());
     }
     let messages = split::events(batch, MAX_EVENTS)?;
+    gather::shared(member(b"context").map_or(0, |(_, context)| context.len()), messages.len())?;
     gather::each(&messages, |json| message(json, &envelope))
 }
 

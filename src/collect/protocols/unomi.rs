@@ -120,6 +120,7 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, Unread> {
         Some(b"null") | None => Vec::new(),
         Some(_) => return Err(NoEvents::NotJson.into()),
     };
+    gather::shared(member(b"source").map_or(0, <[u8]>::len), parts.len())?;
     let events =
         gather::each(&parts, |json| map(object(json)?, &source).map_err(Unreadable::Rejected))?;
     let of_first =
@@ -206,6 +207,11 @@ mod tests {
             let asked = read(body.as_bytes()).unwrap();
             assert_eq!((asked.events.len(), asked.session), (0, Value::Null));
         }
+        let many = vec![r#"{"eventType":"view"}"#; 500].join(",");
+        let page = "x".repeat(2_200);
+        let body = format!(r#"{{"source":{{"scope":"s","u":"{page}"}},"events":[{many}]}}"#);
+        let why = read(body.as_bytes()).err().unwrap().why;
+        assert_eq!(why, NoEvents::TooMany(500), "what all of them share is of each");
         for body in ["", "[]", r#"{"events":{}}"#, r#"{"events":[{]}"#] {
             assert_eq!(read(body.as_bytes()).err().unwrap().why, NoEvents::NotJson, "{body}");
         }

@@ -114,9 +114,13 @@ fn a_browser_is_sent_once_in_a_while_and_only_where_it_is_known_and_agrees() {
     listener.clock.0.fetch_add(14 * DAY, Ordering::SeqCst);
     assert_eq!(sync("s=demo", &[("Cookie", &both)]).status, 302);
     // What a browser remembers is worth nothing to somebody else, whatever it says.
-    for memory in
-        ["throng-sync=", "throng-sync=///", "throng-sync=dsp.99999999999999", "throng-sync=dsp.-1"]
-    {
+    for memory in [
+        "throng-sync=",
+        "throng-sync=///",
+        "throng-sync=dsp.99999999999999",
+        "throng-sync=dsp.-1",
+        "throng-sync=dsp.-9223372036854775808",
+    ] {
         assert_eq!(
             sync("s=demo", &[("Cookie", &format!("{pair}; {memory}"))]).status,
             302,
@@ -193,11 +197,18 @@ fn a_partners_id_is_an_identifier_of_the_browsers_profile() {
     assert_eq!(listener.get("/match/evil?uid=7", &[("Cookie", &pair)]).status, 404);
     assert_eq!(listener.events().len(), before);
 
+    // Nor is who is recorded for no audience: by GPC where no consent is needed, and by a string that allows storage alone.
+    let stored = Eu { consents: [1, 9].into_iter().collect(), ..Eu::default() }.text();
+    let path = format!("/match/xandr?s=demo&uid=9&gdpr=1&gdpr_consent={stored}");
+    assert_gif(&listener.get(&path, &[("Cookie", &pair)]));
+    assert_gif(&listener.get("/match/xandr?s=open&uid=9", &[("Cookie", &pair), ("Sec-GPC", "1")]));
+    assert_eq!((listener.events().len(), listener.choices()), (before, vec![]));
+
     // Who does not agree is not matched, and that is their choice.
     let refused = Eu { consents: [].into_iter().collect(), ..Eu::default() }.text();
     let path = format!("/match/xandr?s=demo&uid=8&gdpr=1&gdpr_consent={refused}");
     let answer = listener.get(&path, &[("Cookie", &pair)]);
     assert_eq!(answer.cookies().len(), 1, "its cookie goes");
     assert_eq!((listener.events().len(), listener.choices()), (before, vec![(id, true)]));
-    assert_eq!(count(&listener, "xandr", "in", "refused"), 2);
+    assert_eq!(count(&listener, "xandr", "in", "refused"), 4);
 }
