@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use super::TraitId;
 use super::attribute::AttributeColumn;
 use super::columns::DayColumn;
 use super::columns::TraitColumns;
 use super::consents::Consents;
+use super::loose::Loose;
+use super::packed::Packed;
+use super::scan::Scan;
 use super::set::BlockSet;
 use crate::model::BLOCK;
 use crate::model::Consent;
@@ -16,6 +20,7 @@ use crate::model::Namespace;
 use crate::model::Value;
 use crate::model::time::Day;
 use crate::model::time::Millis;
+use crate::model::time::day_of;
 use crate::model::time::day_start;
 
 /// What is remembered of a profile besides events.
@@ -41,7 +46,15 @@ pub struct Block {
     pub(super) opted_out: Arc<BlockSet>,
     pub(super) bots: Arc<BlockSet>,
     pub(super) consents: Arc<Consents>,
+    /// The facts as windows are read, once one of several days was, and what is other since.
+    pub(super) packed: OnceLock<Option<Arc<Packed>>>,
+    pub(super) loose: Loose,
+    /// The newest day of a fact.
+    pub(super) newest: Option<Day>,
 }
+
+/// Windows of so few days are read from the days' own columns where nothing is packed yet.
+const FEW_DAYS: Day = 2;
 
 impl Block {
     /// A block without profiles.
@@ -66,6 +79,7 @@ impl Block {
     /// Adds a fact; `value` is `Some` for every fact of a trait that measures.
     pub fn add_fact(&mut self, id: TraitId, ordinal: u16, time: Millis, value: Option<Measure>) {
         self.hold(ordinal);
+        self.note(id, day_of(time));
         Arc::make_mut(self.traits.entry(id).or_default()).add(ordinal, time, value);
     }
 
@@ -153,6 +167,39 @@ impl Block {
         self.traits.get(&id).map(|columns| &**columns)
     }
 
+    /// A trait's facts, to be scanned.
+    pub fn scan(&self, id: TraitId) -> Scan<'_> {
+        Scan::of(self, id)
+    }
+
+    /// The facts as they were packed, for a window of so many whole days, and what is other by now.
+    pub(super) fn packed(&self, days: Day) -> Option<(&Packed, &Loose)> {
+        let packed = match self.packed.get() {
+            Some(packed) => packed,
+            None if days <= FEW_DAYS => return None,
+            None => self.packed.get_or_init(|| Packed::of(self).map(Arc::new)),
+        };
+        packed.as_deref().map(|packed| (packed, &self.loose))
+    }
+
+    /// Whether no trait has a fact as late as this day.
+    pub(super) fn is_before(&self, day: Day) -> bool {
+        self.newest < Some(day)
+    }
+
+    /// Notes that a trait's day is to be other than it was packed.
+    pub(super) fn note(&mut self, id: TraitId, day: Day) {
+        self.newest = self.newest.max(Some(day));
+        if self.packed.get().is_some() && !self.loose.note(id, day) {
+            self.unpack();
+        }
+    }
+
+    fn unpack(&mut self) {
+        self.packed = OnceLock::new();
+        self.loose = Loose::default();
+    }
+
     /// The traits with facts, ascending.
     pub fn traits(&self) -> impl Iterator<Item = (TraitId, &TraitColumns)> {
         self.traits.iter().map(|(id, columns)| (*id, &**columns))
@@ -175,7 +222,9 @@ impl Block {
 
     /// Drops a trait's columns.
     pub fn drop_trait(&mut self, id: TraitId) {
-        self.traits.remove(&id);
+        if self.traits.remove(&id).is_some() {
+            self.unpack();
+        }
     }
 
     /// Drops what lies before a day: facts, and attribute values but for the newest of each profile.
@@ -186,6 +235,7 @@ impl Block {
             }
         }
         self.traits.retain(|_, columns| !columns.is_empty());
+        self.unpack();
         let edge = day_start(day);
         for column in self.attributes.values_mut() {
             if column.entries().any(|entry| entry.time < edge) {
@@ -224,12 +274,27 @@ impl Block {
     pub fn merge_trait(&mut self, id: TraitId, columns: &TraitColumns) {
         if let Some(ordinal) = columns.largest_ordinal() {
             self.hold(ordinal);
+            self.newest = self.newest.max(columns.days.last());
+            if self.traits.contains_key(&id) {
+                columns.days().for_each(|(day, _)| self.note(id, day));
+            } else if self.packed.get().is_some() && !self.loose.note_trait(id) {
+                self.unpack();
+            }
             Arc::make_mut(self.traits.entry(id).or_default()).merge(columns);
         }
     }
 
+    /// The bytes of memory that a trait's facts of a day take, about.
+    pub fn memory_of_day(&self, id: TraitId, day: Day) -> usize {
+        let packed = self.packed.get().and_then(Option::as_ref);
+        let packed = packed.map_or(0, |packed| packed.memory_of(id, day));
+        self.day(id, day).map_or(0, DayColumn::memory) + packed
+    }
+
     /// The bytes of memory that facts take, about.
     pub fn memory(&self) -> usize {
-        self.traits.values().map(|columns| columns.memory()).sum()
+        let columns: usize = self.traits.values().map(|columns| columns.memory()).sum();
+        let packed = self.packed.get().and_then(Option::as_ref);
+        columns + packed.map_or(0, |packed| packed.memory())
     }
 }

@@ -185,6 +185,7 @@ impl Block {
         let column = DayColumn::decode(bytes)?;
         if let Some(ordinal) = column.largest_ordinal() {
             self.hold(ordinal);
+            self.note(id, day);
             let columns = Arc::make_mut(self.traits.entry(id).or_default());
             columns.set_day(day, column);
         }

@@ -1,10 +1,9 @@
 //! A trait's facts in one block: for each UTC day a timeline, sorted by time.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 
 use super::days::Days;
-use super::flat::Flat;
+use super::packed::DENSE;
 use super::set::BlockSet;
 use crate::model::Measure;
 use crate::model::time::DAY;
@@ -122,8 +121,6 @@ pub struct DayColumn {
 
 /// The last millisecond of a day.
 pub(super) const LAST_MILLI: u32 = 86_399_999;
-/// How many facts a day has whose ordinals are kept as a set too: 8 KiB, against 6 bytes a fact.
-const DENSE: usize = 1024;
 const SMALLEST_TAIL: usize = 64;
 const LARGEST_TAIL: usize = 2048;
 
@@ -187,11 +184,6 @@ impl DayColumn {
         self.present.as_deref()
     }
 
-    /// As [`DayColumn::present`], to be shared.
-    pub(super) fn shared_present(&self) -> Option<&Arc<BlockSet>> {
-        self.present.as_ref()
-    }
-
     /// Adds the ordinals of all facts to a set.
     pub(super) fn gather(&self, set: &mut BlockSet) {
         match self.present() {
@@ -239,16 +231,7 @@ impl DayColumn {
 #[derive(Debug, Clone, Default)]
 pub struct TraitColumns {
     pub(super) days: Days,
-    /// All days in one stretch, once a window of several was read.
-    flat: OnceLock<Option<Arc<Flat>>>,
-    /// The days, in order, that are no longer as they are there.
-    changed: Vec<Day>,
 }
-
-/// So many days may be other than in the stretch of all.
-const MOST_CHANGED: usize = 8;
-/// Windows of so few days are read from the days.
-const FEW_DAYS: usize = 2;
 
 impl TraitColumns {
     /// Columns without facts, to be filled.
@@ -262,14 +245,12 @@ impl TraitColumns {
         // A day has fewer milliseconds than a u32.
         let millis = u32::try_from(time.rem_euclid(DAY)).unwrap_or(0);
         let day = day_of(time);
-        self.note_changed(day);
         self.days.of(day).add(millis, ordinal, value.map(|value| value.0));
     }
 
     /// Adds the facts of other columns of the same trait.
     pub fn merge(&mut self, other: &Self) {
         for (day, column) in other.days.iter() {
-            self.note_changed(*day);
             match self.days.get(*day) {
                 Some(_) => self.days.of(*day).absorb(column),
                 None => self.days.insert(*day, Arc::clone(column)),
@@ -279,34 +260,7 @@ impl TraitColumns {
 
     /// Replaces a day.
     pub(super) fn set_day(&mut self, day: Day, column: DayColumn) {
-        self.note_changed(day);
         self.days.insert(day, Arc::new(column));
-    }
-
-    fn note_changed(&mut self, day: Day) {
-        if self.flat.get().is_none() {
-            return;
-        }
-        if let Err(place) = self.changed.binary_search(&day) {
-            self.changed.insert(place, day);
-        }
-        if self.changed.len() > MOST_CHANGED {
-            self.forget_flat();
-        }
-    }
-
-    fn forget_flat(&mut self) {
-        self.flat = OnceLock::new();
-        self.changed.clear();
-    }
-
-    /// All days in one stretch, where there are several, and those that are other by now.
-    pub(super) fn flat(&self) -> Option<(&Flat, &[Day])> {
-        if self.days.len() <= FEW_DAYS {
-            return None;
-        }
-        let flat = self.flat.get_or_init(|| Flat::of(&self.days).map(Arc::new));
-        flat.as_deref().map(|flat| (flat, &self.changed[..]))
     }
 
     /// The days with facts, ascending.
@@ -369,14 +323,11 @@ impl TraitColumns {
 
     pub(super) fn drop_before(&mut self, day: Day) {
         self.days.drop_before(day);
-        self.forget_flat();
     }
 
     /// The bytes of memory it takes, about.
     pub fn memory(&self) -> usize {
-        self.days.columns().map(|column| 48 + column.memory()).sum::<usize>()
-            + self.flat.get().and_then(Option::as_ref).map_or(0, |flat| flat.memory())
-            + size_of::<Self>()
+        self.days.columns().map(|column| 48 + column.memory()).sum::<usize>() + size_of::<Self>()
     }
 }
 

@@ -103,6 +103,10 @@ impl Days {
         self.iter().next().map(|(day, _)| *day)
     }
 
+    pub(super) fn last(&self) -> Option<Day> {
+        self.iter().next_back().map(|(day, _)| *day)
+    }
+
     pub(super) fn drop_before(&mut self, day: Day) {
         if self.settled.first_key_value().is_some_and(|(first, _)| *first < day) {
             let settled = Arc::make_mut(&mut self.settled);

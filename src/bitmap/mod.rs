@@ -16,12 +16,16 @@ mod codec;
 mod columns;
 mod consents;
 mod days;
-mod flat;
+mod kernels;
+mod loose;
+mod packed;
+mod roar;
 mod rows;
 mod scan;
 mod set;
 #[cfg(test)]
 mod tests;
+mod unary;
 
 pub use attribute::AttributeColumn;
 pub use block::Block;
@@ -29,10 +33,16 @@ pub use block::Mark;
 pub use columns::DayColumn;
 pub use columns::TraitColumns;
 pub use consents::Consents;
+pub use roar::Roar;
+pub use roar::RoarScratch;
+pub use rows::RowFacts;
 pub use rows::Rows;
+pub use scan::Found;
 pub use scan::Interval;
+pub use scan::Scan;
 pub use scan::sequence;
 pub use set::BlockSet;
+pub use unary::Unary;
 
 use std::sync::Arc;
 

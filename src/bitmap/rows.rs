@@ -3,11 +3,12 @@
 //! They follow from the columns and are made of them at any time. A fact takes 8 bytes, and its value stays in its
 //! column, where its time finds it.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::TraitId;
 use super::block::Block;
 use super::columns::time_at;
+use super::set::BlockSet;
 use crate::model::time::DAY;
 use crate::model::time::Day;
 use crate::model::time::Millis;
@@ -31,10 +32,28 @@ pub struct Rows {
     facts: Vec<Packed>,
     /// Facts that came since, by ordinal.
     later: HashMap<u16, Vec<Packed>>,
+    /// Whose they are: most have none.
+    has_later: BlockSet,
     later_count: usize,
     first: Day,
     traits: Vec<TraitId>,
     places: HashMap<TraitId, u16>,
+}
+
+/// The facts of some profiles.
+#[derive(Debug, Default)]
+pub struct RowFacts {
+    packed: Vec<Packed>,
+    facts: Vec<(TraitId, Millis)>,
+    ends: Vec<usize>,
+}
+
+impl RowFacts {
+    /// The facts of each, in the order in which they were asked for.
+    pub fn each(&self) -> impl Iterator<Item = &[(TraitId, Millis)]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).map(|(from, to)| &self.facts[*from..*to])
+    }
 }
 
 /// So many facts are added at least before the rows are made anew.
@@ -51,6 +70,7 @@ impl Rows {
             starts: vec![0; population + 1],
             facts: Vec::new(),
             later: HashMap::new(),
+            has_later: BlockSet::new(),
             later_count: 0,
             first,
             traits: Vec::new(),
@@ -108,24 +128,38 @@ impl Rows {
             return false;
         };
         self.later.entry(ordinal).or_default().push(Packed { millis, day, place });
+        self.has_later.insert(ordinal);
         self.later_count += 1;
         self.later_count <= FEW.max(self.facts.len() / 4)
     }
 
-    /// Gives the facts of a profile, in order of trait and time. Some may be of days that were dropped.
-    pub fn facts(&self, ordinal: u16, out: &mut Vec<(TraitId, Millis)>) {
-        out.clear();
-        let place = usize::from(ordinal);
-        let range = match (self.starts.get(place), self.starts.get(place + 1)) {
-            (Some(from), Some(to)) => *from as usize..*to as usize,
-            _ => 0..0,
-        };
-        let later = self.later.get(&ordinal).map_or(&[][..], Vec::as_slice);
-        out.extend(self.facts[range].iter().chain(later).map(|fact| {
+    /// Gives the facts of some profiles, those of each in order of trait and time, and where they end. Some may be of
+    /// days that were dropped.
+    pub fn facts(&self, ordinals: &[u16], out: &mut RowFacts) {
+        let RowFacts { packed, facts, ends } = out;
+        facts.clear();
+        ends.clear();
+        packed.clear();
+        // All are fetched first: while one comes from memory, the next are asked for.
+        for ordinal in ordinals {
+            let place = usize::from(*ordinal);
+            if let (Some(from), Some(to)) = (self.starts.get(place), self.starts.get(place + 1)) {
+                packed.extend_from_slice(&self.facts[*from as usize..*to as usize]);
+            }
+            if self.has_later.contains(*ordinal) {
+                packed.extend(self.later.get(ordinal).into_iter().flatten());
+            }
+            ends.push(packed.len());
+        }
+        facts.extend(packed.iter().map(|fact| {
             let day = self.first.wrapping_add(Day::from(fact.day));
             (self.traits[usize::from(fact.place)], time_at(day, fact.millis))
         }));
-        out.sort_unstable();
+        let mut from = 0;
+        for end in ends {
+            facts[from..*end].sort_unstable();
+            from = *end;
+        }
     }
 
     /// The bytes of memory they take, about.

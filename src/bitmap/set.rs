@@ -2,6 +2,7 @@
 
 use roaring::RoaringBitmap;
 
+use super::kernels;
 use crate::model::BLOCK;
 
 /// A set of 16-bit ordinals. It is as long as its largest member needs, or longer.
@@ -48,11 +49,8 @@ impl BlockSet {
     }
 
     /// Adds ordinals for which there is room.
-    #[inline]
     pub(super) fn add_all(&mut self, ordinals: &[u16]) {
-        for ordinal in ordinals {
-            self.words[usize::from(ordinal >> 6)] |= 1 << (ordinal & 63);
-        }
+        kernels::add(&mut self.words, ordinals);
     }
 
     /// Adds an ordinal and says whether it was missing.
@@ -80,12 +78,12 @@ impl BlockSet {
 
     /// How many ordinals it has.
     pub fn len(&self) -> u32 {
-        self.words.iter().map(|word| word.count_ones()).sum()
+        kernels::count(&self.words)
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
+        kernels::is_empty(&self.words)
     }
 
     /// The ordinals in ascending order.
@@ -128,27 +126,34 @@ impl BlockSet {
 
     /// Adds the ordinals of another set.
     pub fn union_with(&mut self, other: &Self) {
-        if self.words.len() < other.words.len() {
-            self.words.resize(other.words.len(), 0);
+        self.union_with_words(&other.words);
+    }
+
+    pub(super) fn copy_from_words(&mut self, words: &[u64]) {
+        self.words.clear();
+        self.words.extend_from_slice(words);
+    }
+
+    pub(super) fn union_with_words(&mut self, words: &[u64]) {
+        if self.words.len() < words.len() {
+            self.words.resize(words.len(), 0);
         }
-        for (word, more) in self.words.iter_mut().zip(&other.words) {
-            *word |= more;
-        }
+        kernels::union(&mut self.words, words);
     }
 
     /// Keeps the ordinals that are in another set too.
     pub fn intersect_with(&mut self, other: &Self) {
         self.words.truncate(other.words.len());
-        for (word, mask) in self.words.iter_mut().zip(&other.words) {
-            *word &= mask;
-        }
+        kernels::intersect(&mut self.words, &other.words);
     }
 
     /// Removes the ordinals of another set.
     pub fn subtract(&mut self, other: &Self) {
-        for (word, less) in self.words.iter_mut().zip(&other.words) {
-            *word &= !less;
-        }
+        self.subtract_words(&other.words);
+    }
+
+    pub(super) fn subtract_words(&mut self, words: &[u64]) {
+        kernels::subtract(&mut self.words, words);
     }
 
     /// Makes it its complement among the ordinals below `population`.

@@ -67,12 +67,10 @@ impl Band {
         (self.lo <= value && value <= self.hi) != self.outside
     }
 
-    /// The largest number that the band's edges name, where both can be told apart from all larger
-    /// ones by their edge alone.
-    pub(super) fn largest_edge(self) -> i128 {
-        let hi = if self.hi == i128::MAX { 0 } else { self.hi };
-        let lo = if self.lo == i128::MIN { 0 } else { self.lo };
-        hi.max(lo)
+    /// Counts that stop at this number tell which pass: those from it on all do, or none does.
+    pub(super) fn stop(self) -> i128 {
+        let above = if self.hi == i128::MAX { 0 } else { self.hi.saturating_add(1) };
+        above.max(self.lo).max(1)
     }
 }
 

@@ -154,10 +154,12 @@ fn bit_sliced(events: &[facts::Event]) -> BTreeMap<String, Asked> {
 fn bytes_a_fact(snapshot: &Snapshot) -> [f64; 2] {
     let mut sums = [(0, 0); 2];
     for block in snapshot.shards.iter().flatten() {
-        for (_, column) in block.traits().flat_map(|(_, columns)| columns.days()) {
-            let (bytes, facts) = &mut sums[usize::from(column.len() < 100)];
-            *bytes += column.memory();
-            *facts += column.len();
+        for (id, columns) in block.traits() {
+            for (day, column) in columns.days() {
+                let (bytes, facts) = &mut sums[usize::from(column.len() < 100)];
+                *bytes += block.memory_of_day(id, day);
+                *facts += column.len();
+            }
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a ratio")]

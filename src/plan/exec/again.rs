@@ -222,15 +222,15 @@ impl Again<'_> {
         gathered: &mut Gathered,
     ) {
         let outputs = &self.of.program.outputs;
-        let mut facts = Vec::new();
-        for within in candidates.list.iter().copied() {
+        let mut all = std::mem::take(&mut lone.facts);
+        rows.facts(&candidates.list, &mut all);
+        for (within, facts) in candidates.list.iter().copied().zip(all.each()) {
             let ordinal = number * BLOCK + u32::from(within);
             let is_device = block.devices().contains(within);
-            rows.facts(within, &mut facts);
-            let is_known = lone.is_known(&facts);
+            let is_known = lone.is_known(facts);
             // One who is not known any longer is in nothing, whatever it is that changed.
             let why =
-                candidates.why(within, &facts, self.retained, &self.crossed).filter(|_| is_known);
+                candidates.why(within, facts, self.retained, &self.crossed).filter(|_| is_known);
             match why {
                 Some(traits) => {
                     let reached = lone.reached(traits.iter().map(|(_, id)| *id));
@@ -242,7 +242,7 @@ impl Again<'_> {
                 continue;
             }
             let differing = &mut gathered.differing;
-            lone.ask(block, within, &facts, why.is_none(), |output| {
+            lone.ask(block, within, facts, why.is_none(), |output| {
                 if is_device || outputs[output].level != Level::Device {
                     differing.push((output, ordinal));
                 }
@@ -252,5 +252,6 @@ impl Again<'_> {
                 gathered.known[1].insert(ordinal);
             }
         }
+        lone.facts = all;
     }
 }

@@ -1,6 +1,7 @@
 //! Arrays with a place for each ordinal, compared into bitsets 64 at a time.
 
 use crate::bitmap::BlockSet;
+use crate::bitmap::Unary;
 use crate::plan::number::Band;
 
 /// Makes `out` the set of the places whose value passes.
@@ -62,6 +63,33 @@ macro_rules! select_band {
 select_band!(select_u8, u8);
 select_band!(select_u32, u32);
 select_band!(select_i64, i64);
+
+/// Makes `out` the set of those of a population whose count lies in the band; counts stop at `stop`, which is above
+/// what the band's edges name.
+pub(super) fn select_unary(
+    counts: &Unary,
+    stop: u8,
+    band: Band,
+    (population, out): (u32, &mut BlockSet),
+) {
+    let below = |edge: i128| u8::try_from(edge).ok().filter(|edge| *edge <= stop);
+    let (least, above) = (band.lo.max(0), band.hi.checked_add(1));
+    if band.lo > band.hi || band.hi < 0 {
+        out.reset(population);
+    } else {
+        match below(least) {
+            Some(0) => out.fill(population),
+            Some(least) => counts.at_least(least, out),
+            None => out.reset(population),
+        }
+        if let Some(above) = above.and_then(below) {
+            counts.subtract_at_least(above, out);
+        }
+    }
+    if band.outside {
+        out.complement(population);
+    }
+}
 
 #[cfg(test)]
 mod tests {

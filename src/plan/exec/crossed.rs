@@ -53,7 +53,7 @@ impl Crossed {
             return false;
         }
         out.reset(block.population());
-        felt.for_each(|stretch| of_any.did(*stretch, out));
+        felt.for_each(|stretch| of_any.scan().did(*stretch, out));
         true
     }
 
@@ -73,7 +73,7 @@ impl Crossed {
                     continue;
                 };
                 out.reset(block.population());
-                columns.did(*stretch, out);
+                columns.scan().did(*stretch, out);
                 found(*id, out);
             }
         }

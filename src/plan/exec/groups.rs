@@ -48,6 +48,9 @@ pub(super) struct Groups {
     pub(super) of_node: Vec<Option<usize>>,
     /// The interval of each leaf with a window.
     pub(super) intervals: Vec<Interval>,
+    /// The facts that leaves and groups read, in order, and which of them each node and each group reads.
+    pub(super) asked: Vec<(TraitId, Interval)>,
+    pub(super) asked_by: Vec<usize>,
     /// The parts of each conjunction or disjunction, the cheapest first.
     pub(super) order: BTreeMap<NodeId, Vec<NodeId>>,
     /// How often each node is read for one block.
@@ -88,6 +91,8 @@ impl Groups {
             groups,
             of_node,
             intervals,
+            asked: Vec::new(),
+            asked_by: vec![0; nodes.len()],
             order: BTreeMap::new(),
             uses: vec![0; nodes.len()],
             implies_known: Vec::with_capacity(nodes.len()),
@@ -96,9 +101,27 @@ impl Groups {
             let implies = this.implies(node);
             this.implies_known.push(implies);
         }
+        this.ask(program);
         this.sort(program, moment, snapshot);
         this.count_uses(program);
         this
+    }
+
+    fn ask(&mut self, program: &Program) {
+        let asked = |id: NodeId| match (&program.graph.nodes[id], self.of_node[id]) {
+            (Node::Did(of, _), _) => Some((*of, self.intervals[id])),
+            (Node::Measure(of, ..), Some(group)) => match &self.groups[group].scan {
+                Scan::Facts { interval, .. } => Some((*of, *interval)),
+                Scan::Attribute(_) => None,
+            },
+            _ => None,
+        };
+        let by_node: Vec<_> = (0..program.graph.nodes.len()).map(asked).collect();
+        self.asked = by_node.iter().flatten().copied().collect();
+        self.asked.sort_unstable();
+        self.asked.dedup();
+        let place = |asked| self.asked.binary_search(&asked).unwrap_or(0);
+        self.asked_by = by_node.into_iter().map(|asked| asked.map_or(0, place)).collect();
     }
 
     fn implies(&self, node: &Node) -> bool {
@@ -164,9 +187,7 @@ impl Groups {
 
 /// About what a leaf costs in a block, in facts read.
 fn leaf_cost(node: &Node, interval: Interval, moment: Moment, block: &Block) -> u64 {
-    let weight = |id: &TraitId, interval: Interval| {
-        block.columns(*id).map_or(0, |columns| columns.weight(interval))
-    };
+    let weight = |id: &TraitId, interval: Interval| block.scan(*id).weight(interval);
     match node {
         Node::Did(id, _) => weight(id, interval),
         Node::Measure(id, window, ..) => 4096 + 2 * weight(id, moment.interval(*window)),

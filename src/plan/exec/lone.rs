@@ -6,12 +6,14 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
-use std::collections::HashMap;
 use std::sync::OnceLock;
+
+use hashbrown::HashMap;
 
 use super::groups::Comparison;
 use crate::bitmap::Block;
 use crate::bitmap::Interval;
+use crate::bitmap::RowFacts;
 use crate::bitmap::TraitId;
 use crate::model::time::Millis;
 use crate::model::time::day_of;
@@ -35,17 +37,8 @@ pub(super) struct Tables {
     comparisons: Vec<Option<Comparison>>,
     /// The outputs that each node is the root of.
     outputs: Vec<Vec<usize>>,
-    /// What facts of each trait reach, once that was asked.
-    reached: HashMap<TraitId, OnceLock<Reached>>,
-}
-
-/// What facts of a trait can change.
-#[derive(Debug, Default)]
-struct Reached {
-    /// The outputs, ascending.
-    outputs: Vec<usize>,
-    /// All nodes that these are made of, a bit for each.
-    nodes: Vec<u64>,
+    /// The outputs that facts of each trait can change, ascending, once that was asked.
+    reached: HashMap<TraitId, OnceLock<Vec<usize>>>,
 }
 
 impl Tables {
@@ -99,8 +92,8 @@ impl Tables {
         this
     }
 
-    /// What facts of a trait can change; `None` where no rule reads it.
-    fn reached(&self, program: &Program, id: TraitId) -> Option<&Reached> {
+    /// The outputs that facts of a trait can change; `None` where no rule reads it.
+    fn reached(&self, program: &Program, id: TraitId) -> Option<&[usize]> {
         let leaves = self.of_trait.get(&id)?;
         Some(self.reached.get(&id)?.get_or_init(|| {
             let nodes = &program.graph.nodes;
@@ -110,27 +103,8 @@ impl Tables {
                     waiting.extend(&self.parents[node]);
                 }
             }
-            let mut reached =
-                Reached { outputs: Vec::new(), nodes: vec![0; nodes.len().div_ceil(64)] };
-            for (place, output) in program.outputs.iter().enumerate() {
-                if above[output.root] {
-                    reached.outputs.push(place);
-                    waiting.push(output.root);
-                }
-            }
-            while let Some(node) = waiting.pop() {
-                let (word, bit) = (&mut reached.nodes[node / 64], 1 << (node % 64));
-                if *word & bit != 0 {
-                    continue;
-                }
-                *word |= bit;
-                match &nodes[node] {
-                    Node::And(parts) | Node::Or(parts) => waiting.extend(parts),
-                    Node::Not(part) => waiting.push(*part),
-                    _ => {}
-                }
-            }
-            reached
+            let outputs = program.outputs.iter().enumerate();
+            outputs.filter(|(_, output)| above[output.root]).map(|(place, _)| place).collect()
         }))
     }
 
@@ -156,15 +130,19 @@ pub(super) struct Lone<'a> {
     tables: &'a Tables,
     moment: Moment,
     intervals: &'a [Interval],
+    /// The facts of those that are asked.
+    pub(super) facts: RowFacts,
     answers: Vec<bool>,
     /// The nodes whose answer is not that for a profile that has nothing.
     changed: Vec<NodeId>,
     waiting: BinaryHeap<Reverse<NodeId>>,
     leaves: Vec<NodeId>,
-    /// What is asked of a profile that is not asked everything: the nodes, a bit for each, and the outputs.
-    nodes: Vec<u64>,
+    /// The outputs that are asked of a profile that is not asked everything.
     outputs: Vec<usize>,
     is_output: Vec<bool>,
+    /// The answers of a profile that is not asked everything, and for which of these profiles each was found.
+    found: Vec<(u32, bool)>,
+    number: u32,
 }
 
 impl<'a> Lone<'a> {
@@ -179,13 +157,15 @@ impl<'a> Lone<'a> {
             tables,
             moment,
             intervals,
+            facts: RowFacts::default(),
             answers: tables.none.clone(),
             changed: Vec::new(),
             waiting: BinaryHeap::new(),
             leaves: Vec::new(),
-            nodes: Vec::new(),
             outputs: Vec::new(),
             is_output: vec![false; program.outputs.len()],
+            found: vec![(0, false); program.graph.nodes.len()],
+            number: 0,
         }
     }
 
@@ -198,16 +178,13 @@ impl<'a> Lone<'a> {
     /// The outputs that facts of some traits can change.
     pub(super) fn reached(&mut self, traits: impl Iterator<Item = TraitId>) -> &[usize] {
         self.outputs.clear();
-        self.nodes.clear();
-        self.nodes.resize(self.answers.len().div_ceil(64), 0);
         for id in traits {
             let Some(reached) = self.tables.reached(self.program, id) else { continue };
-            for output in &reached.outputs {
+            for output in reached {
                 if !std::mem::replace(&mut self.is_output[*output], true) {
                     self.outputs.push(*output);
                 }
             }
-            self.nodes.iter_mut().zip(&reached.nodes).for_each(|(word, more)| *word |= more);
         }
         self.outputs.iter().for_each(|output| self.is_output[*output] = false);
         &self.outputs
@@ -221,15 +198,82 @@ impl<'a> Lone<'a> {
         ordinal: u16,
         facts: &[(TraitId, Millis)],
         is_whole: bool,
+        differs: impl FnMut(usize),
+    ) {
+        if is_whole {
+            self.ask_all(block, ordinal, facts, differs);
+        } else {
+            self.ask_reached(block, ordinal, facts, differs);
+        }
+    }
+
+    /// From the outputs down, and no further than an answer needs: what is reached is little of all.
+    fn ask_reached(
+        &mut self,
+        block: &Block,
+        ordinal: u16,
+        facts: &[(TraitId, Millis)],
         mut differs: impl FnMut(usize),
     ) {
-        let nodes = std::mem::take(&mut self.nodes);
-        let is_wanted = |node: NodeId| is_whole || nodes[node / 64] >> (node % 64) & 1 == 1;
+        self.number = self.number.wrapping_add(1);
+        if self.number == 0 {
+            self.found.fill((0, false));
+            self.number = 1;
+        }
+        let outputs = std::mem::take(&mut self.outputs);
+        for output in &outputs {
+            let root = self.program.outputs[*output].root;
+            if self.node(block, ordinal, facts, root) != self.tables.none[root] {
+                differs(*output);
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    fn node(
+        &mut self,
+        block: &Block,
+        ordinal: u16,
+        facts: &[(TraitId, Millis)],
+        node: NodeId,
+    ) -> bool {
+        let (number, found) = self.found[node];
+        if number == self.number {
+            return found;
+        }
+        let program = self.program;
+        let mut ask = |part: &NodeId| self.node(block, ordinal, facts, *part);
+        let answer = match &program.graph.nodes[node] {
+            Node::True => true,
+            Node::False => false,
+            Node::And(parts) => parts.iter().all(ask),
+            Node::Or(parts) => parts.iter().any(ask),
+            Node::Not(part) => !ask(part),
+            Node::Has(namespace) => holds(block, ordinal, namespace),
+            Node::Attribute(name, _) => {
+                let column = block.attribute(name);
+                let value = column.and_then(|column| column.value_at(ordinal, self.moment.now));
+                let test = self.program.tests.get(&node);
+                value.zip(test).is_some_and(|((_, value), test)| test.passes_value(value))
+            }
+            _ => self.leaf(block, ordinal, facts, node),
+        };
+        self.found[node] = (self.number, answer);
+        answer
+    }
+
+    /// From what the profile has up: what it has is little of what all rules ask.
+    fn ask_all(
+        &mut self,
+        block: &Block,
+        ordinal: u16,
+        facts: &[(TraitId, Millis)],
+        mut differs: impl FnMut(usize),
+    ) {
         let mut leaves = std::mem::take(&mut self.leaves);
         leaves.clear();
         for group in facts.chunk_by(|a, b| a.0 == b.0) {
-            let of_trait = self.tables.of_trait.get(&group[0].0).into_iter().flatten();
-            leaves.extend(of_trait.filter(|leaf| is_wanted(**leaf)));
+            leaves.extend(self.tables.of_trait.get(&group[0].0).into_iter().flatten());
         }
         for leaf in leaves.drain(..) {
             let answer = self.leaf(block, ordinal, facts, leaf);
@@ -237,16 +281,9 @@ impl<'a> Lone<'a> {
         }
         self.leaves = leaves;
         for (namespace, leaf) in &self.tables.of_namespace {
-            if !is_wanted(*leaf) {
-                continue;
-            }
-            let holds = block.holders(namespace).is_some_and(|set| set.contains(ordinal));
-            self.set(*leaf, holds);
+            self.set(*leaf, holds(block, ordinal, namespace));
         }
         for (name, tests) in &self.tables.of_attribute {
-            if !tests.iter().any(|leaf| is_wanted(*leaf)) {
-                continue;
-            }
             let column = block.attribute(name);
             let value = column.and_then(|column| column.value_at(ordinal, self.moment.now));
             let Some((_, value)) = value else { continue };
@@ -259,17 +296,13 @@ impl<'a> Lone<'a> {
             while self.waiting.peek() == Some(&Reverse(node)) {
                 self.waiting.pop();
             }
-            // What is above one that is not wanted is not wanted either.
-            if is_wanted(node) {
-                let answer = combine(&self.program.graph.nodes[node], &self.answers);
-                self.set(node, answer);
-            }
+            let answer = combine(&self.program.graph.nodes[node], &self.answers);
+            self.set(node, answer);
         }
         for node in self.changed.drain(..) {
             self.answers[node] = self.tables.none[node];
             self.tables.outputs[node].iter().for_each(|output| differs(*output));
         }
-        self.nodes = nodes;
     }
 
     /// Notes a node's answer. Each is noted once for a profile, the parts of a node before it.
@@ -286,6 +319,10 @@ impl<'a> Lone<'a> {
         let retained = self.moment.retained();
         let within = |id: TraitId, interval: Interval| cut(of(facts, id), interval);
         match &self.program.graph.nodes[leaf] {
+            // Most have few: to look at each takes less than to look for some.
+            Node::Did(id, _) if facts.len() <= 32 => {
+                facts.iter().any(|(of, time)| of == id && interval.holds(*time))
+            }
             Node::Did(id, _) => !within(*id, interval).is_empty(),
             Node::First(id, _) => {
                 within(*id, retained).first().is_some_and(|(_, time)| interval.holds(*time))
@@ -310,6 +347,10 @@ impl<'a> Lone<'a> {
             _ => false,
         }
     }
+}
+
+fn holds(block: &Block, ordinal: u16, namespace: &str) -> bool {
+    block.holders(namespace).is_some_and(|set| set.contains(ordinal))
 }
 
 /// The facts of one trait.

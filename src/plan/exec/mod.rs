@@ -20,8 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
-use roaring::RoaringBitmap;
-
 pub use self::again::Again;
 pub use self::again::Repeated;
 pub use self::again::ShardRows;
@@ -36,6 +34,8 @@ use self::worker::Worker;
 use super::compile::Program;
 use super::window::Moment;
 use super::window::TooEarly;
+use crate::bitmap::Roar;
+use crate::bitmap::RoarScratch;
 use crate::bitmap::Snapshot;
 use crate::model::time::Millis;
 
@@ -72,16 +72,13 @@ impl Program {
     ) -> Result<Vec<Members>, TooEarly> {
         let outputs = self.outputs.len();
         let shards = self.each_shard(snapshot, now, threads, |worker, blocks| {
-            let mut answers = vec![RoaringBitmap::new(); outputs];
-            let mut bytes = Vec::new();
+            let mut answers: Vec<Roar> = Vec::new();
+            answers.resize_with(outputs, Roar::default);
+            let mut scratch = RoarScratch::default();
             for (place, block) in (0u32..).zip(blocks) {
-                worker.block(block, |output, set| {
-                    if !set.is_empty() {
-                        answers[output] |= set.to_roaring(place, &mut bytes);
-                    }
-                });
+                worker.block(block, |output, set| answers[output].put(place, set, &mut scratch));
             }
-            answers
+            answers.into_iter().map(Roar::finish).collect::<Vec<_>>()
         })?;
         let mut members: Vec<Members> =
             (0..outputs).map(|_| Members { shards: Vec::with_capacity(shards.len()) }).collect();

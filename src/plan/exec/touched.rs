@@ -25,12 +25,8 @@ pub(super) fn bytes(
     block: &Block,
     id: NodeId,
 ) -> u64 {
-    let facts = |id: TraitId, interval: Interval| {
-        block.columns(id).map_or(0, |columns| columns.facts_in(interval))
-    };
-    let did = |id: TraitId, interval: Interval| {
-        block.columns(id).map_or(0, |columns| columns.bytes_of_did(interval))
-    };
+    let facts = |id: TraitId, interval: Interval| block.scan(id).facts_in(interval);
+    let did = |id: TraitId, interval: Interval| block.scan(id).bytes_of_did(interval);
     let set = u64::from(block.population()).div_ceil(64) * 8;
     let retained = moment.retained();
     let interval = groups.intervals[id];

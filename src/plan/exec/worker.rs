@@ -9,9 +9,11 @@ use super::touched;
 use crate::bitmap::AttributeColumn;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
+use crate::bitmap::Found;
 use crate::bitmap::Interval;
-use crate::bitmap::TraitColumns;
+use crate::bitmap::Scan as Facts;
 use crate::bitmap::TraitId;
+use crate::bitmap::Unary;
 use crate::bitmap::sequence;
 use crate::model::Measure;
 use crate::model::time::Millis;
@@ -24,10 +26,8 @@ use crate::plan::number::Band;
 use crate::plan::window::Moment;
 use crate::rules::Level;
 
-/// Facts are few that are fewer than one for so many profiles: to count them, a pass over bytes is saved. (The blocks of
+/// Facts are few that are fewer than one for so many profiles: to sum them up, a pass over all is saved. (The blocks of
 /// tests are small, and both ways are to be tried.)
-const FEW_COUNTED: u64 = if cfg!(test) { 1 } else { 16 };
-/// The same where sums are to be made, which are larger.
 const FEW_SUMMED: u64 = if cfg!(test) { 1 } else { 4 };
 
 /// Evaluates blocks one after the other. All its memory is used again.
@@ -40,9 +40,12 @@ pub(super) struct Worker<'a> {
     /// How often each answer will yet be read.
     left: Vec<u32>,
     pool: Vec<BlockSet>,
+    /// Where the block has the facts that are asked for.
+    found: Vec<Found>,
     /// Counts or sums of few facts, all 0 but while they are compared, and the ordinals of these facts.
     few: Vec<i64>,
     touched: Vec<u16>,
+    unary: Unary,
     small: Vec<u8>,
     counts: Vec<u32>,
     units: Vec<i64>,
@@ -61,8 +64,10 @@ impl<'a> Worker<'a> {
             slots: vec![None; program.graph.nodes.len()],
             left: Vec::new(),
             pool: Vec::new(),
+            found: Vec::new(),
             few: Vec::new(),
             touched: Vec::new(),
+            unary: Unary::default(),
             small: Vec::new(),
             counts: Vec::new(),
             units: Vec::new(),
@@ -76,24 +81,30 @@ impl<'a> Worker<'a> {
     /// Answers every rule for one block.
     pub(super) fn block(&mut self, block: &Block, mut answer: impl FnMut(usize, &BlockSet)) {
         self.left.clone_from(&self.groups.uses);
+        block.find(&self.groups.asked, &mut self.found);
         let mut known = None;
-        let mut set = self.take();
+        let mut scratch = self.take();
         for (place, output) in self.program.outputs.iter().enumerate() {
             self.eval(block, output.root);
-            match &self.slots[output.root] {
-                Some(root) => set.copy_from(root),
-                None => set.reset(0),
+            if let Some(root) = self.slots[output.root].take() {
+                let is_known = self.groups.implies_known[output.root];
+                if is_known && output.level != Level::Device {
+                    answer(place, &root);
+                } else {
+                    scratch.copy_from(&root);
+                    if !is_known {
+                        scratch.intersect_with(known.get_or_insert_with(|| self.known(block)));
+                    }
+                    if output.level == Level::Device {
+                        scratch.intersect_with(block.devices());
+                    }
+                    answer(place, &scratch);
+                }
+                self.slots[output.root] = Some(root);
             }
             self.release(output.root);
-            if !self.groups.implies_known[output.root] {
-                set.intersect_with(known.get_or_insert_with(|| self.known(block)));
-            }
-            if output.level == Level::Device {
-                set.intersect_with(block.devices());
-            }
-            answer(place, &set);
         }
-        self.pool.push(set);
+        self.pool.push(scratch);
         self.pool.extend(known);
         let pool = &mut self.pool;
         pool.extend(self.slots.iter_mut().filter_map(Option::take));
@@ -102,6 +113,7 @@ impl<'a> Worker<'a> {
     /// Evaluates every node of one block by itself, adding to what each costs.
     pub(super) fn measure(&mut self, block: &Block, clock: &dyn Fn() -> u64, costs: &mut [Cost]) {
         self.left = vec![u32::MAX; self.slots.len()];
+        block.find(&self.groups.asked, &mut self.found);
         let known = self.known(block);
         let mut set = self.take();
         for (node, cost) in costs.iter_mut().enumerate() {
@@ -155,16 +167,7 @@ impl<'a> Worker<'a> {
             Node::True => out.fill(population),
             Node::False => out.reset(population),
             Node::And(_) => self.and(block, id, &mut out),
-            Node::Or(_) => {
-                out.reset(population);
-                for part in &self.groups.order[&id] {
-                    self.eval(block, *part);
-                    if let Some(set) = &self.slots[*part] {
-                        out.union_with(set);
-                    }
-                    self.release(*part);
-                }
-            }
+            Node::Or(_) => self.or(block, id, &mut out),
             Node::Not(part) => {
                 self.eval(block, *part);
                 if let Some(set) = &self.slots[*part] {
@@ -177,7 +180,10 @@ impl<'a> Worker<'a> {
                 Some(set) => out.copy_from(set),
                 None => out.reset(population),
             },
-            Node::Did(trait_id, _) => self.did(block, *trait_id, interval, &mut out),
+            Node::Did(trait_id, _) => {
+                out.reset(population);
+                self.facts(block, *trait_id, id).did(interval, &mut out);
+            }
             Node::First(trait_id, _) => {
                 self.did(block, *trait_id, interval, &mut out);
                 let retained = self.moment.retained();
@@ -209,6 +215,27 @@ impl<'a> Worker<'a> {
         self.slots[id] = Some(out);
     }
 
+    fn or(&mut self, block: &Block, id: NodeId, out: &mut BlockSet) {
+        let groups = self.groups;
+        out.reset(block.population());
+        for part in &groups.order[&id] {
+            if let Node::Did(of, _) = &self.program.graph.nodes[*part]
+                && self.left[*part] == 1
+                && self.slots[*part].is_none()
+            {
+                // Nobody else reads it: it needs no set of its own.
+                self.facts(block, *of, *part).did(groups.intervals[*part], out);
+                self.left[*part] = 0;
+                continue;
+            }
+            self.eval(block, *part);
+            if let Some(set) = &self.slots[*part] {
+                out.union_with(set);
+            }
+            self.release(*part);
+        }
+    }
+
     fn and(&mut self, block: &Block, id: NodeId, out: &mut BlockSet) {
         let mut is_first = true;
         let nodes = &self.program.graph.nodes;
@@ -222,7 +249,12 @@ impl<'a> Worker<'a> {
                 _ => (*part, false),
             };
             self.eval(block, read);
-            if let Some(set) = &self.slots[read] {
+            if is_first && !negated && self.left[read] == 1 {
+                // Nobody else reads it: it is taken as it is.
+                if let Some(set) = self.slots[read].take() {
+                    self.pool.push(std::mem::replace(out, set));
+                }
+            } else if let Some(set) = &self.slots[read] {
                 match (is_first, negated) {
                     (true, false) => out.copy_from(set),
                     (false, false) => out.intersect_with(set),
@@ -238,11 +270,18 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// The facts that a node asks for.
+    fn facts<'b>(&self, block: &'b Block, of: TraitId, node: NodeId) -> Facts<'b> {
+        let facts = block.scan(of);
+        match self.found.get(self.groups.asked_by[node]) {
+            Some(found) => facts.at(*found),
+            None => facts,
+        }
+    }
+
     fn did(&mut self, block: &Block, id: TraitId, interval: Interval, out: &mut BlockSet) {
         out.reset(block.population());
-        if let Some(columns) = block.columns(id) {
-            columns.did(interval, out);
-        }
+        block.scan(id).did(interval, out);
     }
 
     fn last_after(&mut self, block: &Block, last: TraitId, after: TraitId, out: &mut BlockSet) {
@@ -275,33 +314,34 @@ impl<'a> Worker<'a> {
         match &group.scan {
             Scan::Attribute(name) => self.attribute(block, place, name),
             Scan::Facts { id, interval, kind } => {
-                static NOTHING: std::sync::LazyLock<TraitColumns> =
-                    std::sync::LazyLock::new(TraitColumns::new);
-                let columns = block.columns(*id).unwrap_or(&NOTHING);
+                let facts = match group.leaves.first() {
+                    Some((leaf, _)) => self.facts(block, *id, *leaf),
+                    None => block.scan(*id),
+                };
                 let population = block.population();
                 match kind {
-                    Kind::Count => self.count(place, population, columns, *interval),
+                    Kind::Count => self.count(place, population, facts, *interval),
                     Kind::Days => {
                         let mut seen = self.take();
                         reset(&mut self.counts, population, 0);
-                        columns.count_days(*interval, &mut seen, &mut self.counts);
+                        facts.count_days(*interval, &mut seen, &mut self.counts);
                         self.pool.push(seen);
                         self.bands(place, |this, band, out| {
                             compare::select_u32(&this.counts, band, out);
                         });
                     }
-                    Kind::Sum => self.sum(place, population, columns, *interval),
+                    Kind::Sum => self.sum(place, population, facts, *interval),
                     Kind::Min => {
                         reset(&mut self.units, population, i64::MAX);
-                        columns.min(*interval, &mut self.units);
+                        facts.min(*interval, &mut self.units);
                         self.extremes(place, i64::MAX);
                     }
                     Kind::Max => {
                         reset(&mut self.units, population, i64::MIN);
-                        columns.max(*interval, &mut self.units);
+                        facts.max(*interval, &mut self.units);
                         self.extremes(place, i64::MIN);
                     }
-                    Kind::Avg => self.mean(place, population, columns, *interval),
+                    Kind::Avg => self.mean(place, population, facts, *interval),
                 }
             }
         }
@@ -357,35 +397,37 @@ impl<'a> Worker<'a> {
         self.touched.drain(..).for_each(|ordinal| self.few[usize::from(ordinal)] = 0);
     }
 
-    fn count(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
-        if columns.weight(interval) * FEW_COUNTED < u64::from(population) {
-            self.few.resize(crate::model::BLOCK as usize, 0);
-            columns.each_stretch(interval, |ordinals| {
-                self.touched.extend_from_slice(ordinals);
-                ordinals.iter().for_each(|ordinal| self.few[usize::from(*ordinal)] += 1);
-            });
-            return self.compare_few(place, population);
-        }
-        let largest = self.groups.groups[place].leaves.iter().map(|(_, comparison)| {
-            if let Comparison::Band(band) = comparison { band.largest_edge() } else { 0 }
+    fn count(&mut self, place: usize, population: u32, facts: Facts<'_>, interval: Interval) {
+        let stop = self.groups.groups[place].leaves.iter().map(|(_, comparison)| {
+            if let Comparison::Band(band) = comparison { band.stop() } else { 1 }
         });
-        // A byte that stops at 255 tells apart all counts below it.
-        if largest.max().unwrap_or(0) < 255 {
-            reset(&mut self.small, population, 0);
-            columns.count_small(interval, &mut self.small);
-            self.bands(place, |this, band, out| compare::select_u8(&this.small, band, out));
-        } else {
-            reset(&mut self.counts, population, 0);
-            columns.count(interval, &mut self.counts);
-            self.bands(place, |this, band, out| compare::select_u32(&this.counts, band, out));
+        let stop = stop.max().unwrap_or(1);
+        match u8::try_from(stop) {
+            Ok(stop) if stop <= Unary::MOST => {
+                self.unary.reset(population, stop);
+                facts.count_few(interval, &mut self.unary);
+                self.bands(place, |this, band, out| {
+                    compare::select_unary(&this.unary, stop, band, (population, out));
+                });
+            }
+            Ok(_) => {
+                reset(&mut self.small, population, 0);
+                facts.count_small(interval, &mut self.small);
+                self.bands(place, |this, band, out| compare::select_u8(&this.small, band, out));
+            }
+            Err(_) => {
+                reset(&mut self.counts, population, 0);
+                facts.count(interval, &mut self.counts);
+                self.bands(place, |this, band, out| compare::select_u32(&this.counts, band, out));
+            }
         }
     }
 
-    fn sum(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
-        let is_small = columns.sum_bound(interval) <= i64::MAX as u128;
-        if is_small && columns.weight(interval) * FEW_SUMMED < u64::from(population) {
+    fn sum(&mut self, place: usize, population: u32, facts: Facts<'_>, interval: Interval) {
+        let is_small = facts.sum_bound(interval) <= i64::MAX as u128;
+        if is_small && facts.weight(interval) * FEW_SUMMED < u64::from(population) {
             self.few.resize(crate::model::BLOCK as usize, 0);
-            columns.each_value(interval, |ordinal, value| {
+            facts.each_value(interval, |ordinal, value| {
                 self.touched.push(ordinal);
                 self.few[usize::from(ordinal)] += value;
             });
@@ -393,11 +435,11 @@ impl<'a> Worker<'a> {
         }
         if is_small {
             reset(&mut self.units, population, 0);
-            columns.sum_small(interval, &mut self.units);
+            facts.sum_small(interval, &mut self.units);
             self.bands(place, |this, band, out| compare::select_i64(&this.units, band, out));
         } else {
             reset(&mut self.sums, population, 0);
-            columns.sum(interval, &mut self.sums);
+            facts.sum(interval, &mut self.sums);
             self.bands(place, |this, band, out| {
                 compare::select(&this.sums, out, |sum| band.holds(sum));
             });
@@ -419,11 +461,11 @@ impl<'a> Worker<'a> {
         });
     }
 
-    fn mean(&mut self, place: usize, population: u32, columns: &TraitColumns, interval: Interval) {
+    fn mean(&mut self, place: usize, population: u32, facts: Facts<'_>, interval: Interval) {
         reset(&mut self.sums, population, 0);
         reset(&mut self.counts, population, 0);
-        columns.sum(interval, &mut self.sums);
-        columns.count(interval, &mut self.counts);
+        facts.sum(interval, &mut self.sums);
+        facts.count(interval, &mut self.counts);
         let groups = self.groups;
         for (leaf, comparison) in &groups.groups[place].leaves {
             if let Comparison::Mean(cmp, limit) = *comparison {

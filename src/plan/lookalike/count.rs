@@ -201,9 +201,8 @@ impl Features {
     }
 
     fn did(&self, block: &Block, id: TraitId, set: &mut BlockSet, f: &mut dyn FnMut(usize)) {
-        let Some(columns) = block.columns(id) else { return };
         set.reset(block.population());
-        columns.did(self.retained, set);
+        block.scan(id).did(self.retained, set);
         set.iter().for_each(|ordinal| f(usize::from(ordinal)));
     }
 }
