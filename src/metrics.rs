@@ -7,10 +7,10 @@
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
-pub use prometheus::{Histogram, IntCounter};
+pub use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::model::{FoldOutcome, Outcome};
 
@@ -90,6 +90,11 @@ metrics! {
     lookup_duration: histograms "throng_lookup_duration_seconds" ["asker"] buckets FAST;
     /// Answers by listener (`public`, `private`) and status class (`2xx` …). Alert on `5xx`.
     http_responses: counters "throng_http_responses_total" ["listener", "class"];
+    /// Connections that are open, by listener (`public`, `private`).
+    connections: gauges "throng_connections" ["listener"];
+    /// Connections that were ended by listener and why (`full`: as many as there may be; `address`: as many as one address may
+    /// have; `handshake`: no terms about TLS; `slow`: its client kept the server waiting; `heads`: heads without an end).
+    connections_refused: counters "throng_connections_refused_total" ["listener", "reason"];
     /// Records made durable in the journal.
     ingest_logged: counter "throng_ingest_logged_events_total" [];
     /// Time for one append to the journal, `fdatasync` included where the mode asks for it.
@@ -247,6 +252,10 @@ impl Metrics {
             self.ingest_folded.with_label_values(&[outcome.as_str()]);
         }
         for listener in ["public", "private"] {
+            self.connections.with_label_values(&[listener]);
+            for reason in ["full", "address", "handshake", "slow", "heads"] {
+                self.connections_refused.with_label_values(&[listener, reason]);
+            }
             for class in ["2xx", "3xx", "4xx", "5xx"] {
                 self.http_responses.with_label_values(&[listener, class]);
             }

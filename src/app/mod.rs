@@ -5,6 +5,7 @@ mod embedded;
 mod intake;
 mod known;
 mod redirect;
+mod renewal;
 mod run_file;
 mod shared;
 mod sizes;
@@ -83,8 +84,8 @@ pub struct Options {
 /// A running server.
 #[derive(Debug)]
 pub struct App {
-    collect: Option<SocketAddr>,
-    console: SocketAddr,
+    collect: Option<Endpoint>,
+    console: Endpoint,
     stop: UnboundedSender<()>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
@@ -111,14 +112,14 @@ impl App {
         }
     }
 
-    /// The public listener's address, where there is one.
-    pub fn collect(&self) -> Option<SocketAddr> {
-        self.collect
+    /// The public listener's URL for clients on this machine, where there is one.
+    pub fn collect(&self) -> Option<String> {
+        self.collect.map(Endpoint::url)
     }
 
-    /// The private listener's address.
-    pub fn console(&self) -> SocketAddr {
-        self.console
+    /// The private listener's URL for clients on this machine.
+    pub fn console(&self) -> String {
+        self.console.url()
     }
 
     /// Asks it to stop, as SIGTERM does.
@@ -133,11 +134,29 @@ impl App {
     }
 }
 
+/// Where a listener listens, and how it is spoken to.
+#[derive(Debug, Clone, Copy)]
+struct Endpoint {
+    at: SocketAddr,
+    is_tls: bool,
+}
+
+impl Endpoint {
+    fn scheme(self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
+    /// Its URL for clients on this machine.
+    fn url(self) -> String {
+        format!("{}://{}", self.scheme(), reachable(self.at))
+    }
+}
+
 /// Runs a server until it is asked to stop.
 async fn serve(
     options: Options,
     mut stopped: UnboundedReceiver<()>,
-    ready: mpsc::Sender<(Option<SocketAddr>, SocketAddr)>,
+    ready: mpsc::Sender<(Option<Endpoint>, Endpoint)>,
 ) -> anyhow::Result<()> {
     let data = options.data.as_path();
     if let Some(why) = backup::unfit(data) {
@@ -247,8 +266,11 @@ async fn serve(
         }
         false => None,
     };
-    let (console_server, console) = console::run(services, tokens)?;
-    let (collect_server, collect) = collecting.unzip();
+    let (console_server, console, console_certificate) = console::run(services, tokens)?;
+    let (collect_server, collect, collect_certificate) = match collecting {
+        Some((server, address, certificate)) => (Some(server), Some(address), certificate),
+        None => (None, None, None),
+    };
 
     // What is acknowledged from here on holds others back until it is appended.
     let stop = actix_web::rt::task::spawn_blocking(move || start(console));
@@ -280,11 +302,15 @@ async fn serve(
     // Before anybody can know that it runs: until then a signal ends it as it ends any process.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let collect = collect.map(|at| Endpoint { at, is_tls: collect_certificate.is_some() });
+    let console = Endpoint { at: console, is_tls: console_certificate.is_some() };
+    let shown = collect_certificate.into_iter().chain(console_certificate).collect();
+    renewal::start(shown, signal(SignalKind::hangup())?);
     run_file.write(collect, console)?;
     if let Some(collect) = collect {
-        tracing::info!("collecting on http://{collect}");
+        tracing::info!("collecting on {}://{}", collect.scheme(), collect.at);
     }
-    tracing::info!("console on http://{console}");
+    tracing::info!("console on {}://{}", console.scheme(), console.at);
     let _ = ready.send((collect, console));
 
     let ended = tokio::select! {

@@ -1,5 +1,6 @@
 //! `<data>/run.json`: where a running server listens, for commands on the same machine.
 
+use super::Endpoint;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -22,18 +23,20 @@ impl RunFile {
     }
 
     /// Says where the listeners are; a node that takes no events has no public one.
-    pub(super) fn write(
-        &self,
-        collect: Option<SocketAddr>,
-        console: SocketAddr,
-    ) -> anyhow::Result<()> {
+    pub(super) fn write(&self, collect: Option<Endpoint>, console: Endpoint) -> anyhow::Result<()> {
         let mut run = serde_json::json!({
-            "console": reachable(console).to_string(),
+            "console": reachable(console.at).to_string(),
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
         });
         if let Some(collect) = collect {
-            run["collect"] = reachable(collect).to_string().into();
+            run["collect"] = reachable(collect.at).to_string().into();
+        }
+        let with_tls = [("collect", collect), ("console", Some(console))];
+        let with_tls = with_tls.into_iter().filter(|(_, it)| it.is_some_and(|it| it.is_tls));
+        let with_tls: Vec<&str> = with_tls.map(|(name, _)| name).collect();
+        if !with_tls.is_empty() {
+            run["tls"] = with_tls.into();
         }
         let aside = self.path.with_extension("new");
         let mut file = fs::File::create(&aside)

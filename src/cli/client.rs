@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Failure, Global};
 use crate::net::outgoing::tls;
+use crate::net::outgoing::unverified;
 
 /// A running server's private listener.
 pub(super) struct Client {
@@ -22,11 +23,20 @@ pub(super) struct RunFile {
     pub(super) console: String,
     /// The server's process.
     pub(super) pid: i32,
+    /// The listeners that are spoken to with TLS.
+    #[serde(default)]
+    tls: Vec<String>,
 }
 
 /// The data directory that the options name.
 pub(super) fn data_dir(global: &Global) -> PathBuf {
     global.data.clone().unwrap_or_else(|| PathBuf::from("data"))
+}
+
+impl RunFile {
+    fn is_tls(&self) -> bool {
+        self.tls.iter().any(|listener| listener == "console")
+    }
 }
 
 /// Reads where a running server listens; says what to do where there is none.
@@ -49,6 +59,7 @@ impl Client {
     /// Finds the server through `--server`, or through the data directory.
     pub(super) fn find(global: &Global) -> Result<Self, Failure> {
         let data = data_dir(global);
+        let mut is_verified = true;
         let base = match &global.server {
             Some(url) => {
                 if !url.starts_with("http://") && !url.starts_with("https://") {
@@ -58,7 +69,13 @@ impl Client {
                 }
                 url.trim_end_matches('/').to_owned()
             }
-            None => format!("http://{}", run_file(&data)?.console),
+            None => {
+                let run = run_file(&data)?;
+                // Its certificate is for the name that others know it by. The call stays on this machine, and goes to who
+                // wrote the file.
+                is_verified = !run.is_tls();
+                format!("{}://{}", if run.is_tls() { "https" } else { "http" }, run.console)
+            }
         };
         let token = match &global.token {
             Some(token) => Some(token.clone()),
@@ -67,7 +84,7 @@ impl Client {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
-            .tls_config(tls())
+            .tls_config(if is_verified { tls() } else { unverified() })
             .build()
             .into();
         Ok(Self { base, token, agent })

@@ -80,9 +80,8 @@ pub(super) fn run(global: &Global, command: &Demo) -> Result<ExitCode, Failure> 
         roles: Roles::ALL,
         salvage: false,
     })?;
-    let collect =
-        format!("http://{}", app::reachable(running.collect().expect("the demo takes events")));
-    let console = format!("http://{}", app::reachable(running.console()));
+    let collect = running.collect().expect("the demo takes events");
+    let console = running.console();
     let demo = Global { data: Some(data.clone()), server: None, token: None, ..global.clone() };
     let client = Client::find(&demo)?;
     for (name, sample) in SAMPLES {

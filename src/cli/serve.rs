@@ -64,9 +64,9 @@ pub(super) fn run(global: &Global, command: &Serve) -> Result<ExitCode, Failure>
     };
     let running = App::start(options)?;
     if let Some(collect) = running.collect() {
-        eprintln!("collect  http://{}", app::reachable(collect));
+        eprintln!("collect  {collect}");
     }
-    eprintln!("console  http://{}", app::reachable(running.console()));
+    eprintln!("console  {}", running.console());
     running.join()?;
     Ok(ExitCode::SUCCESS)
 }

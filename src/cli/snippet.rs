@@ -44,7 +44,10 @@ pub(super) fn run(global: &Global, command: &Snippet) -> Result<ExitCode, Failur
     };
     let host = match &command.host {
         Some(text) => origin(text)?,
-        None => format!("http://{}", app::reachable(config.collect.listen)),
+        None => {
+            let scheme = if config.collect.tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{}", app::reachable(config.collect.listen))
+        }
     };
     let pieces = Pieces::of(site, &host);
     print(&if global.json {

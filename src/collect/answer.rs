@@ -84,7 +84,12 @@ pub(super) fn refused(why: Refused) -> HttpResponse {
         Refused::Body(BadBody::TooLarge) => {
             (413, "too_large", "a body is at most 512 KiB, inflated 1 MiB and 20 times its size")
         }
-        Refused::Body(BadBody::TooSlow) => (408, "too_slow", "a body has to arrive within 10 s"),
+        Refused::Body(BadBody::TooSlow) => {
+            (408, "too_slow", "a body has to arrive within 10 s, from 5 s on at 1 KiB/s")
+        }
+        Refused::Body(BadBody::NoRoom) => {
+            (503, "no_room", "too many bodies are on their way: send the events again later")
+        }
         Refused::Body(BadBody::Unreadable) => (400, "unreadable", "the body cannot be read"),
         Refused::Body(BadBody::Encoding) => {
             (415, "encoding", "a body is plain JSON, or gzipped once")
@@ -104,13 +109,13 @@ pub(super) fn refused(why: Refused) -> HttpResponse {
     let mut response = json(status, &Problem { error, message });
     let retry_after = match why {
         Refused::RateLimited(wait) => Some(wait.as_secs() + 1),
-        Refused::NotRecorded => Some(1),
+        Refused::NotRecorded | Refused::Body(BadBody::NoRoom) => Some(1),
         _ => None,
     };
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let Refused::Body(BadBody::TooLarge | BadBody::TooSlow | BadBody::Unreadable) = why {
+    if let Refused::Body(_) = why {
         // What is left of the body is not read, so the connection cannot go on.
         response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     }

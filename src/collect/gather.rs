@@ -59,10 +59,15 @@ pub(super) async fn read(
     payload: Payload,
     endpoint: Endpoint,
 ) -> Result<Bytes, Refused> {
-    let patience = worker.shared.patience;
-    body::read(request.headers(), payload, patience).await.map_err(|bad| {
-        let is_large = bad == BadBody::TooLarge;
-        worker.count(endpoint, if is_large { Outcome::TooLarge } else { Outcome::Invalid }, 1);
+    let (patience, room) = (worker.shared.patience, &worker.shared.arriving);
+    body::read(request.headers(), payload, patience, room).await.map_err(|bad| {
+        let outcome = match bad {
+            BadBody::TooLarge => Outcome::TooLarge,
+            BadBody::NoRoom => Outcome::Dropped,
+            BadBody::TooSlow | BadBody::Unreadable | BadBody::Encoding => Outcome::Invalid,
+        };
+        worker.count(endpoint, outcome, 1);
+        super::give_up(request);
         Refused::Body(bad)
     })
 }

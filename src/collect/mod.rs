@@ -14,6 +14,7 @@ mod body;
 mod consent;
 mod cookie;
 mod events;
+mod forwarded;
 mod gather;
 mod limit;
 mod lookup;
@@ -30,7 +31,6 @@ mod worker;
 use actix_web::App;
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
-use actix_web::HttpServer;
 use actix_web::dev::Server;
 use actix_web::web;
 use std::collections::BTreeSet;
@@ -48,6 +48,13 @@ use crate::config::Config;
 use crate::config::ConsentRegime;
 use crate::metrics::Metrics;
 use crate::net::Clock;
+use crate::net::listener;
+use crate::net::listener::BadCertificate;
+use crate::net::listener::Certificate;
+use crate::net::listener::Connection;
+use crate::net::listener::Gate;
+use crate::net::listener::Listener;
+use crate::net::listener::Patience;
 use crate::store::journal::Sink;
 use worker::Shared;
 use worker::Worker;
@@ -56,6 +63,12 @@ use worker::Worker;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be idle between requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a request may take from its head to its answer: beyond its body's time, what keeps its events.
+const HANDLING: Duration = Duration::from_secs(60);
+/// How long a stop waits for requests under way, in seconds.
+const STOP: u64 = 10;
+/// Files that are left to the rest of the process.
+const FILES: u64 = 1_000;
 
 /// Why the listener did not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +82,13 @@ pub enum CollectError {
         #[source]
         source: io::Error,
     },
+    /// The certificate cannot be shown.
+    #[error(transparent)]
+    Certificate(#[from] BadCertificate),
 }
+
+/// A listener's server, its address, and the certificate that it shows, where it shows one.
+pub type Started = (Server, SocketAddr, Option<Arc<Certificate>>);
 
 /// Starts the public listener on `collect.listen` and tells its address; port 0 takes a free one.
 ///
@@ -82,7 +101,7 @@ pub fn run(
     metrics: Metrics,
     (secret, lookup): (Secret, Option<Lookup>),
     recipients: BTreeSet<u16>,
-) -> Result<(Server, SocketAddr), CollectError> {
+) -> Result<Started, CollectError> {
     for notice in notices(config) {
         tracing::warn!("{notice}");
     }
@@ -95,35 +114,53 @@ pub fn run(
 fn start(
     config: &Config,
     sink: Arc<dyn Sink>,
-    shared: Shared,
-) -> Result<(Server, SocketAddr), CollectError> {
+    mut shared: Shared,
+) -> Result<Started, CollectError> {
     let listen = |source| CollectError::Listen { address: config.collect.listen, source };
-    let patience = shared.patience;
+    let certificate = config.collect.tls.as_ref();
+    let certificate =
+        certificate.map(|files| Certificate::read("collect.tls", files)).transpose()?;
+    let certificate = certificate.map(Arc::new);
+    let shown = certificate.clone();
+    let patience = Patience { head: shared.patience, idle: KEEP_ALIVE, handling: Some(HANDLING) };
+    let gate = shared.gate.take().unwrap_or_else(|| gate(config, &shared.metrics));
     let shared = Arc::new(shared);
     let durability = config.journal.durability;
     let snowplow_path = config.collect.snowplow_path.clone();
-    let mut server = HttpServer::new(move || {
+    let socket = listener::bind(config.collect.listen).map_err(listen)?;
+    let address = socket.local_addr().map_err(listen)?;
+    let workers = config.collect.workers;
+    let listener =
+        Listener { socket, gate: gate.into(), patience, certificate, workers, stop: STOP };
+    let server = listener.serve(move || {
         let worker = Worker::new(Arc::clone(&shared), Arc::clone(&sink), durability);
         App::new()
             .app_data(Rc::new(worker))
             .configure(configure)
             .configure(|app| protocols::configure(app, snowplow_path.as_deref()))
             .default_service(web::to(not_found))
-    })
-    .tcp_nodelay(true)
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(patience)
-    .client_disconnect_timeout(Duration::from_secs(1))
-    .shutdown_timeout(10)
-    .disable_signals();
-    if config.collect.workers > 0 {
-        server = server.workers(config.collect.workers);
+    });
+    Ok((server.map_err(listen)?, address, shown))
+}
+
+/// Who may connect: no more than there are files for.
+fn gate(config: &Config, metrics: &Metrics) -> Gate {
+    let collect = &config.collect;
+    let mut most = collect.connections;
+    if let Some(files) = listener::files() {
+        let room = usize::try_from(files.saturating_sub(FILES).max(files / 2)).unwrap_or(most);
+        if room < most {
+            tracing::warn!(
+                "collect.connections = {most}, but the process may have {files} files open, so that it takes {room}: raise \
+                 the limit (LimitNOFILE, ulimit -n)"
+            );
+            most = room;
+        }
     }
-    let server = server.bind(config.collect.listen).map_err(listen)?;
-    let address = server.addrs().first().copied();
-    let address =
-        address.ok_or_else(|| listen(io::Error::from(io::ErrorKind::AddrNotAvailable)))?;
-    Ok((server.run(), address))
+    let proxies = collect.trusted_proxies.iter().copied();
+    let trusted = config.sites.iter().flat_map(|site| site.trusted.iter().copied());
+    let exempt = proxies.chain(trusted).collect();
+    Gate::new("public", (most, collect.connections_per_address), exempt, metrics)
 }
 
 /// What a site loses by its settings without a word, to be said at the start.
@@ -208,8 +245,18 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
     worker(&request).answered(HttpResponse::NotFound().body("nothing is here\n"))
 }
 
-/// The state of the worker thread that runs the request.
+/// Takes no more of a request's body: what its client sends on is not waited for.
+fn give_up(request: &HttpRequest) {
+    if let Some(connection) = request.conn_data::<Connection>() {
+        connection.ending();
+    }
+}
+
+/// The state of the worker thread that runs the request, which is being handled from here on.
 fn worker(request: &HttpRequest) -> &Rc<Worker> {
+    if let Some(connection) = request.conn_data::<Connection>() {
+        connection.handling();
+    }
     request.app_data::<Rc<Worker>>().expect("every app of this server is made with its worker")
 }
 

@@ -12,13 +12,14 @@ use std::net::Ipv4Addr;
 
 use super::consent::Browser;
 use super::cookie;
+use super::forwarded;
+use super::forwarded::Forwarded;
 use super::worker::Shared;
 use crate::config::Site;
+use crate::net::listener::Connection;
 
 const DNT: HeaderName = HeaderName::from_static("dnt");
 const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What a request tells, read once.
 pub(super) struct Visitor<'a> {
@@ -46,13 +47,16 @@ impl<'a> Visitor<'a> {
         let headers = request.headers();
         let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         let peer = peer.to_canonical();
-        let is_proxied = shared.proxies.contains(&peer);
-        // This listener speaks plain http; https is what a trusted proxy says it took off.
-        let is_https =
-            is_proxied && last(headers, &X_FORWARDED_PROTO).is_some_and(|p| p == "https");
+        let is_tls = request.conn_data::<Connection>().is_some_and(Connection::is_tls);
+        let forwarded = if shared.proxies.contains(&peer) {
+            forwarded::read(headers, &shared.proxies, peer)
+        } else {
+            Forwarded { address: peer, is_https: false }
+        };
+        let is_https = is_tls || forwarded.is_https;
         Self {
             headers,
-            address: if is_proxied { forwarded_for(headers, shared, peer) } else { peer },
+            address: forwarded.address,
             is_https,
             page: page(headers),
             browser: Browser {
@@ -100,28 +104,6 @@ impl<'a> Visitor<'a> {
 
 fn says_one(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get(name).is_some_and(|value| value.as_bytes().trim_ascii() == b"1")
-}
-
-/// The last entry of a header's list: the one that the nearest proxy wrote.
-fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let line = headers.get_all(name).last()?.to_str().ok()?;
-    line.rsplit(',').next().map(str::trim)
-}
-
-/// The nearest address in `X-Forwarded-For` that is no trusted proxy: what lies beyond is hearsay.
-fn forwarded_for(headers: &HeaderMap, shared: &Shared, peer: IpAddr) -> IpAddr {
-    let mut nearest = peer;
-    let lines: Vec<_> = headers.get_all(&X_FORWARDED_FOR).collect();
-    for line in lines.into_iter().rev() {
-        for entry in line.to_str().unwrap_or_default().rsplit(',') {
-            let Ok(address) = entry.trim().parse::<IpAddr>() else { return nearest };
-            nearest = address.to_canonical();
-            if !shared.proxies.contains(&nearest) {
-                return nearest;
-            }
-        }
-    }
-    nearest
 }
 
 fn page(headers: &HeaderMap) -> Page<'_> {

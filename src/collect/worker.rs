@@ -16,6 +16,8 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
+use super::body::MAX_ARRIVING;
+use super::body::Room;
 use super::consent::Signal;
 use super::cookie::Cookies;
 use super::cookie::Scope;
@@ -42,6 +44,7 @@ use crate::model::Identifier;
 use crate::model::NamespaceOrder;
 use crate::model::Outcome;
 use crate::net::Clock;
+use crate::net::listener::Gate;
 use crate::store::journal::Sink;
 
 /// What all workers of one listener share.
@@ -62,9 +65,13 @@ pub(super) struct Shared {
     pub(super) telling: Telling,
     /// Who is asked; nobody in some tests.
     pub(super) lookup: Option<Arc<Lookup>>,
+    /// Room for bodies on their way.
+    pub(super) arriving: Room,
+    /// Who may connect, where a test says so.
+    pub(super) gate: Option<Gate>,
     secret: Secret,
     partitioned: bool,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 impl Shared {
@@ -92,6 +99,8 @@ impl Shared {
             patience,
             telling: config.lookup.clone(),
             lookup: None,
+            arriving: Room::new(MAX_ARRIVING),
+            gate: None,
             secret,
             partitioned: config.collect.cookie_partitioned,
             metrics,

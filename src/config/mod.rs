@@ -13,6 +13,7 @@ mod partner;
 mod places;
 mod read;
 mod site;
+mod tls;
 mod units;
 mod web_url;
 
@@ -31,6 +32,7 @@ pub use lookup::Lookup;
 pub use partner::{MACROS, Partner, PartnerKind};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
+pub use tls::Tls;
 pub use units::{ByteSize, InvalidUnit, Period};
 pub use web_url::{NoWebUrl, WebUrl};
 
@@ -91,7 +93,10 @@ pub struct Collect {
     pub listen: SocketAddr,
     /// Worker threads; 0 means one a core. Default `0`.
     pub workers: usize,
-    /// Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count. Default none.
+    /// The certificate with which this process speaks TLS itself. Default none: plain HTTP, for a proxy that does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto`, or `Forwarded`, count. Default none.
     #[serde(deserialize_with = "address::list")]
     pub trusted_proxies: Vec<std::net::IpAddr>,
     /// The header in which a proxy tells the visitor's country, for events that state none.
@@ -106,6 +111,11 @@ pub struct Collect {
     pub rate_per_address: u32,
     /// Events that one address may send at once. Default `2000`.
     pub burst_per_address: u32,
+    /// Connections that are open at once; further ones are closed. Default `20000`.
+    pub connections: usize,
+    /// Connections of one address, an IPv6 network /64 being one; none for loopback, proxies and trusted addresses.
+    /// Default `1000`.
+    pub connections_per_address: usize,
 }
 
 /// The private listener.
@@ -117,6 +127,9 @@ pub struct Console {
     pub listen: SocketAddr,
     /// Allows an address beyond loopback without TLS. Default `false`.
     pub insecure: bool,
+    /// The certificate with which this process speaks TLS itself. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 /// Where state is kept.
@@ -277,19 +290,22 @@ impl Default for Collect {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
             workers: 0,
+            tls: None,
             trusted_proxies: Vec::new(),
             country_header: None,
             snowplow_path: None,
             cookie_partitioned: false,
             rate_per_address: 200,
             burst_per_address: 2_000,
+            connections: 20_000,
+            connections_per_address: 1_000,
         }
     }
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), insecure: false }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), insecure: false, tls: None }
     }
 }
 
@@ -422,18 +438,30 @@ impl Config {
         within("segments.threads", self.segments.threads <= MOST_THREADS, "0 to 1024");
         within("collect.rate_per_address", self.collect.rate_per_address > 0, "1 or more");
         within("collect.burst_per_address", self.collect.burst_per_address > 0, "1 or more");
+        let most = 1..=1_000_000;
+        within("collect.connections", most.contains(&self.collect.connections), "1 to 1000000");
+        let of_one = self.collect.connections_per_address;
+        within("collect.connections_per_address", most.contains(&of_one), "1 to 1000000");
         if let Some(path) = &self.collect.snowplow_path {
             let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
             let is_path = path.len() > 1 && path.starts_with('/') && path.bytes().all(fits);
             let expected = "a path such as \"/com.acme/track\"";
             within("collect.snowplow_path", is_path, expected);
         }
-        if !self.console.listen.ip().is_loopback() && !self.console.insecure {
+        let console = &self.console;
+        if !console.listen.ip().is_loopback() && !console.insecure && console.tls.is_none() {
             problems.push(format!(
-                "console.listen: {} is beyond loopback and there is no TLS; listen on 127.0.0.1 \
-                 behind a proxy, or set console.insecure = true",
+                "console.listen: {} is beyond loopback and there is no TLS; set console.tls, listen on \
+                 127.0.0.1 behind a proxy, or set console.insecure = true",
                 self.console.listen
             ));
+        }
+        if console.tls.is_some() && self.store.backend != Backend::Embedded {
+            problems.push(
+                "console.tls: nodes that share a store reach each other by plain HTTP; let a proxy speak TLS, \
+                 and listen where only nodes come"
+                    .to_owned(),
+            );
         }
         for (at, namespace) in self.identity.namespaces.iter().enumerate() {
             if let Err(error) = Namespace::new(namespace) {

@@ -190,7 +190,8 @@ fn is_good(
 /// The known keys of a section of the settings.
 fn siblings(known: &Table, key: &str) -> Vec<String> {
     let optional: &[&str] = match key {
-        "collect" => &["country_header", "snowplow_path"],
+        "collect" => &["country_header", "snowplow_path", "tls"],
+        "console" => &["tls"],
         "store" => &["shards", "lanes", "ca", "certificate", "key"],
         "cluster" => &["address", "secret"],
         "archive" => &["path", "endpoint", "region", "access_key", "secret_key"],

@@ -26,7 +26,6 @@ mod store;
 mod tokens;
 
 use actix_web::App;
-use actix_web::HttpServer;
 use actix_web::body::MessageBody;
 use actix_web::dev::Server;
 use actix_web::dev::ServiceRequest;
@@ -53,6 +52,12 @@ use crate::ingest::Lanes;
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::Workers;
+use crate::net::listener;
+use crate::net::listener::Certificate;
+use crate::net::listener::Connection;
+use crate::net::listener::Gate;
+use crate::net::listener::Listener;
+use crate::net::listener::Patience;
 use crate::segment::Segments;
 use crate::store::health::Checkup;
 use crate::store::journal::Sink;
@@ -119,9 +124,25 @@ pub const TOKENS_FILE: &str = tokens::OTHERS;
 /// The same on the shelf of a store that nodes share.
 pub const TOKENS_NAME: &str = tokens::SHELVED;
 
+/// How many may be connected: people, machines that watch, and other nodes.
+const CONNECTIONS: usize = 1_000;
+/// How long a request's head is waited for, and then the next one. Work takes as long as it takes.
+const PATIENCE: Patience =
+    Patience { head: Duration::from_secs(10), idle: Duration::from_secs(5), handling: None };
+/// How long a stop waits for requests under way, in seconds.
+const STOP: u64 = 5;
+
+/// A listener's server, its address, and the certificate that it shows, where it shows one.
+pub type Started = (Server, SocketAddr, Option<Arc<Certificate>>);
+
 /// Binds the listener and returns its server, not yet polled, with the address it has.
-pub fn run(services: Services, tokens: Arc<Tokens>) -> io::Result<(Server, SocketAddr)> {
+pub fn run(services: Services, tokens: Arc<Tokens>) -> io::Result<Started> {
     let listen = services.config.console.listen;
+    let certificate = services.config.console.tls.as_ref();
+    let certificate = certificate.map(|files| Certificate::read("console.tls", files)).transpose();
+    let certificate = certificate.map_err(io::Error::other)?.map(Arc::new);
+    let shown = certificate.clone();
+    let gate = Gate::new("private", (CONNECTIONS, CONNECTIONS), Vec::new(), &services.metrics);
     let tokens = web::Data::from(tokens);
     if tokens.are_shared() {
         let (tokens, draining) = (tokens.clone(), services.draining.clone());
@@ -135,7 +156,15 @@ pub fn run(services: Services, tokens: Arc<Tokens>) -> io::Result<(Server, Socke
         })?;
     }
     let services = web::Data::new(services);
-    let server = HttpServer::new(move || {
+    let failed = |error: io::Error| {
+        io::Error::new(error.kind(), format!("console.listen = {listen}: {error}"))
+    };
+    let socket = listener::bind(listen).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    let gate = Arc::new(gate);
+    let listener =
+        Listener { socket, gate, patience: PATIENCE, certificate, workers: 2, stop: STOP };
+    let server = listener.serve(move || {
         App::new()
             .app_data(services.clone())
             .app_data(tokens.clone())
@@ -152,15 +181,8 @@ pub fn run(services: Services, tokens: Arc<Tokens>) -> io::Result<(Server, Socke
             .wrap(from_fn(guard))
             .configure(routes)
             .default_service(web::to(health::nowhere))
-    })
-    .workers(2)
-    .shutdown_timeout(5)
-    .client_request_timeout(Duration::from_secs(10))
-    .disable_signals()
-    .bind(listen)
-    .map_err(|error| io::Error::new(error.kind(), format!("console.listen = {listen}: {error}")))?;
-    let address = server.addrs().first().copied().unwrap_or(listen);
-    Ok((server.run(), address))
+    });
+    Ok((server.map_err(failed)?, address, shown))
 }
 
 fn routes(service: &mut web::ServiceConfig) {
@@ -236,6 +258,9 @@ async fn guard(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    if let Some(connection) = request.conn_data::<Connection>() {
+        connection.handling();
+    }
     let services = request.app_data::<web::Data<Services>>();
     let services = services.expect("set for the whole listener").clone();
     let metrics = services.metrics.clone();

@@ -2,6 +2,7 @@
 
 pub mod authorize;
 pub mod clock;
+pub mod listener;
 pub mod oauth;
 pub mod outgoing;
 mod peer_secret;

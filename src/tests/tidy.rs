@@ -13,10 +13,12 @@ const LAYERS: [&str; 19] = [
 /// Above the layers: these may name all.
 const ABOVE: [&str; 5] = ["lib", "main", "app", "cli", "tests"];
 /// Crates that only their owner names, so that one place knows their habits.
-const OWNERS: [(&str, &[&str]); 6] = [
+const OWNERS: [(&str, &[&str]); 8] = [
     ("redb", &["store"]),
     ("redis", &["store"]),
-    ("actix_web", &["collect", "console", "app"]),
+    ("actix_web", &["collect", "console", "app", "net"]),
+    ("actix_http", &["net"]),
+    ("actix_server", &["net"]),
     ("prometheus", &["metrics"]),
     ("parquet", &["archive"]),
     ("ureq", &["cli", "net"]),

@@ -370,12 +370,15 @@ async fn of_many(
     // Before anything is read of it.
     may_ask(worker, request)?;
     let shared = &*worker.shared;
-    let body = body::read(request.headers(), payload, shared.patience).await;
-    let body = body.map_err(|bad| match bad {
+    let (patience, room) = (shared.patience, &shared.arriving);
+    let body = body::read(request.headers(), payload, patience, room).await;
+    let body = body.inspect_err(|_| super::give_up(request)).map_err(|bad| match bad {
         body::BadBody::TooLarge => refused(413, "too_large", "a body is at most 512 KiB"),
         body::BadBody::TooSlow => refused(408, "too_slow", "a body has to arrive within 10 s"),
-        body::BadBody::Unreadable | body::BadBody::Encoding => {
-            refused(400, "unreadable", "the body cannot be read")
+        body::BadBody::NoRoom => refused(503, "no_room", "too many bodies are on their way"),
+        body::BadBody::Unreadable => refused(400, "unreadable", "the body cannot be read"),
+        body::BadBody::Encoding => {
+            refused(415, "encoding", "a body is plain JSON, or gzipped once")
         }
     })?;
     let AskedMany { format, ids } = serde_json::from_slice(&body).map_err(|error| {

@@ -132,7 +132,7 @@ impl Listener {
         let (send, receive) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let (server, address) = super::start(&config, sink, shared).unwrap();
+                let (server, address, _) = super::start(&config, sink, shared).unwrap();
                 send.send((server.handle(), address)).unwrap();
                 server.await.unwrap();
             });
