@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: test tools tag rust-tools services lint fmt clippy doc unit audit bench bench-compile soak demo
 
 VENV := target/venv
-SERVICES := prometheus redis-server openssl faketime chromium curl
+SERVICES := prometheus redis-server openssl faketime chromium curl slowhttptest
 # What sites run in browsers, as it is published.
 NPM := target/npm
 # The clients of others, with what they depend on.
@@ -23,6 +23,7 @@ COMPILE_VENV := target/venv-compile
 EVENTS ?= 20000000
 COMPILE ?=
 ROUNDS ?= 200
+MUTATIONS ?= 1000000
 CASES ?= 20000
 
 # $(call stage,name,command): runs the command and tells how long it took.
@@ -130,11 +131,11 @@ $(COMPILE_VENV)/installed: loadtest/benches/compile/requirements.txt
 	@$(COMPILE_VENV)/bin/pip install --quiet --disable-pip-version-check -r loadtest/benches/compile/requirements.txt
 	@touch $@
 
-# The long runs: ROUNDS kills under load, and CASES cases of every property test.
+# The long runs: ROUNDS kills under load, CASES cases of every property test, and MUTATIONS requests that are wrong somehow.
 soak:
 	cargo build --release --workspace
 	target/release/loadtest kill --rounds $(ROUNDS)
-	PROPTEST_CASES=$(CASES) cargo test --release --workspace
+	PROPTEST_CASES=$(CASES) MUTATIONS=$(MUTATIONS) cargo test --release --workspace
 
 demo:
 	cargo run --release -- demo

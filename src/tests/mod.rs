@@ -19,6 +19,7 @@ mod consent;
 mod dashboards;
 mod disk;
 mod doctor;
+mod edges;
 mod estimate;
 mod gcs;
 mod google;
