@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test tools tag rust-tools services lint fmt clippy doc unit audit bench bench-compile soak demo
+.PHONY: test tools tag rust-tools services lint fmt clippy doc unit audit bench bench-compile soak fuzz demo
 
 VENV := target/venv
 SERVICES := prometheus redis-server openssl faketime chromium curl slowhttptest
@@ -24,6 +24,10 @@ EVENTS ?= 20000000
 COMPILE ?=
 ROUNDS ?= 200
 MUTATIONS ?= 1000000
+# Seconds for each target of loadtest/fuzz.
+SECONDS_EACH ?= 60
+FUZZ := target/fuzz
+FUZZ_TARGETS = $(basename $(notdir $(wildcard loadtest/fuzz/targets/*.rs)))
 CASES ?= 20000
 
 # $(call stage,name,command): runs the command and tells how long it took.
@@ -131,11 +135,22 @@ $(COMPILE_VENV)/installed: loadtest/benches/compile/requirements.txt
 	@$(COMPILE_VENV)/bin/pip install --quiet --disable-pip-version-check -r loadtest/benches/compile/requirements.txt
 	@touch $@
 
-# The long runs: ROUNDS kills under load, CASES cases of every property test, and MUTATIONS requests that are wrong somehow.
-soak:
+# The long runs: ROUNDS kills under load, CASES cases of every property test, MUTATIONS requests that are wrong somehow, and all
+# targets of fuzzing.
+soak: fuzz
 	cargo build --release --workspace
 	target/release/loadtest kill --rounds $(ROUNDS)
 	PROPTEST_CASES=$(CASES) MUTATIONS=$(MUTATIONS) cargo test --release --workspace
+
+# Each target for SECONDS_EACH, on what is kept in loadtest/fuzz/corpus; what is new is left in target/fuzz. What does harm is
+# left there, too, with its name.
+fuzz:
+	RUSTC_WRAPPER=$(CURDIR)/loadtest/fuzz/instrument.sh cargo build --manifest-path loadtest/fuzz/Cargo.toml --target-dir $(FUZZ)
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p $(FUZZ)/new/$$target $(FUZZ)/harm; echo "== fuzz $$target"; \
+	  $(FUZZ)/debug/$$target -max_total_time=$(SECONDS_EACH) -rss_limit_mb=1024 -timeout=5 -max_len=65536 -print_final_stats=1 \
+	    -artifact_prefix=$(FUZZ)/harm/$$target- $(FUZZ)/new/$$target loadtest/fuzz/corpus/$$target 2>&1 | tail -n 12; \
+	done
 
 demo:
 	cargo run --release -- demo

@@ -41,6 +41,9 @@ pub mod collect;
 pub mod config;
 pub mod consent;
 pub mod console;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ingest;
 pub mod metrics;
 pub mod model;

@@ -15,6 +15,8 @@ mod consent;
 mod cookie;
 mod events;
 mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gather;
 mod limit;
 mod lookup;

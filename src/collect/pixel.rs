@@ -344,6 +344,15 @@ impl<'a> Hit<'a> {
     }
 }
 
+/// Reads a query, and makes of it what would be journaled.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_alone(worker: &Worker, query: &str, arrival: &Arrival<'_>) -> Option<Event> {
+    let hit = Hit::read(query);
+    let _ = judge(&worker.shared.sites["demo"], Default::default(), &hit.signals, &[21, 755]);
+    let (mut made, mut dropped) = (None, Dropped::default());
+    hit.into_event(worker, &worker.shared.sites["demo"], arrival, &mut made, &mut dropped).ok()
+}
+
 /// Named values, each name once with its last value, at the place of its first.
 fn named(sent: &[(&str, &str)]) -> Result<Vec<(Box<str>, Value)>, Rejection> {
     let mut named: Vec<(Box<str>, Value)> = Vec::with_capacity(sent.len().min(MAX_FIELDS));

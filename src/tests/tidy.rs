@@ -11,7 +11,7 @@ const LAYERS: [&str; 19] = [
     "transfer",
 ];
 /// Above the layers: these may name all.
-const ABOVE: [&str; 5] = ["lib", "main", "app", "cli", "tests"];
+const ABOVE: [&str; 6] = ["lib", "main", "app", "cli", "fuzz", "tests"];
 /// Crates that only their owner names, so that one place knows their habits.
 const OWNERS: [(&str, &[&str]); 8] = [
     ("redb", &["store"]),

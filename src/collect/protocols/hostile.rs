@@ -2,20 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::draft::from_query;
-use super::gather::Read;
-use super::gather::Unread;
+use super::fuzz::matomo;
+use super::fuzz::segment;
+use super::fuzz::snowplow;
+use super::fuzz::unomi;
 use super::golden::recorded;
-use super::matomo;
-use super::segment;
-use super::snowplow;
-use super::unomi;
-use crate::ingest::canonical::Agents;
-use crate::ingest::canonical::Arrival;
-use crate::ingest::canonical::Dropped;
-use crate::ingest::canonical::Window;
-use crate::model::NamespaceOrder;
-use crate::model::Source;
 
 const RECORDED: [&str; 12] = [
     "segment-analytics-node.json",
@@ -36,41 +27,9 @@ const PIECES: [&str; 16] = [
     "\"", "\\", "{", "}", "[", "]", ",", ":", "null", "1e999", "\\ud800", "&", "=", "%", "\0", "-",
 ];
 
-/// Takes all that was read on to the form that is journaled.
-fn finish(read: Result<Read, Unread>) {
-    let order = NamespaceOrder::default();
-    let arrival = Arrival {
-        source: Source::Js,
-        received: 1_700_000_000_000,
-        window: Window::Within(86_400_000),
-        order: &order,
-        phone_country: Some("DE"),
-        cookie: None,
-        user_agent: None,
-        country: None,
-        locale: None,
-        consent: None,
-    };
-    let (mut agents, mut dropped) = (Agents::default(), Dropped::default());
-    for sent in read.into_iter().flatten().flatten() {
-        let _ = sent.consent().map(|said| said.gdpr_applies());
-        if let Ok(event) = sent.into_event(&arrival, &mut agents, &mut || None, &mut dropped) {
-            assert!(!event.ids.is_empty() && (1..=128).contains(&event.name.len()));
-        }
-    }
-}
-
 /// Reads bytes by every protocol.
 fn by_all(bytes: &[u8]) {
-    for kind in [None, Some("track"), Some("alias")] {
-        finish(segment::read(bytes, Some("s".to_owned()), kind));
-    }
-    finish(snowplow::read(bytes, false));
-    finish(matomo::read("idsite=s&rec=1&uid=u", bytes).map(|(read, _)| read));
-    finish(unomi::read(bytes).map(|asked| asked.events));
-    let query = String::from_utf8_lossy(bytes);
-    let hit = from_query(&format!("aid=s&uid=u&idsite=s&rec=1&{query}"));
-    finish(Ok(vec![snowplow::map(&hit, false), matomo::map(&hit)]));
+    [segment, snowplow, matomo, unomi].into_iter().for_each(|read| read(bytes));
 }
 
 proptest! {

@@ -5,6 +5,8 @@
 //! 4xx is for a body that cannot be read, and for a key that is no site's.
 
 mod draft;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
