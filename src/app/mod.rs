@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::console;
 use crate::console::Tokens;
 use crate::ingest::Importer;
+use crate::ingest::Quarantine;
 use crate::metrics::Metrics;
 use crate::net::Workers;
 use crate::segment;
@@ -232,7 +233,9 @@ async fn serve(
         countries,
     ));
 
+    let quarantine = Arc::new(Quarantine::open(data).context("cannot use what was set aside")?);
     let services = console::Services {
+        quarantine: quarantine.clone(),
         config: config.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -261,7 +264,7 @@ async fn serve(
                 segments: segments.clone(),
                 may_ask: Box::new(move |token| tokens.may_look_up(token)),
             };
-            let own = (base.secret, Some(lookup));
+            let own = (base.secret, Some(lookup), quarantine);
             Some(collect::run(&config, sink, clock, metrics, own, recipients)?)
         }
         false => None,

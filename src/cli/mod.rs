@@ -23,6 +23,7 @@ mod node;
 mod output;
 mod overlap;
 mod plan;
+mod quarantine;
 mod serve;
 mod snippet;
 mod store;
@@ -107,6 +108,9 @@ enum Command {
     /// List, show or drop what could not be folded
     #[command(subcommand)]
     Deadletter(deadletter::Deadletter),
+    /// List who is set aside for they kept sending, or take one back
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
     /// Copy a store while it is served into a directory, or check such a copy
     Backup(backup::Backup),
     /// Make a data directory of a backup; no server may have it
@@ -163,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Why(command) => eval::why(&global, &command),
         Command::Destination(command) => destination::run(&global, &command),
         Command::Deadletter(command) => deadletter::run(&global, &command),
+        Command::Quarantine(command) => quarantine::run(&global, &command),
         Command::Backup(command) => backup::run(&global, &command),
         Command::Restore(command) => backup::restore(&global, &command),
         Command::Doctor(command) => doctor::run(&global, &command),

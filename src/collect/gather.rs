@@ -9,6 +9,7 @@ use actix_web::http::header::HeaderValue;
 use actix_web::web::Bytes;
 use actix_web::web::Payload;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::answer::Refused;
 use super::body;
@@ -20,8 +21,11 @@ use super::cookie::Scope;
 use super::visitor::Page;
 use super::visitor::Visitor;
 use super::worker::Endpoint;
+use super::worker::Ration;
+use super::worker::Shared;
 use super::worker::Worker;
 use crate::config::Site;
+use crate::ingest::Quarantine;
 use crate::ingest::canonical::Arrival;
 use crate::ingest::canonical::Code;
 use crate::ingest::canonical::Dropped;
@@ -145,23 +149,29 @@ pub(super) async fn take(
             Ok((event, site))
         })
         .collect();
-    let limited = judged.iter().flatten();
-    let limited = limited.filter(|(_, site)| !site.trusted.contains(&visitor.address)).count();
-    if limited > 0 {
-        let events = u32::try_from(limited).unwrap_or(u32::MAX);
-        if let Err(wait) = shared.limiter.take(visitor.address, events, received) {
-            count(Outcome::RateLimited, judged.len());
-            return Err(Refused::RateLimited(wait));
-        }
+    let all = judged.len();
+    let limited = |wait| {
+        count(Outcome::RateLimited, all);
+        Err(Refused::RateLimited(wait))
+    };
+    if let Err(wait) = gathered.take_tokens(judged.iter().flatten().map(|(_, site)| *site)) {
+        return limited(wait);
     }
+    let mut outcomes = Vec::new();
     for (index, event) in judged.into_iter().enumerate() {
         let taken = event.and_then(|(event, site): (Sent, &Site)| gathered.take(event, site));
         if let Err((outcome, rejection)) = taken {
-            count(outcome, 1);
+            outcomes.push(outcome);
             gathered.rejected.push((index, rejection));
         }
     }
+    // Nothing was kept yet, so all of it can come again.
+    if let Some(wait) = gathered.later {
+        return limited(wait);
+    }
+    outcomes.into_iter().for_each(|outcome| count(outcome, 1));
     worker.count_dropped(&gathered.dropped);
+    set_aside(worker, endpoint, &gathered).await?;
 
     let (events, choices) = (&gathered.events, &gathered.choices);
     let pending = if events.is_empty() && choices.is_empty() {
@@ -181,10 +191,37 @@ pub(super) async fn take(
     if !worker.settle(endpoint, pending, events.len(), outcomes).await {
         return Err(Refused::NotRecorded);
     }
-    let (accepted, cookies) = (events.len(), gathered.cookies());
+    let (accepted, cookies) = (events.len() + gathered.aside.len(), gathered.cookies());
     let mut ids = gathered.events.iter().flat_map(|event| &event.ids);
     let cookie = ids.find(|id| id.namespace.as_str() == "cookie").cloned();
     Ok(Taken { accepted, rejected: gathered.rejected, cookies, cookie })
+}
+
+/// Keeps the events of identifiers that are set aside, where there are any.
+async fn set_aside(
+    worker: &Rc<Worker>,
+    endpoint: Endpoint,
+    gathered: &Gathered<'_>,
+) -> Result<(), Refused> {
+    let aside = &gathered.aside;
+    let Some(recorder) = worker.aside.as_ref().filter(|_| !aside.is_empty()) else { return Ok(()) };
+    let recorded =
+        recorder.record(|batch| aside.iter().try_for_each(|event| batch.push_event(event)));
+    let is_kept = match recorded {
+        Ok(pending) => {
+            let outcomes = [Outcome::SetAside, Outcome::Dropped];
+            worker.settle(endpoint, Some(pending), aside.len(), outcomes).await
+        }
+        Err(_) => {
+            worker.count(endpoint, Outcome::Dropped, aside.len());
+            false
+        }
+    };
+    if is_kept {
+        return Ok(());
+    }
+    worker.count(endpoint, Outcome::Dropped, gathered.events.len());
+    Err(Refused::NotRecorded)
 }
 
 /// What one request brings: its events, its choices, and what was not taken.
@@ -196,6 +233,10 @@ struct Gathered<'a> {
     is_script: bool,
     country: Option<String>,
     events: Vec<Event>,
+    /// Events of identifiers that are set aside.
+    aside: Vec<Event>,
+    /// How long to wait, where an identifier has sent too much.
+    later: Option<Duration>,
     choices: Vec<Record>,
     rejected: Vec<(usize, Rejection)>,
     dropped: Dropped,
@@ -221,6 +262,8 @@ impl<'a> Gathered<'a> {
             is_script,
             country: visitor.country(&worker.shared),
             events: Vec::new(),
+            aside: Vec::new(),
+            later: None,
             choices: Vec::new(),
             rejected: Vec::new(),
             dropped: Dropped::default(),
@@ -241,6 +284,24 @@ impl<'a> Gathered<'a> {
             let message = "the request's origin is none of the site's";
             Err(not_taken(Rejection::new(Code::Origin, message)))
         }
+    }
+
+    /// Takes a token of the visitor's address for each event, and of its site, or tells how long to wait.
+    fn take_tokens(&self, sites: impl Iterator<Item = &'a Site>) -> Result<(), Duration> {
+        let limited = sites.filter(|site| !Shared::is_unlimited(site, self.visitor));
+        let mut by_site: Vec<(&str, u32)> = Vec::new();
+        for site in limited {
+            match by_site.iter_mut().find(|(key, _)| *key == site.key) {
+                Some((_, events)) => *events += 1,
+                None => by_site.push((&site.key, 1)),
+            }
+        }
+        let (shared, now) = (&self.worker.shared, self.received);
+        let all = by_site.iter().map(|(_, events)| events).sum();
+        if all > 0 {
+            shared.limiter.take(self.visitor.address, all, now)?;
+        }
+        by_site.into_iter().try_for_each(|(site, events)| shared.take_site(site, events, now))
     }
 
     /// Judges consent, and takes what the event becomes.
@@ -289,9 +350,22 @@ impl<'a> Gathered<'a> {
             new.clone()
         };
         let mut agents = worker.agents.borrow_mut();
-        let event = event
+        let mut event = event
             .into_event(&arrival, &mut agents, &mut mint, &mut self.dropped)
             .map_err(not_taken)?;
+        let is_unlimited = Shared::is_unlimited(site, visitor);
+        match worker.shared.ration(event.owner(), is_unlimited, self.received) {
+            Ration::Free => {}
+            Ration::Aside => {
+                Quarantine::prepare(&mut event);
+                self.aside.push(event);
+                return Ok(());
+            }
+            Ration::Later(wait) => {
+                self.later = self.later.max(Some(wait));
+                return Ok(());
+            }
+        }
         if let Some(new) = new
             && made.is_none()
         {

@@ -48,6 +48,7 @@ pub use secret::SecretError;
 
 use crate::config::Config;
 use crate::config::ConsentRegime;
+use crate::ingest::Quarantine;
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::listener;
@@ -101,7 +102,7 @@ pub fn run(
     sink: Arc<dyn Sink>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    (secret, lookup): (Secret, Option<Lookup>),
+    (secret, lookup, quarantine): (Secret, Option<Lookup>, Arc<Quarantine>),
     recipients: BTreeSet<u16>,
 ) -> Result<Started, CollectError> {
     for notice in notices(config) {
@@ -109,6 +110,7 @@ pub fn run(
     }
     let mut shared = Shared::new(config, clock, metrics, secret, PATIENCE);
     shared.lookup = lookup.map(Arc::new);
+    shared.quarantine = Some(quarantine);
     shared.recipients = recipients.into_iter().collect();
     start(config, sink, shared)
 }

@@ -25,10 +25,13 @@ use super::query::decode;
 use super::query::pairs;
 use super::visitor::Visitor;
 use super::worker::Endpoint;
+use super::worker::Ration;
+use super::worker::Shared;
 use super::worker::Worker;
 use crate::config::Site;
 use crate::consent::Refusal;
 use crate::consent::Signals;
+use crate::ingest::Quarantine;
 use crate::ingest::canonical::Arrival;
 use crate::ingest::canonical::Code;
 use crate::ingest::canonical::Dropped;
@@ -151,9 +154,7 @@ fn take_hit(worker: &Worker, visitor: &Visitor<'_>, hit: Hit<'_>) -> Taken {
         return Taken::nothing(Outcome::ForeignOrigin);
     }
     let received = shared.clock.now();
-    if !site.trusted.contains(&visitor.address)
-        && shared.limiter.take(visitor.address, 1, received).is_err()
-    {
+    if shared.take(site, visitor, 1, received).is_err() {
         return Taken::nothing(Outcome::RateLimited);
     }
     let scope = Scope::of(site, visitor.is_https);
@@ -182,7 +183,7 @@ fn take_hit(worker: &Worker, visitor: &Visitor<'_>, hit: Hit<'_>) -> Taken {
     let mut made = None;
     let event = hit.into_event(worker, site, &arrival, &mut made, &mut dropped);
     worker.count_dropped(&dropped);
-    let event = match event {
+    let mut event = match event {
         Ok(event) => event,
         Err(rejection) if rejection.code == Code::Size => {
             return Taken::nothing(Outcome::TooLarge);
@@ -192,14 +193,30 @@ fn take_hit(worker: &Worker, visitor: &Visitor<'_>, hit: Hit<'_>) -> Taken {
     let choice = is_marked.then(|| {
         Record::Choice(Choice { identifier: event.owner().clone(), opted_out: true, received })
     });
-    let recorded = worker.recorder.record(|batch| {
+    let (mut recorder, mut outcome) = (&worker.recorder, Outcome::Accepted);
+    let is_unlimited = Shared::is_unlimited(site, visitor);
+    // Who has just been made has sent nothing.
+    if made.is_none() {
+        match (shared.ration(event.owner(), is_unlimited, received), &worker.aside) {
+            (Ration::Free, _) => {}
+            (Ration::Aside, Some(aside)) => {
+                Quarantine::prepare(&mut event);
+                (recorder, outcome) = (aside, Outcome::SetAside);
+            }
+            (Ration::Aside | Ration::Later(_), _) => return Taken::nothing(Outcome::RateLimited),
+        }
+    }
+    let recorded = recorder.record(|batch| {
         batch.push_event(&event)?;
+        if outcome == Outcome::SetAside {
+            return Ok(());
+        }
         choice.iter().try_for_each(|choice| batch.push(choice))
     });
     match recorded {
         Ok(pending) => Taken {
             pending: Some(pending),
-            outcome: Outcome::Accepted,
+            outcome,
             otherwise: Outcome::Dropped,
             cookie: made.map(|made| worker.cookies.set(&made, scope)),
         },

@@ -220,9 +220,7 @@ fn consented<'w>(
         return Err(Taken::nothing(Outcome::ForeignOrigin));
     }
     let received = shared.clock.now();
-    if !site.trusted.contains(&visitor.address)
-        && shared.limiter.take(visitor.address, 1, received).is_err()
-    {
+    if shared.take(site, visitor, 1, received).is_err() {
         return Err(Taken::nothing(Outcome::RateLimited));
     }
     let scope = Scope::of(site, visitor.is_https);

@@ -32,6 +32,7 @@ use crate::config::Durability;
 use crate::config::Lookup as Telling;
 use crate::config::Partner;
 use crate::config::Site;
+use crate::ingest::Quarantine;
 use crate::ingest::canonical::Agents;
 use crate::ingest::canonical::Dropped;
 use crate::ingest::canonical::Window;
@@ -41,6 +42,7 @@ use crate::metrics::Histogram;
 use crate::metrics::IntCounter;
 use crate::metrics::Metrics;
 use crate::model::Identifier;
+use crate::model::Millis;
 use crate::model::NamespaceOrder;
 use crate::model::Outcome;
 use crate::net::Clock;
@@ -58,6 +60,13 @@ pub(super) struct Shared {
     /// The vendor ids of destinations, ascending.
     pub(super) recipients: Vec<u16>,
     pub(super) limiter: Limiter,
+    /// The same for sites, and for identifiers.
+    site_limiter: Limiter,
+    id_limiter: Limiter,
+    /// An identifier is set aside when so many of its events were refused.
+    keeps_sending: u32,
+    /// Who is set aside; nobody ever in some tests.
+    pub(super) quarantine: Option<Arc<Quarantine>>,
     pub(super) clock: Arc<dyn Clock>,
     /// How long a client may take for its request's head, and then for its body.
     pub(super) patience: Duration,
@@ -95,6 +104,10 @@ impl Shared {
                 config.collect.rate_per_address,
                 config.collect.burst_per_address,
             ),
+            site_limiter: Limiter::new(config.collect.rate_per_site, config.collect.burst_per_site),
+            id_limiter: Limiter::new(config.collect.rate_per_id, config.collect.burst_per_id),
+            keeps_sending: config.collect.burst_per_id,
+            quarantine: None,
             clock,
             patience,
             telling: config.lookup.clone(),
@@ -172,10 +185,69 @@ impl Drop for Awaited {
     }
 }
 
+/// Whether an event may be sent, by what its identifier has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ration {
+    /// It may.
+    Free,
+    /// It is kept from being folded.
+    Aside,
+    /// Not now, but in so long.
+    Later(Duration),
+}
+
+impl Shared {
+    /// Whether a visitor sends without a limit for a site: from this machine, or from an address that the site trusts.
+    pub(super) fn is_unlimited(site: &Site, visitor: &Visitor<'_>) -> bool {
+        visitor.address.is_loopback() || site.trusted.contains(&visitor.address)
+    }
+
+    /// Takes a token for each event of a visitor, of its address and of the site, or tells how long to wait.
+    pub(super) fn take(
+        &self,
+        site: &Site,
+        visitor: &Visitor<'_>,
+        events: u32,
+        now: Millis,
+    ) -> Result<(), Duration> {
+        if Self::is_unlimited(site, visitor) {
+            return Ok(());
+        }
+        self.limiter.take(visitor.address, events, now)?;
+        self.site_limiter.take_site(&site.key, events, now)
+    }
+
+    /// The same of a site alone.
+    pub(super) fn take_site(&self, site: &str, events: u32, now: Millis) -> Result<(), Duration> {
+        self.site_limiter.take_site(site, events, now)
+    }
+
+    /// Whether an event of an identifier may be sent.
+    pub(super) fn ration(&self, of: &Identifier, is_unlimited: bool, now: Millis) -> Ration {
+        let quarantine = self.quarantine.as_ref();
+        if quarantine.is_some_and(|quarantine| quarantine.holds(of)) {
+            return Ration::Aside;
+        }
+        if is_unlimited {
+            return Ration::Free;
+        }
+        match self.id_limiter.take_identifier(of, now) {
+            Ok(()) => Ration::Free,
+            Err(empty) if empty.refused < self.keeps_sending => Ration::Later(empty.wait),
+            Err(empty) => match quarantine {
+                Some(quarantine) if quarantine.set_aside(of, now) => Ration::Aside,
+                _ => Ration::Later(empty.wait),
+            },
+        }
+    }
+}
+
 /// The state of one worker thread.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) recorder: Recorder,
+    /// Where events go of identifiers that are set aside.
+    pub(super) aside: Option<Recorder>,
     pub(super) agents: RefCell<Agents>,
     pub(super) cookies: Cookies,
     outcomes: [[IntCounter; Outcome::ALL.len()]; Endpoint::ALL.len()],
@@ -210,6 +282,10 @@ impl Worker {
             .map(|class| metrics.http_responses.with_label_values(&["public", class]));
         Self {
             recorder: Recorder::new(sink, durability, metrics.clone()),
+            aside: shared
+                .quarantine
+                .clone()
+                .map(|quarantine| Recorder::new(quarantine, Durability::Disk, metrics.clone())),
             agents: RefCell::default(),
             cookies: Cookies::new(&shared.secret, shared.partitioned),
             outcomes,

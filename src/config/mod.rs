@@ -111,6 +111,15 @@ pub struct Collect {
     pub rate_per_address: u32,
     /// Events that one address may send at once. Default `2000`.
     pub burst_per_address: u32,
+    /// Events a second of one site, however many send them; not counted from loopback and trusted addresses. Default
+    /// `20000`.
+    pub rate_per_site: u32,
+    /// Events of one site at once. Default `200000`.
+    pub burst_per_site: u32,
+    /// Events a second of one identifier; not counted from loopback and trusted addresses. Default `50`.
+    pub rate_per_id: u32,
+    /// Events of one identifier at once. One of which as many again are sent is set aside. Default `2000`.
+    pub burst_per_id: u32,
     /// Connections that are open at once; further ones are closed. Default `20000`.
     pub connections: usize,
     /// Connections of one address, an IPv6 network /64 being one; none for loopback, proxies and trusted addresses.
@@ -297,6 +306,10 @@ impl Default for Collect {
             cookie_partitioned: false,
             rate_per_address: 200,
             burst_per_address: 2_000,
+            rate_per_site: 20_000,
+            burst_per_site: 200_000,
+            rate_per_id: 50,
+            burst_per_id: 2_000,
             connections: 20_000,
             connections_per_address: 1_000,
         }
@@ -438,6 +451,10 @@ impl Config {
         within("segments.threads", self.segments.threads <= MOST_THREADS, "0 to 1024");
         within("collect.rate_per_address", self.collect.rate_per_address > 0, "1 or more");
         within("collect.burst_per_address", self.collect.burst_per_address > 0, "1 or more");
+        within("collect.rate_per_site", self.collect.rate_per_site > 0, "1 or more");
+        within("collect.burst_per_site", self.collect.burst_per_site > 0, "1 or more");
+        within("collect.rate_per_id", self.collect.rate_per_id > 0, "1 or more");
+        within("collect.burst_per_id", self.collect.burst_per_id > 0, "1 or more");
         let most = 1..=1_000_000;
         within("collect.connections", most.contains(&self.collect.connections), "1 to 1000000");
         let of_one = self.collect.connections_per_address;

@@ -20,6 +20,7 @@ mod overlap;
 mod peers;
 mod problem;
 mod profiles;
+mod quarantine;
 mod rules;
 mod segments;
 mod store;
@@ -49,6 +50,7 @@ use crate::backup::Backups;
 use crate::config::Config;
 use crate::ingest::Importer;
 use crate::ingest::Lanes;
+use crate::ingest::Quarantine;
 use crate::metrics::Metrics;
 use crate::net::Clock;
 use crate::net::Workers;
@@ -83,6 +85,8 @@ pub struct Services {
     pub sink: Arc<dyn Sink>,
     /// The lanes in this process's hands.
     pub lanes: Arc<Lanes>,
+    /// Who is set aside at collect.
+    pub quarantine: Arc<Quarantine>,
     /// Backups.
     pub backups: Backups,
     /// The shelf of a store that others share.
@@ -241,6 +245,11 @@ fn routes(service: &mut web::ServiceConfig) {
                 .route("/dead-letters", web::get().to(letters::list))
                 .route("/dead-letters/{number}", web::get().to(letters::show))
                 .route("/dead-letters/{number}", web::delete().to(letters::drop))
+                .route("/quarantine", web::get().to(quarantine::list))
+                .route(
+                    "/quarantine/{namespace}/{value}/restore",
+                    web::post().to(quarantine::restore),
+                )
                 .route("/schema", web::get().to(profiles::schema))
                 .route("/backup", web::post().to(backup::take))
                 .route("/store/size", web::get().to(store::size))
@@ -328,7 +337,13 @@ fn allow(request: &ServiceRequest, services: &Services) -> Result<Way, Problem> 
         _ => {}
     }
     // Tokens and nodes are known to every node, and how it is itself it knows best.
-    let of_all = ["/api/v1/tokens", "/api/v1/nodes", "/api/v1/doctor", "/api/v1/store"];
+    let of_all = [
+        "/api/v1/tokens",
+        "/api/v1/nodes",
+        "/api/v1/doctor",
+        "/api/v1/store",
+        "/api/v1/quarantine",
+    ];
     let Some(peering) = peering.filter(|_| path.starts_with("/api/")) else {
         return Ok(Way::Here);
     };

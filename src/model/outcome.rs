@@ -22,11 +22,13 @@ pub enum Outcome {
     RateLimited,
     /// Not durable: full disk or shedding.
     Dropped,
+    /// Durable, and kept from being folded: its identifier kept sending.
+    SetAside,
 }
 
 impl Outcome {
     /// Every outcome, for metrics that report all from the start.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Accepted,
         Self::RefusedConsent,
         Self::OptedOut,
@@ -36,6 +38,7 @@ impl Outcome {
         Self::TooLarge,
         Self::RateLimited,
         Self::Dropped,
+        Self::SetAside,
     ];
 
     /// The name in metrics and logs.
@@ -50,6 +53,7 @@ impl Outcome {
             Self::TooLarge => "too_large",
             Self::RateLimited => "rate_limited",
             Self::Dropped => "dropped",
+            Self::SetAside => "set_aside",
         }
     }
 }

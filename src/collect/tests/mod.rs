@@ -298,8 +298,10 @@ fn a_port_in_use_is_told_with_its_way_out() {
     let sink: Arc<dyn Sink> = Arc::clone(&listener.disk) as _;
     let clock: Arc<dyn Clock> = Arc::clone(&listener.clock) as _;
     let secret = Secret::new([0; 32]);
+    let data = tempfile::tempdir().unwrap();
+    let quarantine = Arc::new(crate::ingest::Quarantine::open(data.path()).unwrap());
     let error = actix_web::rt::System::new().block_on(async {
-        let own = (secret, None);
+        let own = (secret, None, quarantine);
         super::run(&config, sink, clock, Metrics::new(), own, BTreeSet::new()).err().unwrap()
     });
     let text = error.to_string();
