@@ -143,14 +143,15 @@ soak: fuzz
 	PROPTEST_CASES=$(CASES) MUTATIONS=$(MUTATIONS) cargo test --release --workspace
 
 # Each target for SECONDS_EACH, on what is kept in loadtest/fuzz/corpus; what is new is left in target/fuzz. What does harm is
-# left there, too, with its name.
+# left there, too, with its name, and fails. The dependencies are those of `make test`.
 fuzz:
-	RUSTC_WRAPPER=$(CURDIR)/loadtest/fuzz/instrument.sh cargo build --manifest-path loadtest/fuzz/Cargo.toml --target-dir $(FUZZ)
+	RUSTC_WRAPPER=$(CURDIR)/loadtest/fuzz/instrument.sh cargo build --manifest-path loadtest/fuzz/Cargo.toml --target-dir target
 	@for target in $(FUZZ_TARGETS); do \
 	  mkdir -p $(FUZZ)/new/$$target $(FUZZ)/harm; echo "== fuzz $$target"; \
-	  $(FUZZ)/debug/$$target -max_total_time=$(SECONDS_EACH) -rss_limit_mb=1024 -timeout=5 -max_len=65536 -print_final_stats=1 \
-	    -artifact_prefix=$(FUZZ)/harm/$$target- $(FUZZ)/new/$$target loadtest/fuzz/corpus/$$target 2>&1 | tail -n 12; \
+	  target/debug/$$target -max_total_time=$(SECONDS_EACH) -rss_limit_mb=1024 -timeout=5 -max_len=65536 -print_final_stats=1 \
+	    -artifact_prefix=$(FUZZ)/harm/$$target- $(FUZZ)/new/$$target loadtest/fuzz/corpus/$$target 2>&1 | tail -n 12 || true; \
 	done
+	@[ -z "$$(ls -A $(FUZZ)/harm)" ] || { ls $(FUZZ)/harm; exit 1; }
 
 demo:
 	cargo run --release -- demo
