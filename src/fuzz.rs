@@ -24,7 +24,7 @@ use crate::rules::SegmentFile;
 type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("agent", agent),
     ("columns", columns),
     ("consent", consent),
@@ -33,6 +33,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("forwarded", fuzz::forwarded),
     ("import", import),
     ("inflate", fuzz::inflate),
+    ("lookup", fuzz::lookup),
     ("matomo", fuzz::matomo),
     ("pixel", fuzz::pixel),
     ("record", record),

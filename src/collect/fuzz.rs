@@ -18,6 +18,7 @@ use super::cookie::is_opted_out;
 use super::cookie::remember_syncs;
 use super::cookie::syncs;
 use super::forwarded;
+use super::lookup;
 use super::pixel;
 use super::protocols;
 use super::query::decode;
@@ -144,6 +145,11 @@ pub(crate) fn matomo(bytes: &[u8]) {
 /// The same, of Unomi's.
 pub(crate) fn unomi(bytes: &[u8]) {
     protocols::fuzz::unomi(bytes);
+}
+
+/// What is asked of audiences, by a query and by a body.
+pub(crate) fn lookup(bytes: &[u8]) {
+    lookup::read_alone(bytes);
 }
 
 /// A body that may be gzip.

@@ -361,6 +361,19 @@ struct AskedMany<'a> {
     ids: Vec<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
+/// Reads a query, and a body.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_alone(bytes: &[u8]) {
+    if let Ok(asked) = Asked::read(&String::from_utf8_lossy(bytes)) {
+        let decoded = asked.ids.iter().map(|(namespace, value)| (decode(namespace), decode(value)));
+        let _ = identifiers(decoded, Some("DE"));
+    }
+    if let Ok(AskedMany { format, ids }) = serde_json::from_slice(bytes) {
+        let _ = form(&format);
+        ids.into_iter().for_each(|of_one| drop(identifiers(of_one.into_iter(), None)));
+    }
+}
+
 /// Answers a server, about many visitors.
 async fn of_many(
     worker: &Worker,
