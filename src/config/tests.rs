@@ -209,3 +209,23 @@ fn origins_fit_by_scheme_host_and_port() {
     assert!(!fits("https://shop.example", "https://shop.example@evil.example"));
     assert!(fits("http://[::1]:*", "http://[::1]:90"));
 }
+
+#[test]
+fn a_private_listener_beyond_loopback_wants_tls_and_a_certificate_its_key() {
+    let console = "[console]\nlisten = \"0.0.0.0:8081\"\n";
+    let error = read_text(console, &[], &[]).unwrap_err();
+    assert!(error.contains(":2: console.listen: 0.0.0.0:8081 is beyond loopback"), "{error}");
+    let tls = "tls = { certificate = \"tls.pem\", key = \"tls.key\" }\n";
+    let config = read_text(&format!("{console}{tls}[collect]\n{tls}"), &[], &[]).unwrap();
+    let files = Tls { certificate: "tls.pem".into(), key: "tls.key".into() };
+    assert_eq!((config.console.tls, config.collect.tls), (Some(files.clone()), Some(files)));
+    let set = ["collect.tls.certificate=a.pem", "collect.tls.key=a.key"];
+    assert!(read_text("", &set, &[]).is_ok());
+    let error = read_text("", &set[..1], &[]).unwrap_err();
+    assert!(error.contains("collect.tls") && error.contains("`key`"), "{error}");
+    let error = read_text("[collect]\ntls = { cert = \"a\" }\n", &[], &[]).unwrap_err();
+    assert!(error.contains(":2: collect.tls"), "{error}");
+    let shared = format!("[store]\nbackend = \"redis\"\n{console}{tls}");
+    let error = read_text(&shared, &[], &[]).unwrap_err();
+    assert!(error.contains("console.tls: nodes that share a store"), "{error}");
+}

@@ -23,6 +23,8 @@ use super::gate::Refusal;
 
 /// A head of so many bytes any connection may have; beyond it room is taken from what all share.
 const HEAD: usize = 8 << 10;
+/// HTTP keeps no more of a connection's bytes than these: a head that is longer is refused, and what is more is thrown away.
+const KEPT: usize = 128 << 10;
 /// The first head's time is told by HTTP, with an answer: this one is later, and without.
 const AFTER: Duration = Duration::from_secs(1);
 /// How long the rest of a body that is not taken may go on, so that its client can read why.
@@ -79,7 +81,7 @@ impl Pace {
             Awaited::Head => {}
             Awaited::Answer | Awaited::End => return Ok(()),
         }
-        let head = self.head.get() + bytes;
+        let head = (self.head.get() + bytes).min(KEPT);
         self.head.set(head);
         let more = head.saturating_sub(HEAD) - self.taken.get();
         if more > 0 {
