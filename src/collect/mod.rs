@@ -20,6 +20,7 @@ pub(crate) mod fuzz;
 mod gather;
 mod limit;
 mod lookup;
+mod partner_id;
 mod pixel;
 mod privacy;
 mod protocols;

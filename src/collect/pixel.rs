@@ -43,8 +43,10 @@ use crate::ingest::canonical::message_id;
 use crate::ingest::canonical::time;
 use crate::ingest::record::Pending;
 use crate::model::Choice;
+use crate::model::Consent;
 use crate::model::Device;
 use crate::model::Event;
+use crate::model::ID_MATCH;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Outcome;
@@ -120,52 +122,75 @@ fn take(worker: &Worker, request: &HttpRequest) -> Taken {
     if query.len() > MAX_QUERY {
         return Taken::nothing(Outcome::TooLarge);
     }
-    take_hit(worker, &Visitor::of(request, &worker.shared), Hit::read(query))
-}
-
-/// Judges a hit that brings a partner's id of a browser, and hands its records over; `None` of a browser that is not
-/// known.
-pub(super) fn take_match(
-    worker: &Worker,
-    request: &HttpRequest,
-    site: &str,
-    event: &str,
-    id: (&str, &str),
-) -> Option<Taken> {
-    let query = request.query_string();
-    if query.len() > MAX_QUERY {
-        return Some(Taken::nothing(Outcome::TooLarge));
-    }
+    let hit = Hit::read(query);
     let visitor = Visitor::of(request, &worker.shared);
-    if let Some(site) = worker.shared.sites.get(site) {
-        worker.cookies.read(visitor.headers, Scope::of(site, visitor.is_https))?;
+    match admit(worker, &visitor, &hit.site, &hit.signals) {
+        Ok(admitted) => record(worker, &visitor, admitted, hit),
+        Err(taken) => taken,
     }
-    let mut hit = Hit { site: site.into(), event, ids: vec![id], ..Hit::default() };
-    pairs(query).for_each(|(key, value)| take_signal(&mut hit.signals, key, value));
-    Some(take_hit(worker, &visitor, hit))
 }
 
-fn take_hit(worker: &Worker, visitor: &Visitor<'_>, hit: Hit<'_>) -> Taken {
+/// A hit that may be recorded.
+pub(super) struct Admitted<'w> {
+    pub(super) site: &'w Site,
+    /// The browser's identifier, where it has one.
+    pub(super) known: Option<Identifier>,
+    scope: Scope<'w>,
+    received: Millis,
+    consent: Option<Box<Consent>>,
+    /// Whether its profile is to be marked as opted out.
+    is_marked: bool,
+}
+
+impl Admitted<'_> {
+    /// Whether its visitor may be in audiences, and so be made known to others.
+    pub(super) fn allows_audiences(&self) -> bool {
+        !self.is_marked && self.consent.as_deref().is_none_or(Consent::allows_audiences)
+    }
+}
+
+/// Judges whether a hit may be recorded: site, origin, rate, consent. What becomes of it where it may not.
+pub(super) fn admit<'w>(
+    worker: &'w Worker,
+    visitor: &Visitor<'_>,
+    site: &str,
+    signals: &Signals<'_>,
+) -> Result<Admitted<'w>, Taken> {
     let shared = &*worker.shared;
-    let Some(site) = shared.sites.get(&*hit.site) else {
-        return Taken::nothing(Outcome::UnknownSite);
-    };
+    let site = shared.sites.get(site).ok_or_else(|| Taken::nothing(Outcome::UnknownSite))?;
     if !visitor.may_send_for(site) {
-        return Taken::nothing(Outcome::ForeignOrigin);
+        return Err(Taken::nothing(Outcome::ForeignOrigin));
     }
     let received = shared.clock.now();
     if shared.take(site, visitor, 1, received).is_err() {
-        return Taken::nothing(Outcome::RateLimited);
+        return Err(Taken::nothing(Outcome::RateLimited));
     }
     let scope = Scope::of(site, visitor.is_https);
     let known = worker.cookies.read(visitor.headers, scope);
-    let judgement = judge(site, visitor.browser, &hit.signals, &shared.recipients);
-    if let Judgement::Refuse(signal, why) = judgement {
-        return refuse(worker, (signal, why), known, scope, received);
-    }
+    let (consent, is_marked) = match judge(site, visitor.browser, signals, &shared.recipients) {
+        Judgement::Refuse(signal, why) => {
+            return Err(refuse(worker, (signal, why), known, scope, received));
+        }
+        Judgement::Record(consent) => (consent, false),
+        Judgement::RecordMarked => (None, true),
+    };
+    Ok(Admitted { site, known, scope, received, consent, is_marked })
+}
 
-    let is_marked = judgement == Judgement::RecordMarked;
-    let consent = if let Judgement::Record(consent) = judgement { consent } else { None };
+/// Hands over the records of a partner's id of a browser that is known.
+pub(super) fn record_match(
+    worker: &Worker,
+    visitor: &Visitor<'_>,
+    admitted: Admitted<'_>,
+    id: (&str, &str),
+) -> Taken {
+    record(worker, visitor, admitted, Hit { event: ID_MATCH, ids: vec![id], ..Hit::default() })
+}
+
+/// Hands over the records of a hit.
+fn record(worker: &Worker, visitor: &Visitor<'_>, admitted: Admitted<'_>, hit: Hit<'_>) -> Taken {
+    let shared = &*worker.shared;
+    let Admitted { site, known, scope, received, consent, is_marked } = admitted;
     let country = visitor.country(shared);
     let arrival = Arrival {
         source: Source::Pixel,
@@ -225,7 +250,7 @@ fn take_hit(worker: &Worker, visitor: &Visitor<'_>, hit: Hit<'_>) -> Taken {
 }
 
 /// Counts a refusal, and makes it the choice of the browser that is known.
-pub(super) fn refuse(
+fn refuse(
     worker: &Worker,
     (signal, why): (Signal, Option<Refusal>),
     known: Option<Identifier>,

@@ -21,19 +21,19 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::consent::Judgement;
-use super::consent::judge;
 use super::consent::take_signal;
-use super::cookie::Scope;
 use super::cookie::remember_syncs;
 use super::cookie::syncs;
+use super::partner_id::is_id;
 use super::pixel;
+use super::pixel::Admitted;
 use super::pixel::Taken;
 use super::query::decode;
 use super::query::pairs;
 use super::visitor::Visitor;
 use super::worker::Worker;
 use crate::config::Partner;
+use crate::config::PartnerKind;
 use crate::config::Site;
 use crate::consent::Signals;
 use crate::model::Identifier;
@@ -41,12 +41,12 @@ use crate::model::Outcome;
 use crate::model::time::Day;
 use crate::model::time::day_of;
 
-/// The event that brings a partner's id.
-const EVENT: &str = "id_match";
 /// So many partners are remembered of a browser.
 const MOST_REMEMBERED: usize = 32;
 /// The most bytes of an address that a browser is sent to.
 const MAX_ADDRESS: usize = 16 << 10;
+/// The most bytes of what Google wants to see again.
+const MAX_PUSH: usize = 512;
 
 /// What is encoded of a value in an address.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -60,6 +60,8 @@ enum Synced {
     Fresh,
     /// The partner has no id of it, or says none.
     NoId,
+    /// The partner says that it failed, with a number where that is one of a few.
+    Failed(Option<u8>),
     /// It has no cookie of ours.
     NoCookie,
     /// Its visitor, the site or the limits do not allow it.
@@ -69,15 +71,17 @@ enum Synced {
 }
 
 impl Synced {
-    fn as_str(self) -> &'static str {
-        match self {
+    fn label(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Sent => "sent",
             Self::Fresh => "fresh",
             Self::NoId => "no_id",
+            Self::Failed(None) => "error",
+            Self::Failed(Some(code)) => return format!("error_{code}").into(),
             Self::NoCookie => "no_cookie",
             Self::Refused => "refused",
             Self::Matched => "matched",
-        }
+        })
     }
 }
 
@@ -120,21 +124,17 @@ pub(super) async fn sync(request: HttpRequest) -> HttpResponse {
     let (said, started) = (Said::read(request.query_string()), Instant::now());
     let visitor = Visitor::of(&request, &worker.shared);
     let day = day_of(worker.shared.clock.now());
-    let (synced, answer) = match consented(&worker, &visitor, &said, request.query_string()) {
+    let (synced, answer) = match admit(&worker, &visitor, &said, request.query_string()) {
         Err(taken) => (Synced::Refused, pixel::finish(&worker, taken, started).await),
         Ok((_, None)) => (Synced::NoCookie, pixel::image(None)),
-        Ok((site, Some(id))) => {
-            let mut known = syncs(visitor.headers, visitor.is_https);
+        Ok((Admitted { site, .. }, Some(id))) => {
+            let known = syncs(visitor.headers, visitor.is_https);
             match address(partner, site, &id, &said) {
                 _ if is_fresh(&known, partner, day) => (Synced::Fresh, pixel::image(None)),
                 None => (Synced::NoId, pixel::image(None)),
                 Some(address) => {
-                    known.retain(|(name, _)| *name != partner.name);
-                    known.push((partner.name.clone(), day));
-                    let beyond = known.len().saturating_sub(MOST_REMEMBERED);
-                    known.drain(..beyond);
-                    let memory = remember_syncs(&known, visitor.is_https);
-                    (Synced::Sent, redirect(address, memory))
+                    let memory = remember(&worker, known, partner, day, visitor.is_https);
+                    (Synced::Sent, redirect(address, Some(memory)))
                 }
             }
         }
@@ -148,35 +148,38 @@ pub(super) async fn matched(request: HttpRequest) -> HttpResponse {
     let worker = Rc::clone(super::worker(&request));
     let Some(partner) = partner(&worker, &request) else { return unknown(&worker) };
     let (started, query) = (Instant::now(), request.query_string());
-    let (mut id, mut is_error) = ("", false);
+    let (mut id, mut push, mut failed) = ("", "", None);
     for (key, value) in pairs(query) {
-        if key == partner.parameter() {
-            id = value;
+        match key {
+            _ if key == partner.parameter() => id = value,
+            "google_error" => {
+                failed = Some(decode(value).parse::<u8>().ok().filter(|code| *code < 32))
+            }
+            "google_push" if partner.kind == PartnerKind::Google => push = value,
+            _ => {}
         }
-        is_error |= key == "google_error";
     }
     let said = Said::read(query);
-    let (synced, answer) = if is_error || !is_id(&decode(id)) {
-        (Synced::NoId, pixel::image(None))
-    } else {
-        let visitor = Visitor::of(&request, &worker.shared);
-        let taken = match consented(&worker, &visitor, &said, query) {
-            Err(taken) => Some(taken),
-            Ok((_, None)) => None,
-            Ok((site, Some(_))) => {
+    let visitor = Visitor::of(&request, &worker.shared);
+    let (synced, answer) = match failed {
+        Some(code) => (Synced::Failed(code), pixel::image(None)),
+        None if !is_id(&decode(id)) => (Synced::NoId, pixel::image(None)),
+        None => match admit(&worker, &visitor, &said, query) {
+            Err(taken) => (Synced::Refused, pixel::finish(&worker, taken, started).await),
+            Ok((_, None)) => (Synced::NoCookie, pixel::image(None)),
+            Ok((admitted, Some(ours))) => {
+                let pushed = pushed(partner, admitted.site, &ours, &said, &decode(push));
                 let id = (partner.namespace(), id);
-                pixel::take_match(&worker, &request, &site.key, EVENT, id)
+                let taken = pixel::record_match(&worker, &visitor, admitted, id);
+                let is_taken = taken.outcome() == Outcome::Accepted;
+                let answer = pixel::finish(&worker, taken, started).await;
+                match (is_taken, pushed) {
+                    (false, _) => (Synced::Refused, answer),
+                    (true, None) => (Synced::Matched, answer),
+                    (true, Some(address)) => (Synced::Matched, redirect(address, None)),
+                }
             }
-        };
-        let synced = match taken.as_ref().map(Taken::outcome) {
-            Some(Outcome::Accepted) => Synced::Matched,
-            Some(_) => Synced::Refused,
-            None => Synced::NoCookie,
-        };
-        match taken {
-            Some(taken) => (synced, pixel::finish(&worker, taken, started).await),
-            None => (synced, pixel::image(None)),
-        }
+        },
     };
     count(&worker, partner, "in", synced);
     worker.answered(answer)
@@ -192,50 +195,70 @@ fn unknown(worker: &Worker) -> HttpResponse {
 }
 
 fn count(worker: &Worker, partner: &Partner, direction: &str, synced: Synced) {
-    worker.count_sync(&partner.name, direction, synced.as_str());
+    worker.count_sync(&partner.name, direction, &synced.label());
 }
 
-/// The site that a call is of: the only one, where it names none.
-fn site<'w>(worker: &'w Worker, said: &Said<'_>) -> Option<&'w Site> {
+/// The key of the site that a call is of: the only one, where it names none.
+fn site<'s>(worker: &'s Worker, said: &'s Said<'_>) -> &'s str {
     let sites = &worker.shared.sites;
     match &*said.site {
-        "" if sites.len() == 1 => sites.values().next(),
-        key => sites.get(key),
+        "" if sites.len() == 1 => sites.keys().next().map_or("", String::as_str),
+        key => key,
     }
 }
 
-/// The site and the browser's identifier, where it may be made known to partners; what becomes of the call otherwise.
-fn consented<'w>(
+/// A call of a browser that may be made known to others, and its identifier where it has one; what becomes of the call
+/// otherwise.
+fn admit<'w>(
     worker: &'w Worker,
     visitor: &Visitor<'_>,
     said: &Said<'_>,
     query: &str,
-) -> Result<(&'w Site, Option<Identifier>), Taken> {
+) -> Result<(Admitted<'w>, Option<Identifier>), Taken> {
     if query.len() > pixel::MAX_QUERY {
         return Err(Taken::nothing(Outcome::TooLarge));
     }
-    let shared = &worker.shared;
-    let site = site(worker, said).ok_or_else(|| Taken::nothing(Outcome::UnknownSite))?;
-    if !visitor.may_send_for(site) {
-        return Err(Taken::nothing(Outcome::ForeignOrigin));
+    let admitted = pixel::admit(worker, visitor, site(worker, said), &said.signals)?;
+    // Who is recorded, but for no audience, is made known to nobody.
+    if !admitted.allows_audiences() {
+        return Err(Taken::nothing(Outcome::RefusedConsent));
     }
-    let received = shared.clock.now();
-    if shared.take(site, visitor, 1, received).is_err() {
-        return Err(Taken::nothing(Outcome::RateLimited));
+    let known = admitted.known.clone();
+    Ok((admitted, known))
+}
+
+/// The cookie that says where a browser was sent, with one more partner; those that are configured no more are left out.
+fn remember(
+    worker: &Worker,
+    mut known: Vec<(String, Day)>,
+    partner: &Partner,
+    day: Day,
+    is_https: bool,
+) -> HeaderValue {
+    let configured = &worker.shared.partners;
+    known.retain(|(name, _)| *name != partner.name && configured.iter().any(|p| p.name == *name));
+    known.push((partner.name.clone(), day));
+    let beyond = known.len().saturating_sub(MOST_REMEMBERED);
+    known.drain(..beyond);
+    remember_syncs(&known, is_https)
+}
+
+/// Where a browser goes that Google sent of its own accord: back, with what it wants to see again.
+fn pushed(
+    partner: &Partner,
+    site: &Site,
+    id: &Identifier,
+    said: &Said<'_>,
+    push: &str,
+) -> Option<String> {
+    if !(1..=MAX_PUSH).contains(&push.len()) {
+        return None;
     }
-    let scope = Scope::of(site, visitor.is_https);
-    let known = worker.cookies.read(visitor.headers, scope);
-    match judge(site, visitor.browser, &said.signals, &shared.recipients) {
-        Judgement::Refuse(signal, why) => {
-            Err(pixel::refuse(worker, (signal, why), known, scope, received))
-        }
-        // Who is recorded, but for no audience, is made known to nobody.
-        Judgement::RecordMarked => Err(Taken::nothing(Outcome::OptedOut)),
-        Judgement::Record(Some(consent)) if !consent.allows_audiences() => {
-            Err(Taken::nothing(Outcome::RefusedConsent))
-        }
-        Judgement::Record(_) => Ok((site, known)),
-    }
+    // Its id has come already: `google_cm` would send it once more.
+    let mut address = address(partner, site, id, said)?.replacen("&google_cm&", "&", 1);
+    address.push_str("&google_push=");
+    address.extend(utf8_percent_encode(push, VALUE));
+    Some(address)
 }
 
 fn is_fresh(known: &[(String, Day)], partner: &Partner, today: Day) -> bool {
@@ -272,52 +295,14 @@ fn address(partner: &Partner, site: &Site, id: &Identifier, said: &Said<'_>) -> 
     (address.len() <= MAX_ADDRESS).then_some(address)
 }
 
-/// Whether a text is an id: partners send `0`, nothing, or the macro itself where they have none.
-fn is_id(text: &str) -> bool {
-    let text = text.trim();
-    let is_word = ["0", "-1", "null", "undefined", "none", "optout", "opt-out"]
-        .iter()
-        .any(|word| text.eq_ignore_ascii_case(word));
-    let is_macro = ['$', '{', '}', '[', ']', '#', '<'].iter().any(|mark| text.contains(*mark));
-    !text.is_empty() && !is_word && !is_macro && !text.starts_with("%%")
-}
-
-fn redirect(address: String, memory: HeaderValue) -> HttpResponse {
+fn redirect(address: String, memory: Option<HeaderValue>) -> HttpResponse {
     let Ok(location) = HeaderValue::try_from(address) else { return pixel::image(None) };
     let mut response = HttpResponse::new(StatusCode::FOUND);
     let headers = response.headers_mut();
     headers.insert(LOCATION, location);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, private"));
-    headers.insert(SET_COOKIE, memory);
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stands_for_no_id_is_none() {
-        for id in
-            ["5727816213491965430", "AEBE52E7-03EE-455A-B3C4-E57283966239", "CAESEKx_y-z", "00"]
-        {
-            assert!(is_id(id), "{id}");
-        }
-        for none in [
-            "",
-            " ",
-            "0",
-            "-1",
-            "$UID",
-            "${UID}",
-            "%%TDID%%",
-            "{uid}",
-            "[UID]",
-            "#PMUID",
-            "null",
-            "Undefined",
-        ] {
-            assert!(!is_id(none), "{none}");
-        }
+    if let Some(memory) = memory {
+        headers.insert(SET_COOKIE, memory);
     }
+    response
 }

@@ -5,6 +5,9 @@ use super::identifier::Identifier;
 use super::time::Millis;
 use super::value::Value;
 
+/// The event that brings a partner's id of a browser: its further identifiers are matched with the profile from then on.
+pub const ID_MATCH: &str = "id_match";
+
 /// A collected event in its canonical form, whatever protocol brought it.
 ///
 /// Invariant: `ids` is not empty, sorted by the namespace order and without doubles: the first owns

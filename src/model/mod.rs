@@ -19,7 +19,7 @@ pub mod value;
 pub use codec::Malformed;
 pub use consent::{Consent, LOOK_ALIKES, Purposes};
 pub use decimal::{Decimal, Measure};
-pub use event::{Device, Event, Page, Source};
+pub use event::{Device, Event, ID_MATCH, Page, Source};
 pub use glance::Glance;
 pub use hex::hex;
 pub use identifier::{Identifier, InvalidIdentifier, Namespace, NamespaceOrder};

@@ -18,6 +18,10 @@ fn partner(name: &str, kind: PartnerKind) -> Partner {
 }
 
 fn listener() -> Listener {
+    listener_with(|_| ())
+}
+
+fn listener_with(more: impl FnOnce(&mut Config)) -> Listener {
     Listener::with(|config| {
         let url = "https://sync.partner.example/u?us={id}&b={id_base64}&g={gdpr}&c={gdpr_consent}&p={gpp}&s={gpp_sid}\
                    &us_privacy={us_privacy}&k={site}#{here}";
@@ -34,6 +38,7 @@ fn listener() -> Listener {
             partner("trade-desk", PartnerKind::TradeDesk),
             Partner { here: None, ..partner("silent", PartnerKind::Generic) },
         ];
+        more(config);
     })
 }
 
@@ -153,6 +158,52 @@ fn a_browser_is_sent_once_in_a_while_and_only_where_it_is_known_and_agrees() {
 }
 
 #[test]
+fn a_match_costs_one_of_what_an_address_may_send() {
+    let listener = listener_with(|config| {
+        config.collect.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+        config.collect.rate_per_address = 1;
+        config.collect.burst_per_address = 3;
+    });
+    let pair = listener.cookie();
+    let far = [("Cookie", &*pair), ("X-Forwarded-For", "203.0.113.5")];
+    for id in 1..=4 {
+        assert_gif(&listener.get(&format!("/match/xandr?s=demo&uid={id}"), &far));
+    }
+    assert_gif(&listener.get("/sync/dsp?s=demo", &far));
+    assert_eq!(count(&listener, "xandr", "in", "matched"), 3);
+    assert_eq!(count(&listener, "xandr", "in", "refused"), 1);
+    assert_eq!(count(&listener, "dsp", "out", "refused"), 1);
+}
+
+#[test]
+fn where_google_begins_the_browser_goes_back_with_what_it_wants_to_see_again() {
+    let listener = listener();
+    let pair = listener.cookie();
+    let path = "/match/google?s=demo&google_gid=CAESE-1&google_cver=1&google_push=AYg%2F5%0d%0aX";
+    let answer = listener.get(path, &[("Cookie", &pair)]);
+    assert_eq!(answer.status, 302);
+    let location = answer.header("location").unwrap();
+    assert!(
+        location.starts_with("https://cm.g.doubleclick.net/pixel?google_nid=me-1&google_hm="),
+        "{location}"
+    );
+    assert!(location.ends_with("&google_push=AYg%2F5%0D%0AX"), "{location}");
+    assert_eq!(listener.events().pop().unwrap().ids[1].value(), "CAESE-1");
+    // Of others it is no parameter, and without an id, a cookie or consent nothing goes back.
+    let long = "x".repeat(600);
+    for path in [
+        "/match/xandr?s=demo&uid=5&google_push=x",
+        "/match/google?s=demo&google_push=x",
+        "/match/google?s=demo&google_gid=%25%25GOOGLE_GID%25%25&google_push=x",
+        &format!("/match/google?s=demo&google_gid=y&google_push={long}"),
+        "/match/google?s=demo&google_gid=y&us_privacy=1YYN&google_push=x",
+    ] {
+        assert_gif(&listener.get(path, &[("Cookie", &pair)]));
+    }
+    assert_gif(&listener.get(path, &[]));
+}
+
+#[test]
 fn a_partners_id_is_an_identifier_of_the_browsers_profile() {
     let listener = listener();
     let pair = listener.cookie();
@@ -188,6 +239,7 @@ fn a_partners_id_is_an_identifier_of_the_browsers_profile() {
         assert_gif(&listener.get(path, &[("Cookie", &pair)]));
     }
     assert_eq!(count(&listener, "xandr", "in", "no_id"), 4);
+    assert_eq!(count(&listener, "google", "in", "error_15"), 1);
     assert_gif(&listener.get("/match/xandr?s=demo&uid=77", &[]));
     assert_eq!(count(&listener, "xandr", "in", "no_cookie"), 1);
     assert_gif(
