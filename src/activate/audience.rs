@@ -2,6 +2,7 @@
 
 use roaring::RoaringBitmap;
 
+use crate::ingest::Matches;
 use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -74,6 +75,7 @@ pub trait Audiences: Send + Sync {
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), StoreError>;
 }

@@ -42,6 +42,8 @@ pub(super) struct Basis {
     pub(super) refused: u64,
     /// When all was last read.
     pub(super) read_at: Millis,
+    /// When it was taken.
+    pub(super) taken_at: Millis,
 }
 
 /// The profiles that changed, and their identifiers.
@@ -80,6 +82,7 @@ impl Basis {
         }
         let others = self.watermarks.iter().map(|watermark| watermark.others).collect();
         let mut profiles = audiences.group(&Group::Grown(others))?;
+        unite(&mut profiles, &audiences.group(&Group::Rematched(self.taken_at))?);
         for (grown, eligible) in profiles.iter_mut().zip(&desired.profiles) {
             *grown &= eligible;
         }
@@ -121,7 +124,7 @@ impl Basis {
             these.iter().zip(those).map(|(these, those)| these & those).collect()
         };
         let (mut identifiers, mut bytes) = (BTreeSet::new(), 0);
-        let touched = desired.alike(profiles);
+        let touched = desired.alike(profiles).with_expired();
         touched.walk(&mut |identifier| {
             if bytes <= MOST_BYTES && !identifiers.contains(identifier) {
                 bytes += identifier.value().len();

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use super::audience::Audiences;
 use super::connector::Caps;
+use crate::ingest::Matches;
 use crate::model::Identifier;
 use crate::model::Namespace;
 use crate::model::ShardId;
@@ -26,6 +27,8 @@ pub(super) struct IdentifiersOf<'a> {
     /// The namespaces asked for; all that the destination takes where `None`.
     pub(super) namespaces: Option<&'a [Namespace]>,
     pub(super) caps: &'a Caps,
+    /// Whether those that expired are among them.
+    pub(super) matches: Matches,
     /// Bytes of identifiers in a part.
     pub(super) part_bytes: usize,
 }
@@ -43,6 +46,11 @@ impl IdentifiersOf<'_> {
     /// Those of other profiles, of the same kind.
     pub(super) fn alike(&self, profiles: Vec<RoaringBitmap>) -> IdentifiersOf<'_> {
         IdentifiersOf { profiles, ..*self }
+    }
+
+    /// Those that expired, too.
+    pub(super) fn with_expired(self) -> Self {
+        Self { matches: Matches::All, ..self }
     }
 
     /// The part that follows an identifier, or the first.
@@ -83,7 +91,7 @@ impl IdentifiersOf<'_> {
             if profiles.is_empty() {
                 continue;
             }
-            self.audiences.identifiers(shard, profiles, &mut |identifier| {
+            self.audiences.identifiers(shard, profiles, self.matches, &mut |identifier| {
                 let namespace = &identifier.namespace;
                 let asked = self.namespaces.is_none_or(|asked| asked.contains(namespace));
                 if asked && self.caps.takes(namespace) {

@@ -8,6 +8,7 @@ use super::audience::Activation;
 use super::audience::Audiences;
 use super::audience::NoAudience;
 use super::audience::WholeAudience;
+use crate::ingest::Matches;
 use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Namespace;
@@ -103,9 +104,10 @@ impl Audiences for LiveAudiences {
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), StoreError> {
-        self.segments.shards().identifiers(shard, profiles, each).map_err(unavailable)
+        self.segments.shards().identifiers(shard, profiles, matches, each).map_err(unavailable)
     }
 }
 

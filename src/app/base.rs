@@ -83,6 +83,7 @@ impl Ground {
         let dedup_memory = usize::try_from(self.config.events.dedup_memory.0).unwrap_or(usize::MAX);
         ingest::Options {
             namespaces: self.config.namespace_order().namespaces(),
+            lifetimes: crate::config::lifetimes(&self.config.partners),
             ..ingest::Options::new(self.config.events.retention.0, dedup_memory)
         }
     }

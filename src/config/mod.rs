@@ -29,7 +29,7 @@ pub use destinations::{
 };
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use lookup::Lookup;
-pub use partner::{MACROS, Partner, PartnerKind};
+pub use partner::{LIFETIME, MACROS, Partner, PartnerKind, lifetimes};
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use tls::Tls;

@@ -2,8 +2,10 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 use super::Period;
+use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::time::DAY;
 
@@ -30,6 +32,9 @@ pub struct Partner {
     /// A browser is sent there once within so long. Default `14d`.
     #[serde(default = "every")]
     pub every: Period,
+    /// Its id of a browser counts for so long after it was last matched. Default `30d`, or twice `every` where that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Period>,
 }
 
 /// Whose address a partner's is.
@@ -50,6 +55,10 @@ pub enum PartnerKind {
 fn every() -> Period {
     Period(14 * DAY)
 }
+
+/// For how long an id that was matched counts, in milliseconds, where nothing else is stated: as long as The Trade Desk
+/// keeps a member by default, since no partner says for how long an id of its own holds.
+pub const LIFETIME: Millis = 30 * DAY;
 
 /// What may stand in a partner's address.
 pub const MACROS: [&str; 10] = [
@@ -99,10 +108,25 @@ impl Partner {
         self.namespace.as_deref().unwrap_or(own)
     }
 
+    /// For how long an id counts after it was last matched.
+    pub fn lifetime(&self) -> Period {
+        self.ttl.unwrap_or(Period(LIFETIME.max(self.every.0.saturating_mul(2))))
+    }
+
     /// The parameter in which it brings its id.
     pub fn parameter(&self) -> &'static str {
         if self.kind == PartnerKind::Google { "google_gid" } else { "uid" }
     }
+}
+
+/// How long ids of partners count after they were last matched, by namespace: the longest of those that share one.
+pub fn lifetimes(partners: &[Partner]) -> BTreeMap<String, Millis> {
+    let mut lifetimes = BTreeMap::new();
+    for partner in partners {
+        let lifetime: &mut Millis = lifetimes.entry(partner.namespace().to_owned()).or_default();
+        *lifetime = partner.lifetime().0.max(*lifetime);
+    }
+    lifetimes
 }
 
 pub(super) fn problems(partners: &[Partner], problems: &mut Vec<String>) {
@@ -125,6 +149,10 @@ pub(super) fn problems(partners: &[Partner], problems: &mut Vec<String>) {
         }
         if !(DAY..=365 * DAY).contains(&partner.every.0) {
             told("every", "expected 1d to 365d");
+        }
+        if partner.ttl.is_some_and(|ttl| ttl.0 <= partner.every.0 || ttl.0 > 730 * DAY) {
+            let what = "expected more than `every`, at most 730d: else ids expire before they are matched again";
+            told("ttl", what);
         }
         let is_account = |text: &String| {
             (1..=64).contains(&text.len())

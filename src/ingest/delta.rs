@@ -31,6 +31,7 @@ const MARK: u8 = 5;
 const DROP: u8 = 6;
 const FORGET: u8 = 7;
 const CONSENT: u8 = 8;
+const MATCHED: u8 = 16;
 
 /// One operation on a shard.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +40,8 @@ pub(crate) enum Op<'a> {
     Profile(&'a [u8]),
     /// A further identifier of a profile.
     Other(Ordinal, &'a [u8]),
+    /// When a further identifier of a profile was matched, in seconds since 1970.
+    Matched(Ordinal, &'a [u8], u32),
     /// Facts of one event.
     Facts(Ordinal, Millis, &'a [(TraitId, Option<Measure>)]),
     /// A value of an attribute.
@@ -80,6 +83,13 @@ impl Delta {
         put_u8(&mut self.bytes, OTHER);
         put_varint(&mut self.bytes, u64::from(ordinal));
         self.bytes.extend_from_slice(identifier);
+    }
+
+    pub(crate) fn matched(&mut self, ordinal: Ordinal, identifier: &[u8], time: u32) {
+        put_u8(&mut self.bytes, MATCHED);
+        put_varint(&mut self.bytes, u64::from(ordinal));
+        self.bytes.extend_from_slice(identifier);
+        put_varint(&mut self.bytes, u64::from(time));
     }
 
     pub(crate) fn facts(
@@ -154,6 +164,12 @@ pub(crate) fn read(
         let op = match reader.u8()? {
             PROFILE => Op::Profile(packed::take(&mut reader, bytes)?),
             OTHER => Op::Other(ordinal(&mut reader)?, packed::take(&mut reader, bytes)?),
+            MATCHED => {
+                let ordinal = ordinal(&mut reader)?;
+                let identifier = packed::take(&mut reader, bytes)?;
+                let time = u32::try_from(reader.varint()?).map_err(|_| Malformed("a time"))?;
+                Op::Matched(ordinal, identifier, time)
+            }
             FACTS => {
                 let ordinal = ordinal(&mut reader)?;
                 let time = time(&mut reader, &mut before)?;
@@ -228,6 +244,7 @@ mod tests {
         let mut delta = Delta::default();
         delta.profile(&identifier);
         delta.other(0, &identifier);
+        delta.matched(0, &identifier, u32::MAX);
         delta.facts(0, i64::MAX, &facts);
         delta.attribute(0, "country", i64::MIN, &value);
         delta.mark(0, Mark::Bot, true);
@@ -242,6 +259,7 @@ mod tests {
         let expected = [
             Op::Profile(&identifier),
             Op::Other(0, &identifier),
+            Op::Matched(0, &identifier, u32::MAX),
             Op::Facts(0, i64::MAX, &facts),
             Op::Attribute(0, "country", i64::MIN, value),
             Op::Mark(0, Mark::Bot, true),

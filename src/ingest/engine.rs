@@ -286,12 +286,14 @@ impl Engine {
         }
     }
 
-    /// The identifiers of a profile, its owner first; none where there is no such profile.
+    /// The identifiers of a profile that count now, its owner first; none where there is no such profile.
     pub fn identifiers(&self, shard: ShardId, ordinal: Ordinal) -> Vec<Identifier> {
         let memory = self.shared.memory.read();
         let Some(shard) = memory.shards.get(usize::from(shard)) else { return Vec::new() };
         let Some(owner) = shard.dictionary.owner(ordinal) else { return Vec::new() };
-        let others = shard.dictionary.others_of(ordinal);
+        let now = self.shared.clock.now();
+        let (namespaces, lifetimes) = (&memory.namespaces, &self.shared.options.lifetimes);
+        let others = shard.dictionary.current_others(ordinal, namespaces, lifetimes, now);
         let all = std::iter::once(owner).chain(others);
         all.filter_map(|packed| memory.namespaces.identifier(packed).ok()).collect()
     }

@@ -8,7 +8,9 @@
 //! An event belongs to the profile of its first identifier. Its other identifiers are listed with that
 //! profile and lead nowhere: nothing is linked here.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -17,10 +19,14 @@ use roaring::RoaringBitmap;
 use siphasher::sip128::Hasher128;
 use siphasher::sip128::SipHasher24;
 
+use super::matches::Lifetimes;
+use super::matches::Matched;
+use super::matches::counts;
 use super::packed;
 use super::packed::Arena;
 use crate::model::Identifier;
 use crate::model::Malformed;
+use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::Ordinal;
 use crate::model::ShardId;
@@ -175,8 +181,15 @@ pub(crate) struct Dictionary {
     last: HashMap<Ordinal, u32>,
     /// Entries of `others` by fingerprints of profile and identifier.
     known: HashTable<Slot>,
+    /// When entries of `others` were last matched.
+    matched: Matched,
     /// Ordinals of forgotten profiles: they are not given again.
     forgotten: Arc<RoaringBitmap>,
+}
+
+/// The fingerprint of a further identifier as one of a profile.
+fn of_profile(print: u32, ordinal: Ordinal) -> u32 {
+    print ^ ordinal.wrapping_mul(0x9e37_79b1)
 }
 
 /// Ends a list of further identifiers.
@@ -248,20 +261,104 @@ impl Dictionary {
 
     /// Adds a further identifier to a profile; tells whether it is new there.
     pub(crate) fn add_other(&mut self, ordinal: Ordinal, print: u32, packed: &[u8]) -> bool {
-        let print = print ^ ordinal.wrapping_mul(0x9e37_79b1);
-        let known = self.known.find(spread(print), |slot| {
-            slot.print == print
-                && self.links[slot.at as usize].0 == ordinal
-                && self.others.get(slot.at) == packed
-        });
-        if known.is_some() {
+        if self.entry(ordinal, print, packed).is_some() {
             return false;
         }
+        let print = of_profile(print, ordinal);
         let Some(at) = self.others.push(packed) else { return false };
         let before = self.last.insert(ordinal, at).unwrap_or(NONE);
         self.links.push((ordinal, before));
         self.known.insert_unique(spread(print), Slot { print, at }, |slot| spread(slot.print));
         true
+    }
+
+    /// The entry of a further identifier of a profile.
+    fn entry(&self, ordinal: Ordinal, print: u32, packed: &[u8]) -> Option<u32> {
+        let print = of_profile(print, ordinal);
+        let slot = self.known.find(spread(print), |slot| {
+            slot.print == print
+                && self.links[slot.at as usize].0 == ordinal
+                && self.others.get(slot.at) == packed
+        })?;
+        Some(slot.at)
+    }
+
+    /// Notes when a further identifier of a profile was matched, in seconds since 1970; tells whether it is news.
+    pub(crate) fn matched(
+        &mut self,
+        ordinal: Ordinal,
+        print: u32,
+        packed: &[u8],
+        time: u32,
+    ) -> bool {
+        let entry = self.entry(ordinal, print, packed);
+        entry.is_some_and(|entry| self.matched.note(entry, ordinal, time))
+    }
+
+    /// Notes the same of one by its place among those of its profile; tells whether there is such a place.
+    pub(crate) fn matched_at(&mut self, ordinal: Ordinal, place: u64, time: u32) -> bool {
+        let entries = self.past(&self.forgotten, u32::MAX).entries(ordinal);
+        let entry = usize::try_from(place).ok().and_then(|place| entries.get(place).copied());
+        entry.inspect(|entry| _ = self.matched.note(*entry, ordinal, time)).is_some()
+    }
+
+    /// Whose ids may have come to count since a time, or have expired; others may be among them.
+    pub(crate) fn rematched(
+        &self,
+        since: Millis,
+        now: Millis,
+        lifetimes: &Lifetimes,
+    ) -> RoaringBitmap {
+        let mut changed = self.matched.changed(since, now, lifetimes);
+        changed -= &*self.forgotten;
+        changed
+    }
+
+    /// The packed further identifiers of a profile that count now: of those that were matched the newest of each
+    /// namespace, and that until its lifetime is over.
+    pub(crate) fn current_others(
+        &self,
+        ordinal: Ordinal,
+        namespaces: &Namespaces,
+        lifetimes: &Lifetimes,
+        now: Millis,
+    ) -> Vec<&[u8]> {
+        let mut entries = self.past(&self.forgotten, u32::MAX).entries(ordinal);
+        if !self.matched.is_empty() {
+            self.keep_current(&mut entries, namespaces, lifetimes, now);
+        }
+        entries.into_iter().map(|entry| self.others.get(entry)).collect()
+    }
+
+    /// Leaves out of the entries of one profile what does not count.
+    fn keep_current(
+        &self,
+        entries: &mut Vec<u32>,
+        namespaces: &Namespaces,
+        lifetimes: &Lifetimes,
+        now: Millis,
+    ) {
+        let number = |entry: u32| packed::namespace(self.others.get(entry));
+        // A few, whatever a visitor sends: of each namespace that was matched the newest, by its time and place.
+        let mut newest: BTreeMap<u16, (u32, u32)> = BTreeMap::new();
+        for entry in entries.iter().copied() {
+            let time = self.matched.time(entry);
+            if let Some(of) = number(entry).filter(|_| time > 0) {
+                let known = newest.entry(of).or_default();
+                *known = (time, entry).max(*known);
+            }
+        }
+        newest.retain(|of, (time, _)| {
+            let lifetime = namespaces.name(*of).ok().and_then(|name| lifetimes.get(name.as_str()));
+            counts(*time, lifetime.copied(), now)
+        });
+        let current: HashSet<u32> = newest.into_values().map(|(_, entry)| entry).collect();
+        entries.retain(|entry| self.matched.time(*entry) == 0 || current.contains(entry));
+    }
+
+    /// When the further identifiers of a profile were matched, by their places; 0 of those that were not.
+    pub(crate) fn match_times(&self, ordinal: Ordinal) -> Vec<u32> {
+        self.past(&self.forgotten, u32::MAX).match_times(ordinal)
     }
 
     /// The packed identifier that owns a profile; `None` of one that is not, or is forgotten.
@@ -289,6 +386,7 @@ impl Dictionary {
             + table(&self.known)
             + self.links.capacity() * size_of::<(Ordinal, u32)>()
             + self.last.capacity() * 9
+            + self.matched.memory()
             + self.forgotten.serialized_size()
     }
 }
@@ -313,6 +411,20 @@ impl<'a> Past<'a> {
 
     /// The packed further identifiers of a profile in the order they came.
     pub(crate) fn others_of(self, ordinal: Ordinal) -> Vec<&'a [u8]> {
+        let entries = self.entries(ordinal).into_iter();
+        entries.map(|entry| self.dictionary.others.get(entry)).collect()
+    }
+
+    /// When they were matched, as is known by now; 0 of those that were not.
+    pub(crate) fn match_times(self, ordinal: Ordinal) -> Vec<u32> {
+        if self.dictionary.matched.is_empty() {
+            return Vec::new();
+        }
+        let entries = self.entries(ordinal).into_iter();
+        entries.map(|entry| self.dictionary.matched.time(entry)).collect()
+    }
+
+    fn entries(self, ordinal: Ordinal) -> Vec<u32> {
         let mut found = Vec::new();
         if self.forgotten.contains(ordinal) {
             return found;
@@ -320,7 +432,7 @@ impl<'a> Past<'a> {
         let mut at = self.dictionary.last.get(&ordinal).copied().unwrap_or(NONE);
         while at != NONE {
             if at < self.others {
-                found.push(self.dictionary.others.get(at));
+                found.push(at);
             }
             at = self.dictionary.links[at as usize].1;
         }

@@ -25,6 +25,10 @@ use crate::model::time::day_of;
 use crate::store::state::Part;
 use crate::store::state::PartKind;
 
+/// Stands in an image of further identifiers, in the place of an ordinal, before the times of those that were matched: each
+/// with its ordinal and its place among those of its profile.
+pub(super) const MATCHED: u64 = BLOCK as u64;
+
 /// A shard at one commit, to be written as images while it goes on.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardView {
@@ -74,11 +78,11 @@ impl Shard {
             }
             PartKind::Others => {
                 while reader.remaining() > 0 {
-                    let low = u32::try_from(reader.varint()?).ok().filter(|low| *low < BLOCK);
-                    let ordinal = first + low.ok_or(Malformed("an ordinal beyond its block"))?;
-                    if ordinal >= self.dictionary.len() {
-                        return Err(Malformed("an unknown profile"));
+                    let low = reader.varint()?;
+                    if low == MATCHED {
+                        break;
                     }
+                    let ordinal = self.ordinal(first, low)?;
                     for _ in 0..reader.length()? {
                         let packed = packed::take(&mut reader, bytes)?;
                         self.dictionary.add_other(
@@ -86,6 +90,14 @@ impl Shard {
                             named(packed, keys, namespaces)?.print,
                             packed,
                         );
+                    }
+                }
+                while reader.remaining() > 0 {
+                    let ordinal = self.ordinal(first, reader.varint()?)?;
+                    let place = reader.varint()?;
+                    let time = u32::try_from(reader.varint()?).map_err(|_| Malformed("a time"))?;
+                    if !self.dictionary.matched_at(ordinal, place, time) {
+                        return Err(Malformed("a match of no identifier"));
                     }
                 }
             }
@@ -106,6 +118,14 @@ impl Shard {
         Ok(())
     }
 
+    /// The profile at a place of a block that begins with `first`.
+    fn ordinal(&self, first: Ordinal, low: u64) -> Result<Ordinal, Malformed> {
+        let low = u32::try_from(low).ok().filter(|low| *low < BLOCK);
+        let ordinal = first + low.ok_or(Malformed("an ordinal beyond its block"))?;
+        let is_known = ordinal < self.dictionary.len();
+        is_known.then_some(ordinal).ok_or(Malformed("an unknown profile"))
+    }
+
     /// The image of one part as it was when `view` was taken; empty where there is nothing.
     pub(crate) fn image(&self, view: &ShardView, part: Part) -> Vec<u8> {
         let mut out = Vec::new();
@@ -124,6 +144,19 @@ impl Shard {
                         put_varint(&mut out, u64::from(ordinal - first));
                         put_varint(&mut out, others.len() as u64);
                         others.iter().for_each(|other| out.extend_from_slice(other));
+                    }
+                }
+                let mut are_matched = false;
+                for ordinal in first..view.owners.min(first.saturating_add(BLOCK)) {
+                    let times = past.match_times(ordinal);
+                    for (place, time) in (0..).zip(times).filter(|(_, time)| *time > 0) {
+                        if !are_matched {
+                            put_varint(&mut out, MATCHED);
+                            are_matched = true;
+                        }
+                        put_varint(&mut out, u64::from(ordinal - first));
+                        put_varint(&mut out, place);
+                        put_varint(&mut out, u64::from(time));
                     }
                 }
             }
@@ -184,6 +217,7 @@ pub(crate) fn touched(
                 touch(parts, ordinal, PartKind::Others)?;
                 touch(parts, ordinal, PartKind::Profiles)?;
             }
+            Op::Matched(ordinal, ..) => touch(parts, ordinal, PartKind::Others)?,
             Op::Facts(ordinal, time, facts) => {
                 for (id, _) in facts.iter().filter(|(id, _)| keep(*id)) {
                     touch(parts, ordinal, PartKind::Column { id: id.0, day: day_of(time) })?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::identity::Keys;
 use super::identity::Namespaces;
+use super::matches;
 use super::packed;
 use super::schema::Schema;
 use super::shard::Named;
@@ -20,6 +21,7 @@ use crate::bitmap::TraitId;
 use crate::model::Choice;
 use crate::model::Event;
 use crate::model::FoldOutcome;
+use crate::model::ID_MATCH;
 use crate::model::Identifier;
 use crate::model::Measure;
 use crate::model::Millis;
@@ -133,8 +135,9 @@ impl Memory {
                 return self.put_aside(no, reason, bytes);
             }
         };
+        let matched = (*event.name == *ID_MATCH).then(|| matches::seconds(event.time));
         for other in &event.ids[1..] {
-            self.other(shard, ordinal, other);
+            self.other(shard, ordinal, other, matched);
         }
         self.schema.see(&event);
         self.schema.see_attributes(&event);
@@ -268,7 +271,14 @@ impl Memory {
         Ok((place.shard, ordinal))
     }
 
-    fn other(&mut self, shard: ShardId, ordinal: Ordinal, other: &Identifier) {
+    /// Adds a further identifier to a profile, and the time at which it was matched, where it was.
+    fn other(
+        &mut self,
+        shard: ShardId,
+        ordinal: Ordinal,
+        other: &Identifier,
+        matched: Option<u32>,
+    ) {
         // Beyond the bound on namespaces an identifier that is not the owner is no loss to the fold.
         let Some((number, is_new)) = self.namespaces.number(&other.namespace) else { return };
         if is_new {
@@ -279,7 +289,11 @@ impl Memory {
         packed::pack(number, other.value(), &mut self.scratch);
         let named =
             Named { namespace: &other.namespace, print: place.print, packed: &self.scratch };
-        self.shards[usize::from(shard)].other(ordinal, named);
+        let shard = &mut self.shards[usize::from(shard)];
+        shard.other(ordinal, named);
+        if let Some(time) = matched {
+            shard.matched(ordinal, named, time);
+        }
     }
 
     /// The profile of an identifier, where it has one.

@@ -139,6 +139,11 @@ pub(crate) fn unpack(entry: &[u8]) -> Result<(u16, Cow<'_, str>), Malformed> {
     Ok((number, value.into()))
 }
 
+/// The number of an entry's namespace.
+pub(crate) fn namespace(entry: &[u8]) -> Option<u16> {
+    head(&mut Reader::new(entry)).ok().map(|(number, _)| number)
+}
+
 fn head(reader: &mut Reader<'_>) -> Result<(u16, Form), Malformed> {
     let head = reader.varint()?;
     let number = u16::try_from(head >> 3).map_err(|_| Malformed("a namespace's number"))?;

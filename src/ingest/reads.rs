@@ -9,6 +9,8 @@ use serde::Serialize;
 use super::engine::Engine;
 use super::engine::Health;
 use super::engine::Stats;
+use super::identity::Dictionary;
+use super::matches::Matches;
 use super::memory::Memory;
 use super::packed::pack;
 use super::packed::unpack;
@@ -63,6 +65,42 @@ impl Engine {
             .unwrap_or_default()
     }
 
+    /// The profiles of a shard of which an id of a partner may have come to count since a time, or has expired; others may
+    /// be among them.
+    pub fn rematched(&self, shard: ShardId, since: Millis) -> RoaringBitmap {
+        let (now, lifetimes) = (self.shared.clock.now(), &self.shared.options.lifetimes);
+        let memory = self.shared.memory.read();
+        let shard = memory.shards.get(usize::from(shard));
+        shard.map(|shard| shard.dictionary.rematched(since, now, lifetimes)).unwrap_or_default()
+    }
+
+    /// Those of some profiles of a shard that have an identifier in one of some namespaces that counts now.
+    pub fn matching(
+        &self,
+        shard: ShardId,
+        profiles: &RoaringBitmap,
+        namespaces: &[String],
+    ) -> RoaringBitmap {
+        let mut found = RoaringBitmap::new();
+        let mut read = |memory: &Memory, ordinals: &[Ordinal]| {
+            let dictionary = &memory.shards[usize::from(shard)].dictionary;
+            let wanted = namespaces.iter().filter_map(|name| memory.namespaces.get(name));
+            let wanted: Vec<u16> = wanted.collect();
+            let is_wanted =
+                |packed: &[u8]| unpack(packed).is_ok_and(|(number, _)| wanted.contains(&number));
+            let has = |ordinal: &&Ordinal| {
+                let others = self.current(memory, dictionary, **ordinal);
+                dictionary.owner(**ordinal).into_iter().chain(others).any(is_wanted)
+            };
+            ordinals.iter().filter(has).copied().collect::<Vec<_>>()
+        };
+        self.in_turns(shard, profiles, &mut read, &mut |some| {
+            found.extend(some);
+            true
+        });
+        found
+    }
+
     /// The profiles that have one of some identifiers, as owners or as others, by shard.
     pub fn holding(&self, identifiers: &[Identifier]) -> Vec<RoaringBitmap> {
         let mut found = vec![RoaringBitmap::new(); usize::from(self.shared.keys.shards())];
@@ -106,6 +144,7 @@ impl Engine {
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) {
         let mut found = Vec::new();
@@ -117,7 +156,10 @@ impl Engine {
                 let dictionary = &memory.shards[usize::from(shard)].dictionary;
                 for ordinal in ordinals {
                     let owner = dictionary.owner(*ordinal);
-                    let others = dictionary.others_of(*ordinal);
+                    let others = match matches {
+                        Matches::Current => self.current(memory, dictionary, *ordinal),
+                        Matches::All => dictionary.others_of(*ordinal),
+                    };
                     for packed in owner.into_iter().chain(others) {
                         found.extend(memory.namespaces.identifier(packed));
                     }
@@ -155,6 +197,16 @@ impl Engine {
         });
     }
 
+    fn current<'m>(
+        &self,
+        memory: &Memory,
+        dictionary: &'m Dictionary,
+        ordinal: Ordinal,
+    ) -> Vec<&'m [u8]> {
+        let (now, lifetimes) = (self.shared.clock.now(), &self.shared.options.lifetimes);
+        dictionary.current_others(ordinal, &memory.namespaces, lifetimes, now)
+    }
+
     /// Gives the values that profiles of a shard hold in a namespace, as owners or as others, in no order, until
     /// `each` says that it wants no more; tells whether it wants more. An owner's value comes once.
     pub fn values(
@@ -183,7 +235,7 @@ impl Engine {
                 if owners {
                     dictionary.owner(*ordinal).into_iter().for_each(&mut take);
                 } else {
-                    dictionary.others_of(*ordinal).into_iter().for_each(&mut take);
+                    self.current(memory, dictionary, *ordinal).into_iter().for_each(&mut take);
                 }
             }
             values

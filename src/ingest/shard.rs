@@ -137,6 +137,13 @@ impl Shard {
         is_new
     }
 
+    /// Says that a further identifier of a profile was matched, in seconds since 1970.
+    pub(crate) fn matched(&mut self, ordinal: Ordinal, other: Named<'_>, time: u32) {
+        if self.dictionary.matched(ordinal, other.print, other.packed, time) {
+            self.delta.matched(ordinal, other.packed, time);
+        }
+    }
+
     /// Adds the facts of one event.
     pub(crate) fn facts(
         &mut self,
@@ -276,6 +283,7 @@ impl Shard {
         delta::read(bytes, |op| {
             let at = match &op {
                 Op::Other(at, ..)
+                | Op::Matched(at, ..)
                 | Op::Facts(at, ..)
                 | Op::Attribute(at, ..)
                 | Op::Mark(at, ..)
@@ -297,6 +305,10 @@ impl Shard {
                 }
                 Op::Other(ordinal, packed) => {
                     self.add_other(ordinal, named(packed, keys, namespaces)?);
+                }
+                Op::Matched(ordinal, packed, time) => {
+                    let print = named(packed, keys, namespaces)?.print;
+                    self.dictionary.matched(ordinal, print, packed, time);
                 }
                 Op::Facts(_, time, facts) => {
                     wanted.clear();

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 
 use super::identity::Keys;
 use super::images::ShardView;
+use super::matches::Lifetimes;
 use super::memory::Memory;
 use super::seen::Frozen;
 use super::seen::Run;
@@ -38,6 +39,8 @@ pub struct Options {
     pub retention: Millis,
     /// Namespaces that have room whatever else visitors name: the listed and the configured ones.
     pub namespaces: Vec<Namespace>,
+    /// How long ids of partners count after they were last matched: `ttl` of `[[partner]]`.
+    pub lifetimes: Lifetimes,
     /// The shards that are folded here; all where `None`. Events of others are put aside.
     pub shards: Option<Vec<ShardId>>,
     /// Where message ids are claimed that other lanes may have, and which lane this is; seen sets of its own where
@@ -61,6 +64,7 @@ impl Options {
         Self {
             retention,
             namespaces: Vec::new(),
+            lifetimes: Lifetimes::new(),
             shards: None,
             claims: None,
             reopens: false,

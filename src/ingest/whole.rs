@@ -12,6 +12,7 @@ use sha2::Sha256;
 
 use super::identity::Keys;
 use super::identity::Namespaces;
+use super::images;
 use super::load;
 use super::packed;
 use super::shard::Shard;
@@ -142,7 +143,13 @@ fn renumbered(kind: PartKind, image: &[u8], new: &[u16]) -> Result<Vec<u8>, Malf
     while reader.remaining() > 0 {
         let mut entries = 1;
         if kind == PartKind::Others {
-            put_varint(&mut out, reader.varint()?);
+            let low = reader.varint()?;
+            put_varint(&mut out, low);
+            if low == images::MATCHED {
+                // What follows are numbers of places and times.
+                out.extend_from_slice(reader.take(reader.remaining())?);
+                break;
+            }
             entries = reader.length()?;
             put_varint(&mut out, entries as u64);
         }
@@ -294,6 +301,9 @@ fn content(
         sum.number(others.len() as u64);
         for other in others {
             name(other, &mut sum)?;
+        }
+        for time in shard.dictionary.match_times(ordinal) {
+            sum.number(u64::from(time));
         }
     }
     let mut bytes = Vec::new();

@@ -24,6 +24,7 @@ use super::shards::Refreshed;
 use super::shards::Shards;
 use super::shards::Which;
 use crate::ingest::LetterNo;
+use crate::ingest::Matches;
 use crate::ingest::Schema;
 use crate::ingest::Watermark;
 use crate::model::Identifier;
@@ -377,9 +378,10 @@ impl Shards for Gather {
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), AskError> {
-        self.of_lane(self.layout.lane_of(shard))?.shards.identifiers(shard, profiles, each)
+        self.of_lane(self.layout.lane_of(shard))?.shards.identifiers(shard, profiles, matches, each)
     }
 
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {

@@ -30,6 +30,7 @@ use super::wire;
 use super::wire::Message;
 use super::wire::OutcomeHead;
 use crate::ingest::LetterNo;
+use crate::ingest::Matches;
 use crate::ingest::Schema;
 use crate::ingest::Watermark;
 use crate::model::Identifier;
@@ -290,7 +291,8 @@ impl Shards for Remote {
         each: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), AskError> {
         let owners = Some(which == Which::Owner);
-        let head = serve::ValuesHead { owners, namespace: namespace.as_str().to_owned() };
+        let namespace = namespace.as_str().to_owned();
+        let head = serve::ValuesHead { owners, namespace, matches: Matches::Current };
         let head = serve::StreamHead::Values(head);
         let of = (0..).zip(profiles).filter(|(_, profiles)| !profiles.is_empty());
         let of = of.map(|(shard, profiles)| (shard, &**profiles));
@@ -308,9 +310,10 @@ impl Shards for Remote {
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), AskError> {
-        let head = serve::ValuesHead { owners: None, namespace: String::new() };
+        let head = serve::ValuesHead { owners: None, namespace: String::new(), matches };
         let head = serve::StreamHead::Values(head);
         let message = Message::of(&head).with(wire::put_bitmaps([(shard, profiles)]));
         let mut texts = Texts::new(self.peer.stream(message.encode())?);

@@ -26,6 +26,7 @@ use super::wire;
 use super::wire::Message;
 use super::wire::OutcomeHead;
 use crate::ingest::LetterNo;
+use crate::ingest::Matches;
 use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Millis;
@@ -138,6 +139,9 @@ pub(super) struct ValuesHead {
     /// Of which identifiers: the owner's, or all others; of neither, all with their namespaces.
     pub(super) owners: Option<bool>,
     pub(super) namespace: String,
+    /// Of all with their namespaces, which.
+    #[serde(default)]
+    pub(super) matches: Matches,
 }
 
 impl Serve {
@@ -281,7 +285,7 @@ impl Serve {
         send: &mut dyn FnMut(Vec<u8>) -> bool,
     ) -> Result<(), AskError> {
         const CHUNK: usize = 1 << 16;
-        let ValuesHead { owners, namespace } = match message.read()? {
+        let ValuesHead { owners, namespace, matches } = match message.read()? {
             StreamHead::Values(head) => head,
             StreamHead::Counts(head) => return self.counts(&head, send),
         };
@@ -305,7 +309,7 @@ impl Serve {
             }
             None => {
                 for (shard, profiles) in (0..).zip(&profiles).filter(|(_, p)| !p.is_empty()) {
-                    self.local.identifiers(shard, profiles, &mut |identifier| {
+                    self.local.identifiers(shard, profiles, matches, &mut |identifier| {
                         put_str(&mut chunk, identifier.namespace.as_str());
                         put_str(&mut chunk, identifier.value());
                         flush(&mut chunk, CHUNK, &mut wanted);

@@ -19,6 +19,7 @@ use super::Found;
 use super::Step;
 use super::refresh::Compiled;
 use crate::ingest::LetterNo;
+use crate::ingest::Matches;
 use crate::ingest::Schema;
 use crate::ingest::Watermark;
 use crate::model::Identifier;
@@ -111,6 +112,10 @@ pub enum Group {
     Holding(Vec<Identifier>),
     /// Those that got further identifiers since each shard had so many.
     Grown(Vec<u32>),
+    /// Those of whom an id of a partner may have come to count since a time, or has expired; others may be among them.
+    Rematched(Millis),
+    /// Those of which an identifier of one of these namespaces counts now.
+    Matching(Vec<String>),
 }
 
 /// Which identifiers of a profile.
@@ -206,11 +211,12 @@ pub trait Shards: Send + Sync {
         each: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), AskError>;
 
-    /// Gives all identifiers of profiles of a shard, the owner of each and then its others.
+    /// Gives the identifiers of profiles of a shard, the owner of each and then its others.
     fn identifiers(
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), AskError>;
 

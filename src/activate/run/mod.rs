@@ -32,6 +32,7 @@ use super::identifiers::IdentifiersOf;
 use super::report::PushReport;
 use super::shared::Shared;
 use crate::config::Destination;
+use crate::ingest::Matches;
 use crate::model::Millis;
 use crate::model::Namespace;
 use crate::segment::Group;
@@ -167,6 +168,7 @@ impl Run<'_> {
             namespaces: namespaces.map(<[_]>::to_vec),
             refused: 0,
             read_at: started,
+            taken_at: started,
         };
         self.basis.take();
         if let Some(changed) = &changed {
@@ -295,7 +297,7 @@ impl Run<'_> {
         for (others, leaving) in others.iter_mut().zip(&leaving) {
             *others -= leaving;
         }
-        Ok((self.identifiers_of(leaving, None), self.identifiers_of(others, None)))
+        Ok((self.identifiers_of(leaving, None).with_expired(), self.identifiers_of(others, None)))
     }
 
     /// Removes what only profiles that may go nowhere have. Who is a member is not known, so whatever
@@ -341,6 +343,7 @@ impl Run<'_> {
             profiles,
             namespaces,
             caps: self.connector.caps(),
+            matches: Matches::Current,
             part_bytes: self.shared.part_bytes,
         }
     }

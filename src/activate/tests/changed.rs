@@ -89,6 +89,28 @@ fn who_did_not_change_is_not_read() {
 }
 
 #[test]
+fn an_id_that_lapses_goes_by_a_run_that_reads_who_changed() {
+    let rig = rig(0..10, 0);
+    let platform = Shared::default();
+    let pusher = start(&rig, &platform, CAPS, &whole());
+    let one = profiles([4]).pop_first().unwrap();
+    rig.world().identifiers.get_mut(&one).unwrap().push(identifier("xandr", "old"));
+    assert_eq!(push(&pusher).adds, 16);
+    // A newer one takes its place, and expires itself.
+    let old = rig.world().identifiers.get_mut(&one).unwrap().pop().unwrap();
+    rig.world().expired.insert(one, vec![old]);
+    rig.world().identifiers.get_mut(&one).unwrap().push(identifier("xandr", "new"));
+    let report = push(&pusher);
+    assert_eq!((report.changed, report.adds, report.removes, report.held), (Some(1), 1, 1, 16));
+    assert_eq!(platform.lock().members["a1"], rig.world().desired("crm", "buyers"));
+    let new = rig.world().identifiers.get_mut(&one).unwrap().pop().unwrap();
+    rig.world().expired.get_mut(&one).unwrap().push(new);
+    let report = push(&pusher);
+    assert_eq!((report.changed, report.adds, report.removes, report.held), (Some(1), 0, 1, 15));
+    assert_eq!(platform.lock().members["a1"], rig.world().desired("crm", "buyers"));
+}
+
+#[test]
 fn who_opts_out_and_in_again_while_nothing_else_may_go_comes_back() {
     let rig = rig(0..10, 0);
     let platform = Shared::default();

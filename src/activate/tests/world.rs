@@ -9,6 +9,7 @@ use crate::activate::Activation;
 use crate::activate::Audiences;
 use crate::activate::NoAudience;
 use crate::activate::WholeAudience;
+use crate::ingest::Matches;
 use crate::ingest::Watermark;
 use crate::model::Identifier;
 use crate::model::Namespace;
@@ -45,6 +46,8 @@ pub(super) struct World {
     /// The segment of those who alone may.
     pub(super) fresh: Option<String>,
     pub(super) identifiers: BTreeMap<(ShardId, Ordinal), Vec<Identifier>>,
+    /// Those that do not count any more.
+    pub(super) expired: BTreeMap<(ShardId, Ordinal), Vec<Identifier>>,
 }
 
 impl World {
@@ -199,7 +202,8 @@ impl Audiences for Source {
                 let holding = world.identifiers.iter().filter(|(_, ids)| has(ids));
                 by_shard(holding.map(|(profile, _)| profile))
             }
-            Group::Grown(_) => unreachable!("told above"),
+            Group::Rematched(_) => by_shard(world.expired.keys()),
+            Group::Matching(_) | Group::Grown(_) => unreachable!("told above, or not asked"),
         })
     }
 
@@ -207,12 +211,17 @@ impl Audiences for Source {
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), StoreError> {
         let world = self.0.lock();
         self.1.lock().read += profiles.len();
         for ordinal in profiles {
-            world.identifiers.get(&(shard, ordinal)).into_iter().flatten().for_each(&mut *each);
+            let of = (shard, ordinal);
+            world.identifiers.get(&of).into_iter().flatten().for_each(&mut *each);
+            if matches == Matches::All {
+                world.expired.get(&of).into_iter().flatten().for_each(&mut *each);
+            }
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ fn partner(name: &str, kind: PartnerKind) -> Partner {
         url: None,
         here: Some("https://t.shop.example".to_owned()),
         every: Period(14 * DAY),
+        ttl: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod counting;
 mod engine;
+mod matches;
 mod random;
 mod restart;
 pub(super) mod sent;

@@ -12,6 +12,7 @@ use crate::archive::Folded;
 use crate::bitmap::Mark;
 use crate::ingest::Lane;
 use crate::ingest::LetterNo;
+use crate::ingest::Matches;
 use crate::ingest::Schema;
 use crate::ingest::Watermark;
 use crate::model::Identifier;
@@ -173,10 +174,11 @@ impl Shards for Local {
         &self,
         shard: ShardId,
         profiles: &RoaringBitmap,
+        matches: Matches,
         each: &mut dyn FnMut(&Identifier),
     ) -> Result<(), AskError> {
         let lane = self.lanes.of_shard(shard).ok_or(AskError::Missing(shard))?;
-        lane.engine.each_identifier(shard, profiles, each);
+        lane.engine.each_identifier(shard, profiles, matches, each);
         Ok(())
     }
 
@@ -191,6 +193,16 @@ impl Shards for Local {
             Group::Grown(others) => {
                 let grown = |(shard, others): (ShardId, &u32)| lane.engine.grown(shard, *others);
                 (0..self.lanes.shards()).zip(others).map(grown).collect()
+            }
+            Group::Rematched(since) => {
+                let rematched = |shard| lane.engine.rematched(shard, *since);
+                (0..self.lanes.shards()).map(rematched).collect()
+            }
+            Group::Matching(namespaces) => {
+                let matching = |(shard, holders): (ShardId, RoaringBitmap)| {
+                    lane.engine.matching(shard, &holders, namespaces)
+                };
+                (0..).zip(lane.engine.pin().holders(namespaces)).map(matching).collect()
             }
         }))
     }

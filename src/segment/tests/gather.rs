@@ -17,6 +17,7 @@ use crate::ingest;
 use crate::ingest::Engine;
 use crate::ingest::Lane;
 use crate::ingest::Lanes;
+use crate::ingest::Matches;
 use crate::metrics::Metrics;
 use crate::model::Choice;
 use crate::model::Consent;
@@ -321,7 +322,9 @@ fn a_question_has_one_answer_in_however_many_hands_the_shards_are() {
     for (shards, found) in [one as &dyn Shards, all].into_iter().zip(&mut identifiers) {
         let everyone = shards.group(&Group::Everyone).unwrap().found;
         for (shard, profiles) in (0..).zip(&everyone) {
-            shards.identifiers(shard, profiles, &mut |id| found.push(id.clone())).unwrap();
+            shards
+                .identifiers(shard, profiles, Matches::All, &mut |id| found.push(id.clone()))
+                .unwrap();
         }
         found.sort();
     }

@@ -9,6 +9,7 @@ use super::world::event;
 use super::world::moved;
 use super::world::patiently;
 use super::world::records;
+use crate::ingest::Matches;
 use crate::model::Record;
 use crate::store::embedded;
 use crate::store::journal::Batch;
@@ -131,7 +132,7 @@ fn lanes_that_number_things_differently_become_one() {
     for shard in 0..super::world::SHARDS {
         let everyone = (0..1_000).collect();
         let lane = back.lanes.of_shard(shard).unwrap();
-        lane.engine.each_identifier(shard, &everyone, &mut |found| {
+        lane.engine.each_identifier(shard, &everyone, Matches::All, &mut |found| {
             identifiers += 1;
             let value = found.value();
             assert!(value.starts_with(if found.namespace.as_str() == "user_id" {
