@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 pub use prometheus::{Histogram, IntCounter, IntGauge};
+use std::collections::BTreeMap;
 
 use crate::model::{FoldOutcome, Outcome};
 
@@ -76,7 +77,7 @@ metrics! {
     /// `gdpr`, `gpp`, `opt_out`).
     collect_refusals: counters "throng_collect_refusals_total" ["signal"];
     /// Calls of cookie-sync by partner, direction (`out`, `in`) and what became of them (`sent`, `fresh`, `matched`,
-    /// `no_id`, `no_cookie`, `refused`).
+    /// `no_id`, `error` or `error_N` as Google numbers them, `no_cookie`, `refused`).
     collect_syncs: counters "throng_collect_syncs_total" ["partner", "direction", "result"];
     /// Identifiers dropped from events that were kept, by reason (`namespace`, `value`, `zero`,
     /// `email`, `phone`).
@@ -228,6 +229,31 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// What became of calls of cookie-sync with a partner, by direction and result.
+    pub fn syncs_of(&self, partner: &str) -> BTreeMap<(String, String), u64> {
+        let mut calls = BTreeMap::new();
+        for family in self.collect_syncs.collect() {
+            for metric in family.get_metric() {
+                let label = |name: &str| {
+                    let labels = metric.get_label().iter();
+                    labels.filter(|label| label.name() == name).map(|label| label.value()).next()
+                };
+                if label("partner") == Some(partner)
+                    && let (Some(direction), Some(result)) = (label("direction"), label("result"))
+                {
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "a counter of whole calls"
+                    )]
+                    let count = metric.get_counter().get_value() as u64;
+                    calls.insert((direction.to_owned(), result.to_owned()), count);
+                }
+            }
+        }
+        calls
+    }
+
     /// Reports every value of the closed labels from the start, at zero.
     fn with_zeros(self) -> Self {
         for endpoint in ["pixel", "events", "import", "segment", "snowplow", "matomo", "unomi"] {

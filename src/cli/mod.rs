@@ -22,6 +22,7 @@ mod lookalike;
 mod node;
 mod output;
 mod overlap;
+mod partner;
 mod plan;
 mod quarantine;
 mod serve;
@@ -125,6 +126,9 @@ enum Command {
     Store(store::Store),
     /// Bring a store from a data directory to Redis, or back; no server may run on either
     Move(transfer::Move),
+    /// List the partners that cookies are synced with, and how many browsers were matched
+    #[command(subcommand)]
+    Partner(partner::Partner),
     /// Make, list and revoke tokens of the private listener
     #[command(subcommand)]
     Token(token::Token),
@@ -174,6 +178,7 @@ pub fn main() -> ExitCode {
         Command::Node(command) => node::run(&global, &command),
         Command::Store(command) => store::run(&global, &command),
         Command::Move(command) => transfer::run(&global, &command),
+        Command::Partner(command) => partner::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Snippet(command) => snippet::run(&global, &command),
         Command::Completions(command) => completions::run(&command),

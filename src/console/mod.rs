@@ -17,6 +17,7 @@ mod letters;
 mod lookalike;
 mod nodes;
 mod overlap;
+mod partners;
 mod peers;
 mod problem;
 mod profiles;
@@ -240,6 +241,7 @@ fn routes(service: &mut web::ServiceConfig) {
                     "/destinations/{name}/{what:replay|resync|reseed}",
                     web::post().to(destinations::again),
                 )
+                .route("/partners", web::get().to(partners::list))
                 .route("/import/events", web::get().to(import::status))
                 .route("/import/events", web::post().to(import::take))
                 .route("/dead-letters", web::get().to(letters::list))
