@@ -16,6 +16,8 @@ export interface Sent {
 
 interface Answer {
   rejected: { code: string; message: string }[];
+  /** The partners that the browser's cookie is to be synced with: as many as a page may have. */
+  sync?: string[];
 }
 
 /** The most events in line; later ones are lost. */
@@ -31,6 +33,7 @@ const LONGEST_WAIT = 300000;
 let line: Sent[] = [];
 let underWay: Sent[] = [];
 let failures = 0;
+let hasSynced = false;
 let timer: ReturnType<typeof setTimeout> | undefined;
 
 let url: string;
@@ -100,7 +103,7 @@ function flush(): void {
       return { rejected: [{ code: "", message: "the server answered " + answer.status }] };
     })
     .then(
-      ({ rejected }) => {
+      ({ rejected, sync }) => {
         failures = 0;
         leaveLine(batch);
         for (const { code, message } of rejected) {
@@ -112,6 +115,10 @@ function flush(): void {
           } else if (code !== "event_name" || batch.some(isEvent)) {
             warn("an event was not taken: " + message);
           }
+        }
+        if (sync && !hasSynced) {
+          hasSynced = true;
+          syncNext(sync, under);
         }
         flush();
       },
@@ -139,6 +146,20 @@ function leave(): void {
   const [batch, body] = next();
   if (current === "undecided" || !batch.length) return;
   if (!(navigator.sendBeacon && navigator.sendBeacon(url, body))) post(body).catch(() => {});
+}
+
+/**
+ * Syncs with one partner after the other, as long as the choice is the one that the server has judged: each answer says
+ * in one cookie where the browser has been.
+ */
+function syncNext(partners: string[], under: string | undefined): void {
+  const partner = partners.shift();
+  if (!partner || under !== heard || current !== "allowed") return;
+  const query = new URLSearchParams({ s: site });
+  for (const [name, value] of Object.entries(said)) query.set(name === "tcf" ? "gdpr_consent" : name, String(value));
+  const image = new Image();
+  image.onload = image.onerror = () => syncNext(partners, under);
+  image.src = url.replace("v1/events", "sync/" + partner) + "?" + query;
 }
 
 /** The next events in line that are not under way, as a body. A notice goes alone: what follows depends on its answer. */

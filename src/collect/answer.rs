@@ -47,6 +47,9 @@ pub(super) enum Refused {
 struct Answer<'a> {
     accepted: usize,
     rejected: Vec<Rejected<'a>>,
+    /// The partners that the tag is to sync the browser's cookie with.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sync: &'a [String],
 }
 
 /// An event that was not taken.
@@ -64,8 +67,12 @@ struct Problem {
 }
 
 /// 200 with an answer for each event that was not taken.
-pub(super) fn events(accepted: usize, rejected: &[(usize, Rejection)]) -> HttpResponse {
-    json(StatusCode::OK, &Answer { accepted, rejected: self::rejected(rejected) })
+pub(super) fn events(
+    accepted: usize,
+    rejected: &[(usize, Rejection)],
+    sync: &[String],
+) -> HttpResponse {
+    json(StatusCode::OK, &Answer { accepted, rejected: self::rejected(rejected), sync })
 }
 
 /// The events that were not taken, each with its place and the rule that it broke.

@@ -23,7 +23,8 @@ pub(super) async fn events(request: HttpRequest, payload: Payload) -> HttpRespon
     let worker = super::worker(&request);
     let response = match collect(worker, &request, payload).await {
         Ok(taken) => {
-            answer::with_cookies(answer::events(taken.accepted, &taken.rejected), taken.cookies)
+            let answer = answer::events(taken.accepted, &taken.rejected, &taken.due);
+            answer::with_cookies(answer, taken.cookies)
         }
         Err(why) => answer::refused(why),
     };

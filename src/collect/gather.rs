@@ -18,6 +18,7 @@ use super::consent::Judgement;
 use super::consent::is_visitors;
 use super::consent::judge;
 use super::cookie::Scope;
+use super::sync;
 use super::visitor::Page;
 use super::visitor::Visitor;
 use super::worker::Endpoint;
@@ -34,6 +35,7 @@ use crate::ingest::canonical::Sent;
 use crate::ingest::canonical::sent::Unreadable;
 use crate::ingest::canonical::split::NoEvents;
 use crate::model::Choice;
+use crate::model::Consent;
 use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::Millis;
@@ -54,6 +56,8 @@ pub(super) struct Taken {
     pub(super) cookies: Vec<HeaderValue>,
     /// The browser's cookie, where an event that was taken carries one.
     pub(super) cookie: Option<Identifier>,
+    /// The partners that the page is to sync the browser's cookie with.
+    pub(super) due: Vec<String>,
 }
 
 /// Reads the body of a request; one that cannot be read counts as one event.
@@ -194,7 +198,9 @@ pub(super) async fn take(
     let (accepted, cookies) = (events.len() + gathered.aside.len(), gathered.cookies());
     let mut ids = gathered.events.iter().flat_map(|event| &event.ids);
     let cookie = ids.find(|id| id.namespace.as_str() == "cookie").cloned();
-    Ok(Taken { accepted, rejected: gathered.rejected, cookies, cookie })
+    let due = gathered.syncs.map(|site| sync::due(worker, site, &visitor)).unwrap_or_default();
+    let due = due.into_iter().map(str::to_owned).collect();
+    Ok(Taken { accepted, rejected: gathered.rejected, cookies, cookie, due })
 }
 
 /// Keeps the events of identifiers that are set aside, where there are any.
@@ -244,6 +250,8 @@ struct Gathered<'a> {
     made: Vec<(Scope<'a>, Identifier)>,
     /// The scopes whose cookie a refusal takes away.
     expired: Vec<Scope<'a>>,
+    /// The site of an event that was taken of a browser which is known and may be made known to partners.
+    syncs: Option<&'a Site>,
 }
 
 type NotTaken = (Outcome, Rejection);
@@ -269,6 +277,7 @@ impl<'a> Gathered<'a> {
             dropped: Dropped::default(),
             made: Vec::new(),
             expired: Vec::new(),
+            syncs: None,
         }
     }
 
@@ -328,6 +337,9 @@ impl<'a> Gathered<'a> {
         }
         let is_marked = judgement == Judgement::RecordMarked;
         let consent = if let Judgement::Record(consent) = judgement { consent } else { None };
+        let may_sync = !is_marked
+            && known.is_some()
+            && consent.as_deref().is_none_or(Consent::allows_audiences);
         let is_script = self.is_script;
         let made = self.made.iter().find(|(of, _)| *of == scope).map(|(_, id)| id.clone());
         let arrival = Arrival {
@@ -375,6 +387,9 @@ impl<'a> Gathered<'a> {
             self.choose(event.owner().clone());
         }
         self.events.push(event);
+        if may_sync && is_script {
+            self.syncs = Some(site);
+        }
         Ok(())
     }
 

@@ -185,6 +185,23 @@ pub(super) async fn matched(request: HttpRequest) -> HttpResponse {
     worker.answered(answer)
 }
 
+/// The partners of a site that a browser is to be sent to by the page that it shows: those it was not sent to of late, as
+/// many as a page may have. None of a browser that keeps no cookie.
+pub(super) fn due<'w>(worker: &'w Worker, site: &Site, visitor: &Visitor<'_>) -> Vec<&'w str> {
+    if site.partners.is_empty() {
+        return Vec::new();
+    }
+    let known = syncs(visitor.headers, visitor.is_https);
+    let day = day_of(worker.shared.clock.now());
+    let partners = worker.shared.partners.iter();
+    partners
+        .filter(|partner| site.partners.contains(&partner.name))
+        .filter(|partner| partner.template().is_some() && !is_fresh(&known, partner, day))
+        .map(|partner| partner.name.as_str())
+        .take(site.max_syncs_per_page)
+        .collect()
+}
+
 fn partner<'w>(worker: &'w Worker, request: &HttpRequest) -> Option<&'w Partner> {
     let name = request.match_info().get("partner")?;
     worker.shared.partners.iter().find(|partner| partner.name == name)

@@ -485,7 +485,7 @@ impl Config {
                 problems.push(format!("identity.namespaces[{at}]: {error}"));
             }
         }
-        site::problems(&self.sites, &mut problems);
+        site::problems(&self.sites, &self.partners, &mut problems);
         partner::problems(&self.partners, &mut problems);
         problems
     }

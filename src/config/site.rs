@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::partner::Partner;
+
 /// A site that may send events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
@@ -37,6 +39,20 @@ pub struct Site {
         deserialize_with = "super::address::list"
     )]
     pub trusted: Vec<std::net::IpAddr>,
+    /// The partners that the tag of its pages syncs cookies with, by the names of `[[partner]]`. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partners: Vec<String>,
+    /// So many of them at most on one page, 1 to 20. Default `5`.
+    #[serde(default = "max_syncs_per_page", skip_serializing_if = "is_default_max_syncs")]
+    pub max_syncs_per_page: usize,
+}
+
+fn max_syncs_per_page() -> usize {
+    5
+}
+
+fn is_default_max_syncs(count: &usize) -> bool {
+    *count == max_syncs_per_page()
 }
 
 /// What silence about consent means.
@@ -68,6 +84,8 @@ impl Site {
             country: None,
             cookie_domain: None,
             trusted: Vec::new(),
+            partners: Vec::new(),
+            max_syncs_per_page: max_syncs_per_page(),
         }
     }
 
@@ -125,7 +143,7 @@ fn split(origin: &str) -> Option<Parts<'_>> {
     Some(Parts { scheme, host, port })
 }
 
-pub(super) fn problems(sites: &[Site], problems: &mut Vec<String>) {
+pub(super) fn problems(sites: &[Site], partners: &[Partner], problems: &mut Vec<String>) {
     for (at, site) in sites.iter().enumerate() {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if site.key.is_empty() || site.key.len() > 64 || !site.key.bytes().all(fits) {
@@ -147,6 +165,16 @@ pub(super) fn problems(sites: &[Site], problems: &mut Vec<String>) {
                     pattern.0
                 ));
             }
+        }
+        for name in &site.partners {
+            if !partners.iter().any(|partner| partner.name == *name) {
+                problems.push(format!(
+                    "site[{at}].partners: no [[partner]] has the name {name:?}: add it, or leave it out"
+                ));
+            }
+        }
+        if !(1..=20).contains(&site.max_syncs_per_page) {
+            problems.push(format!("site[{at}].max_syncs_per_page: expected 1 to 20"));
         }
         if site.tcf_vendor == Some(0) {
             problems.push(format!(

@@ -100,6 +100,19 @@ fn partners_are_read_and_what_is_wrong_with_one_is_told() {
         (xandr.every.to_string(), dsp.every.to_string()),
         ("14d".to_owned(), "30d".to_owned())
     );
+    assert_eq!(
+        lifetimes(&config.partners),
+        [("dsp", 60), ("xandr", 30)].map(|(name, days)| (name.to_owned(), days * DAY)).into()
+    );
+    let text = "[[partner]]\nname = \"a\"\nttl = \"14d\"\n[[site]]\nkey = \"s\"\npartners = [\"b\"]\nmax_syncs_per_page = 0\n";
+    let error = read_text(text, &[], &[]).unwrap_err();
+    for part in [
+        "partner[0].ttl: expected more than `every`",
+        "site[0].partners: no [[partner]] has the name \"b\"",
+        "site[0].max_syncs_per_page: expected 1 to 20",
+    ] {
+        assert!(error.contains(part), "{part:?} is not in:\n{error}");
+    }
     let text = "[[partner]]\nname = \"A\"\nurl = \"http://dsp.example\"\nevery = \"1h\"\n\
                 [[partner]]\nname = \"g\"\nkind = \"google\"\nurl = \"https://x.example\"\n\
                 [[partner]]\nkind = \"xandr\"\nnam = \"x\"\n\

@@ -49,6 +49,11 @@ impl Service for Site {
 impl Browser {
     /// Opens the page `/` of a site.
     pub(super) fn open(site: Site) -> Self {
+        Self::open_with(site, &[])
+    }
+
+    /// The same, with more arguments of the browser.
+    pub(super) fn open_with(site: Site, more: &[&str]) -> Self {
         let site = Arc::new(site);
         let server = StandIn::start(Arc::clone(&site) as _, None);
         let profile = tempfile::tempdir().unwrap();
@@ -66,6 +71,7 @@ impl Browser {
                 "--disable-sync",
             ])
             .args(["--remote-debugging-port=0", "--disable-dev-shm-usage"])
+            .args(more)
             .arg(format!("--user-agent={AGENT}"))
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(format!("http://{}/", server.address))

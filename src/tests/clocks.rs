@@ -12,17 +12,17 @@ use crate::redis_server;
 const DAY: f64 = 86_400.0;
 
 /// A clock that a test sets, as the system's own is set.
-struct Clock(tempfile::TempDir);
+pub(super) struct Clock(tempfile::TempDir);
 
 impl Clock {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let clock = Self(tempfile::tempdir().unwrap());
         clock.set("+0");
         clock
     }
 
     /// Sets it so far off the right time.
-    fn set(&self, by: &str) {
+    pub(super) fn set(&self, by: &str) {
         let (next, path) = (self.0.path().join("next"), self.path());
         std::fs::write(&next, by).unwrap();
         std::fs::rename(next, path).unwrap();
@@ -32,7 +32,7 @@ impl Clock {
         self.0.path().join("clock")
     }
 
-    fn environment(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
         let mut folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
         let library = |folder: PathBuf| folder.join("faketime/libfaketimeMT.so.1");
         let library = folders.by_ref().map(library).find(|library: &PathBuf| Path::exists(library));

@@ -31,6 +31,7 @@ mod liveramp;
 mod lookalike;
 mod lookup;
 mod lost;
+mod matches;
 mod meta;
 mod nodes;
 #[path = "../archive/tests/object_store.rs"]

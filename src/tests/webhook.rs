@@ -132,28 +132,30 @@ impl Service for Empty {
     }
 }
 
+/// TLS with one of some certificates.
+pub(super) fn tls(made: &Certificates, name: &str) -> Arc<rustls::ServerConfig> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = CertificateDer::pem_file_iter(made.file(&format!("{name}.pem"))).unwrap();
+    let key = PrivateKeyDer::from_pem_file(made.file(&format!("{name}.key"))).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.map(Result::unwrap).collect(), key)
+        .unwrap();
+    Arc::new(config)
+}
+
 #[test]
 fn a_receiver_of_tls_is_who_its_certificate_says_or_nothing_is_sent() {
     let made = Certificates::make();
-    let config = |name: &str| {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let chain = CertificateDer::pem_file_iter(made.file(&format!("{name}.pem"))).unwrap();
-        let key = PrivateKeyDer::from_pem_file(made.file(&format!("{name}.key"))).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain.map(Result::unwrap).collect(), key)
-            .unwrap();
-        Arc::new(config)
-    };
     for (name, is_trusted) in
         [("server", true), ("elsewhere", false), ("expired", false), ("stranger", false)]
     {
         let receiver = Arc::new(Webhook::new(SECRET));
-        let standin = StandIn::start(Arc::clone(&receiver) as _, Some(config(name)));
+        let standin = StandIn::start(Arc::clone(&receiver) as _, Some(tls(&made, name)));
         let url = format!("https://localhost:{}/in?key=k3y", standin.address.port());
         let roots = made.file("ca.pem").to_str().unwrap().to_owned();
         let server = start(&url, "1h", &[("SSL_CERT_FILE", roots)]);
@@ -164,7 +166,7 @@ fn a_receiver_of_tls_is_who_its_certificate_says_or_nothing_is_sent() {
         assert_eq!(receiver.held("buyers"), expected, "{name}");
 
         // The command line calls a server behind TLS in the same way.
-        let standin = StandIn::start(Arc::new(Empty), Some(config(name)));
+        let standin = StandIn::start(Arc::new(Empty), Some(tls(&made, name)));
         let mut command = Command::new(THRONG);
         let url = format!("https://localhost:{}", standin.address.port());
         command.args(["--server", &url, "--token", "t", "destination", "list"]);

@@ -22,6 +22,16 @@ fn listener() -> Listener {
     listener_with(|_| ())
 }
 
+/// One whose site `demo` syncs with some partners.
+fn listener_of(partners: &[&str], most: usize) -> Listener {
+    listener_with(|config| {
+        for site in config.sites.iter_mut().filter(|site| site.key == "demo") {
+            site.partners = partners.iter().map(|name| (*name).to_owned()).collect();
+            site.max_syncs_per_page = most;
+        }
+    })
+}
+
 fn listener_with(more: impl FnOnce(&mut Config)) -> Listener {
     Listener::with(|config| {
         let url = "https://sync.partner.example/u?us={id}&b={id_base64}&g={gdpr}&c={gdpr_consent}&p={gpp}&s={gpp_sid}\
@@ -156,6 +166,41 @@ fn a_browser_is_sent_once_in_a_while_and_only_where_it_is_known_and_agrees() {
         1,
         "silence on a strict site is a refusal of who is known: {marked:?}"
     );
+}
+
+#[test]
+fn the_tag_is_told_of_those_partners_that_are_due_and_of_no_more_than_a_page_may_have() {
+    let listener = listener_of(&["dsp", "google", "trade-desk", "silent"], 2);
+    let pair = listener.cookie();
+    let origin = ("Origin", "http://localhost:3000");
+    let told = |more: &str, headers: &[(&str, &str)]| {
+        let event = format!(r#"[{{"site":"demo","event":"page_view"{more}}}]"#);
+        let answer = listener.post("/v1/events", headers, &event);
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["accepted"], 1, "{body}");
+        assert!(body.get("sync").is_none_or(|sync| !sync.as_array().unwrap().is_empty()));
+        body["sync"].as_array().cloned().unwrap_or_default()
+    };
+    let cookie = ("Cookie", &*pair);
+    // A browser that keeps no cookie is not known the next time; a server has no browser.
+    assert_eq!(told("", &[origin]), [""; 0]);
+    assert_eq!(told(r#","ids":{"user_id":"ada"}"#, &[cookie]), [""; 0]);
+    assert_eq!(told("", &[origin, cookie]), ["dsp", "google"]);
+    // Nor is who may be in no audience made known.
+    let stored = Eu { consents: [1, 9].into_iter().collect(), ..Eu::default() }.text();
+    let all = Eu::default().text();
+    let consent = |text: &str| format!(r#","consent":{{"gdpr":1,"tcf":"{text}"}}"#);
+    assert_eq!(told(&consent(&stored), &[origin, cookie]), [""; 0]);
+    assert_eq!(told(&consent(&all), &[origin, cookie]), ["dsp", "google"]);
+    let sent = listener.get("/sync/dsp?s=demo", &[cookie]);
+    let both = format!("{pair}; {}", sent.cookies()[0].split(';').next().unwrap());
+    assert_eq!(told("", &[origin, ("Cookie", &both)]), ["google", "trade-desk"]);
+    listener.clock.0.fetch_add(14 * DAY, Ordering::SeqCst);
+    assert_eq!(told("", &[origin, ("Cookie", &both)]), ["dsp", "google"]);
+    // A site that lists none syncs with none.
+    let event = r#"[{"site":"open","event":"page_view"}]"#;
+    let answer = listener.post("/v1/events", &[("Origin", "https://open.example"), cookie], event);
+    assert_eq!(String::from_utf8_lossy(&answer.body), r#"{"accepted":1,"rejected":[]}"#);
 }
 
 #[test]
