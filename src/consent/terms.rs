@@ -98,8 +98,8 @@ impl Signals<'_> {
                 2 => terms.tcf(&Tcf::parse(section)?)?,
                 5 => terms.canada(&Canada::parse(section)?)?,
                 6 if Usp::parse(section)?.sale_opt_out != Some(true) => continue,
-                7..=23 if !Us::parse(id, section)?.is_opted_out() => continue,
-                6..=23 => return Err(Refusal::OptedOut(id)),
+                7..=27 if !Us::parse(id, section)?.is_opted_out() => continue,
+                6..=27 => return Err(Refusal::OptedOut(id)),
                 _ => return Err(Refusal::Section(id)),
             };
             allowed = Some(allowed.map_or(consent.clone(), |allowed| allowed.and(&consent)));

@@ -1,4 +1,4 @@
-//! Sections 6 to 23 of a GPP string: what a visitor in the United States opted out of.
+//! Sections 6 to 27 of a GPP string: what a visitor in the United States opted out of.
 //!
 //! Sections 7 and above are of one kind: a version, then fields of two bits, in an order of each section's own, which
 //! [`LAYOUTS`] holds. In all of them 1 is an opt-out, 2 is none, and 0 is that the field does not apply.
@@ -46,6 +46,8 @@ pub enum Field {
     MspaOptOutOptionMode,
     /// Whether its mode for service providers is on.
     MspaServiceProviderMode,
+    /// Which of its modes is on, in the sections since Maryland's.
+    MspaMode,
 }
 
 use Field as F;
@@ -174,8 +176,36 @@ const IOWA: Layout = &[
     (F::MspaServiceProviderMode, 1),
 ];
 
+/// The layout of the states since Maryland, but for hers, which has nothing of children. What holds for sensitive data is a
+/// segment of its own.
+const LATEST: Layout = &[
+    (F::MspaCoveredTransaction, 1),
+    (F::MspaMode, 1),
+    (F::ProcessingNotice, 1),
+    (F::SaleOptOutNotice, 1),
+    (F::TargetedAdvertisingOptOutNotice, 1),
+    (F::SaleOptOut, 1),
+    (F::TargetedAdvertisingOptOut, 1),
+    (F::KnownChildSensitiveDataConsents, 1),
+    (F::AdditionalDataProcessingConsent, 1),
+];
+
+const MARYLAND: Layout = &[
+    (F::MspaCoveredTransaction, 1),
+    (F::MspaMode, 1),
+    (F::ProcessingNotice, 1),
+    (F::SaleOptOutNotice, 1),
+    (F::TargetedAdvertisingOptOutNotice, 1),
+    (F::SaleOptOut, 1),
+    (F::TargetedAdvertisingOptOut, 1),
+    (F::AdditionalDataProcessingConsent, 1),
+];
+
+/// How many kinds of sensitive data have a segment of their own.
+const SENSITIVE: usize = 8;
+
 /// The sections of the states, by id from 8.
-const LAYOUTS: [Layout; 16] = [
+const LAYOUTS: [Layout; 20] = [
     CALIFORNIA,
     early!(8, 1), // Virginia
     early!(7, 1), // Colorado
@@ -192,9 +222,13 @@ const LAYOUTS: [Layout; 16] = [
     later!(10, 5), // New Jersey
     later!(8, 1),  // Tennessee
     later!(8, 1),  // Minnesota
+    MARYLAND,
+    LATEST, // Indiana
+    LATEST, // Kentucky
+    LATEST, // Rhode Island
 ];
 
-/// A decoded section 7 to 23.
+/// A decoded section 7 to 27.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Us {
     /// The version of the section.
@@ -219,7 +253,7 @@ impl Us {
             // For a while the longer layout was written under the first version, too.
             (7, 1) if length <= 66 => US_NATIONAL_1,
             (7, 1 | 2) => US_NATIONAL_2,
-            (8..=23, 1) => LAYOUTS[usize::from(id) - 8],
+            (8..=27, 1) => LAYOUTS[usize::from(id) - 8],
             _ => return Err(Unreadable::Version),
         };
         let mut values = [0; MAX_VALUES];
@@ -231,8 +265,17 @@ impl Us {
             }
         }
         let mut gpc = None;
-        for segment in segments {
+        for (at, segment) in segments.enumerate() {
             let mut bits = Bits::new(segment)?;
+            if id > 24 {
+                // Theirs is of sensitive data alone, and says not what it is.
+                let is_read =
+                    at == 0 && (0..SENSITIVE).all(|_| bits.u8(2).is_ok_and(|value| value < 3));
+                if !is_read {
+                    return Err(Unreadable::Segment);
+                }
+                continue;
+            }
             if bits.u8(2)? != 1 || gpc.replace(bits.flag()?).is_some() {
                 return Err(Unreadable::Segment);
             }

@@ -185,7 +185,7 @@ proptest! {
 
     #[test]
     fn a_section_of_the_states_comes_back(
-        id in 7u16..=23,
+        id in 7u16..=24,
         version in 1u8..=2,
         values in vec(0u8..3, 32),
         gpc in option::of(any::<bool>()),

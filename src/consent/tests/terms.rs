@@ -260,10 +260,30 @@ fn section(id: u16, version: u8, set: Option<(Field, usize, u8)>, gpc: Option<bo
 }
 
 #[test]
+fn the_latest_states_have_sensitive_data_in_a_segment_of_its_own() {
+    // Made by the IAB's library.
+    for (text, is_opted_out) in [
+        ("BQAA", false),
+        ("BQAA.AAA", false),
+        ("BQCA.AAA", false),
+        ("BQBA.AAA", true),
+        ("BQAE", true),
+        ("BQAQ", true),
+    ] {
+        for id in 25..=27 {
+            assert_eq!(Us::parse(id, text).unwrap().is_opted_out(), is_opted_out, "{id} {text}");
+        }
+    }
+    for wrong in ["BQAA.AAA.AAA", "BQAA.", "BQAA.w", "BQAA.____"] {
+        assert_eq!(Us::parse(25, wrong), Err(Unreadable::Segment), "{wrong}");
+    }
+}
+
+#[test]
 fn an_opt_out_in_any_section_of_the_states_is_one() {
     let opt_outs = [Field::SaleOptOut, Field::SharingOptOut, Field::TargetedAdvertisingOptOut];
     let mut seen = 0;
-    for (id, version) in (8..=23).map(|id| (id, 1)).chain([(7, 1), (7, 2)]) {
+    for (id, version) in (8..=24).map(|id| (id, 1)).chain([(7, 1), (7, 2)]) {
         let ask = |set, gpc| {
             let text = section(id, version, set, gpc);
             let us = Us::parse(id, &text).unwrap();
