@@ -17,7 +17,9 @@ use super::body::BadBody;
 use super::consent::Judgement;
 use super::consent::is_visitors;
 use super::consent::judge;
+use super::consent::take_signal;
 use super::cookie::Scope;
+use super::query::pairs;
 use super::sync;
 use super::visitor::Page;
 use super::visitor::Visitor;
@@ -26,6 +28,7 @@ use super::worker::Ration;
 use super::worker::Shared;
 use super::worker::Worker;
 use crate::config::Site;
+use crate::consent::Signals;
 use crate::ingest::Quarantine;
 use crate::ingest::canonical::Arrival;
 use crate::ingest::canonical::Code;
@@ -98,6 +101,13 @@ impl From<NoEvents> for Unread {
     }
 }
 
+/// What a query says of consent.
+pub(super) fn signals(query: &str) -> Signals<'_> {
+    let mut said = Signals::default();
+    pairs(query).for_each(|(key, value)| take_signal(&mut said, key, value));
+    said
+}
+
 /// Bytes that all events of a request may come to by what they share: it is as if each had it.
 const MAX_SHARED: usize = 1 << 20;
 
@@ -144,7 +154,8 @@ pub(super) async fn take(
     // An image of a page names the page as its referrer, and has no origin.
     let is_script =
         visitor.has_origin() || (request.method() == Method::GET && visitor.page != Page::Unknown);
-    let mut gathered = Gathered::new(worker, &visitor, received, is_script);
+    let said = signals(request.query_string());
+    let mut gathered = Gathered::new(worker, &visitor, received, (is_script, &said));
     let judged: Vec<_> = sent
         .into_iter()
         .map(|event| {
@@ -235,6 +246,8 @@ struct Gathered<'a> {
     worker: &'a Worker,
     visitor: &'a Visitor<'a>,
     received: Millis,
+    /// What the query says of consent: it is of all events that say nothing of it themselves.
+    said: &'a Signals<'a>,
     /// Whether a page sent it: its user agent is the visitor's, and a cookie can be made.
     is_script: bool,
     country: Option<String>,
@@ -261,12 +274,13 @@ impl<'a> Gathered<'a> {
         worker: &'a Worker,
         visitor: &'a Visitor<'a>,
         received: Millis,
-        is_script: bool,
+        (is_script, said): (bool, &'a Signals<'a>),
     ) -> Self {
         Self {
             worker,
             visitor,
             received,
+            said,
             is_script,
             country: visitor.country(&worker.shared),
             events: Vec::new(),
@@ -316,10 +330,11 @@ impl<'a> Gathered<'a> {
     /// Judges consent, and takes what the event becomes.
     fn take(&mut self, event: Sent, site: &'a Site) -> Result<(), NotTaken> {
         let (worker, visitor) = (self.worker, self.visitor);
-        let said = event.consent().map_err(|rejection| (Outcome::Invalid, rejection))?;
+        let own = event.consent().map_err(|rejection| (Outcome::Invalid, rejection))?;
+        let said = if own == Signals::default() { self.said } else { &own };
         let scope = Scope::of(site, visitor.is_https);
         let known = worker.cookies.read(visitor.headers, scope);
-        let judgement = judge(site, visitor.browser, &said, &worker.shared.recipients);
+        let judgement = judge(site, visitor.browser, said, &worker.shared.recipients);
         if let Judgement::Refuse(signal, why) = judgement {
             worker.count_refusal(signal);
             if let Some(identifier) = known

@@ -58,7 +58,7 @@ fn cookie(answer: &Answer) -> Option<String> {
 }
 
 /// The files under a folder that hold a text.
-fn holding(folder: &Path, text: &str) -> Vec<String> {
+pub(super) fn holding(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -16,6 +16,7 @@ mod clients;
 mod clocks;
 mod connections;
 mod consent;
+mod consent_channels;
 mod dashboards;
 mod disk;
 mod doctor;

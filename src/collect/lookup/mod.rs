@@ -142,13 +142,17 @@ pub(super) async fn one(request: HttpRequest) -> HttpResponse {
     finish(worker, &request, asker, started, answer)
 }
 
-/// The ids of the audiences that a page of a site is told its own visitor is in; none where it may not be told, or where it
+/// The ids of the audiences that a page of a site is told its own visitor is in, who says this of consent; none where it may not be told, or where it
 /// cannot be said now.
-pub(super) async fn told_to_page(request: &HttpRequest, site: &str) -> Vec<String> {
+pub(super) async fn told_to_page(
+    request: &HttpRequest,
+    site: &str,
+    signals: Signals<'_>,
+) -> Vec<String> {
     let started = Instant::now();
     let worker = super::worker(request);
     let site = Cow::Borrowed(site);
-    let (form, ids, signals) = (Form::Ids, Vec::new(), Signals::default());
+    let (form, ids) = (Form::Ids, Vec::new());
     let answer = of_page(worker, request, &Asked { form, site, ids, signals }).await;
     let told = match &answer {
         Ok(answer) => answer.told.first().copied().unwrap_or(Told::None),

@@ -185,6 +185,13 @@ impl Draft {
     }
 }
 
+/// What an object says of consent under the keys of a canonical event: what consent managers write beside them is theirs.
+pub(super) fn consent(said: Object<'_>) -> Option<Value> {
+    let keys = ["gdpr", "tcf", "gpp", "gpp_sid", "us_privacy"];
+    let said: Fields = said.0.iter().filter(|(key, _)| keys.contains(&&**key)).cloned().collect();
+    (!said.is_empty()).then_some(Value::Object(said))
+}
+
 fn push(fields: &mut Fields, key: &str, value: Option<&str>) {
     fields.extend(value.map(|value| (key.into(), Value::string(value))));
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::draft::Draft;
 use super::draft::Fields;
 use super::draft::Object;
+use super::draft::consent;
 use super::draft::take_object;
 use crate::collect::gather;
 use crate::collect::gather::MAX_EVENTS;
@@ -282,13 +283,6 @@ fn device(draft: &mut Draft, context: Object<'_>) {
     };
     draft.device("kind", kind);
     draft.device("os", os.text("name"));
-}
-
-/// What a page's code may write under `context.consent`, beside what consent managers write there: the keys of a canonical event.
-fn consent(said: Object<'_>) -> Option<Value> {
-    let keys = ["gdpr", "tcf", "gpp", "gpp_sid", "us_privacy"];
-    let said: Fields = said.0.iter().filter(|(key, _)| keys.contains(&&**key)).cloned().collect();
-    (!said.is_empty()).then_some(Value::Object(said))
 }
 
 #[cfg(test)]

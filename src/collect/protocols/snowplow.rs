@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use super::draft::Draft;
 use super::draft::Fields;
 use super::draft::Object;
+use super::draft::consent;
 use super::draft::from_query;
 use super::draft::number;
 use super::draft::without_contacts;
@@ -46,6 +47,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const MAX_MEMBERS: usize = 64;
 /// Entities that trackers attach by themselves, which say nothing of what happened.
 const OF_TRACKERS: [&str; 3] = ["web_page", "client_session", "mobile_context"];
+
+/// The entity that brings what the visitor chose.
+const CONSENT: &str = "consent";
 
 /// The paths of Snowplow; `path` is where trackers post that are told to by `postPath`.
 pub(super) fn configure(app: &mut web::ServiceConfig, path: Option<&str>) {
@@ -180,6 +184,7 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
         return Err(wrong());
     };
     let mut lists: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut said = None;
     for entity in entities {
         let (name, data) = described(entity).ok_or_else(wrong)?;
         if let Value::Object(fields) = &data {
@@ -193,6 +198,12 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
                     draft.id("gaid", data.text("androidIdfa"));
                     draft.device("os", data.text("osType"));
                 }
+                CONSENT => {
+                    if let Some(consent) = consent(data) {
+                        said = Some(consent);
+                        continue;
+                    }
+                }
                 _ => {}
             }
         }
@@ -204,6 +215,7 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
             lists.entry(name).or_default().push(data);
         }
     }
+    draft.set_value("consent", said);
     let one_or_many = |(name, mut list): (String, Vec<Value>)| {
         let value = if list.len() == 1 { list.remove(0) } else { Value::Array(list) };
         (name.into(), value)
@@ -295,6 +307,11 @@ mod tests {
         assert_eq!(
             of(&format!("{mobile},{session},{user}")),
             r#"{"site":"s","event":"page_view","ids":{"idfa":"AB-1","anonymous_id":"u-1"},"props":{"user":{"tier":"gold"}},"device":{"os":"ios"}}"#
+        );
+        let consent = |data: &str| format!(r#"{{"schema":"iglu:a/consent/c/1","data":{data}}}"#);
+        assert_eq!(
+            of(&format!("{},{}", consent("{\"tcf\":\"CP\",\"n\":1}"), consent("{\"level\":2}"))),
+            r#"{"site":"s","event":"page_view","consent":{"tcf":"CP"},"props":{"consent":{"level":2}}}"#
         );
         assert_eq!(of("7"), "props: cx: expected a list of entities that describe themselves");
     }

@@ -15,6 +15,7 @@ use std::time::Instant;
 use super::draft::Draft;
 use super::draft::Fields;
 use super::draft::Object;
+use super::draft::consent;
 use super::draft::take_object;
 use super::draft::without_contacts;
 use crate::collect::answer;
@@ -25,6 +26,7 @@ use crate::collect::gather::Taken;
 use crate::collect::gather::Unread;
 use crate::collect::lookup;
 use crate::collect::worker::Endpoint;
+use crate::consent::Signals;
 use crate::ingest::canonical::Code;
 use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::Sent;
@@ -59,17 +61,22 @@ async fn collect(request: HttpRequest, payload: Payload) -> HttpResponse {
 
 async fn context(request: HttpRequest, payload: Payload) -> HttpResponse {
     let started = Instant::now();
-    let said = RefCell::new((String::new(), Value::Null));
+    let said = RefCell::new((String::new(), Value::Null, None));
     let read = |body: &[u8]| {
         let asked = read(body)?;
-        said.replace((asked.scope, asked.session));
+        said.replace((asked.scope, asked.session, asked.consent));
         Ok(asked.events)
     };
     let taken = super::take(&request, payload, Endpoint::Unomi, read).await;
-    let (scope, session) = said.into_inner();
+    let (scope, session, consent) = said.into_inner();
+    let consent =
+        Sent::of(consent.map(|consent| ("consent".into(), consent)).into_iter().collect());
     let mut segments = Vec::new();
-    if taken.is_ok() && !scope.is_empty() {
-        segments = lookup::told_to_page(&request, &scope).await;
+    if let (Ok(_), Ok(mut said), false) = (&taken, consent.consent(), scope.is_empty()) {
+        if said == Signals::default() {
+            said = gather::signals(request.query_string());
+        }
+        segments = lookup::told_to_page(&request, &scope, said).await;
     }
     let context = |taken: &Taken| {
         let worker = crate::collect::worker(&request);
@@ -104,6 +111,8 @@ pub(super) struct Asked {
     /// The site that it is of as a whole.
     scope: String,
     session: Value,
+    /// What its page says of consent.
+    consent: Option<Value>,
 }
 
 /// Reads a request.
@@ -128,7 +137,8 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, Unread> {
     let scope = Object(&source).text("scope").map(str::to_owned);
     let scope = scope.or_else(|| events.first().and_then(of_first)).unwrap_or_default();
     let session = session.filter(|session| matches!(session, Value::String(_)));
-    Ok(Asked { events, scope, session: session.unwrap_or(Value::Null) })
+    let consent = consent(Object(&source).object("properties").object("consent"));
+    Ok(Asked { events, scope, session: session.unwrap_or(Value::Null), consent })
 }
 
 /// Writes an event, of a page that the request may state for all, as a canonical one.
@@ -148,6 +158,9 @@ fn map(mut event: Fields, shared: &Fields) -> Result<Sent, Rejection> {
     draft.set("message_id", event.text("itemId"));
 
     let pages = [target, source, shared].map(|item| item.object("properties").object("pageInfo"));
+    let items = [target, source, shared].into_iter();
+    let mut said = items.map(|item| consent(item.object("properties").object("consent")));
+    draft.set_value("consent", said.find_map(|said| said));
     let page = pages.into_iter().find(|page| !page.0.is_empty()).unwrap_or(Object(&[]));
     draft.page("url", page.text("destinationURL"));
     draft.page("referrer", page.text("referringURL"));
@@ -187,6 +200,26 @@ mod tests {
             assert_eq!((&*asked.scope, asked.session), ("shop", Value::string("sess-123")));
             assert_golden(&asked.events, &format!("{name}.ndjson"));
         }
+    }
+
+    #[test]
+    fn a_page_says_what_its_visitor_chose() {
+        let of = |consent: &str| {
+            let body = format!(
+                r#"{{"source":{{"scope":"s","itemType":"page","properties":{{"consent":{consent}}}}},
+                "events":[{{"eventType":"view","itemId":"m-1"}}]}}"#
+            );
+            let asked = read(body.as_bytes()).unwrap();
+            (asked.consent.is_some(), text(&asked.events[0]))
+        };
+        let event = |consent: &str| {
+            format!(r#"{{"site":"s","event":"page_view","message_id":"m-1"{consent}}}"#)
+        };
+        assert_eq!(
+            of(r#"{"gdpr":1,"tcf":"CP","types":[]}"#),
+            (true, event(r#","consent":{"gdpr":1,"tcf":"CP"}"#))
+        );
+        assert_eq!(of("[]"), (false, event("")));
     }
 
     #[test]

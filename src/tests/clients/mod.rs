@@ -3,6 +3,7 @@
 //! Between a client and the server stands a door, which loses answers and asks to wait, and behind which every client is far
 //! away, so that the server's own limit can hold for it. Each client is set up as the documentation says, word for word.
 
+mod consent;
 mod matomo;
 mod segment;
 mod snowplow;
