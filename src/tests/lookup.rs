@@ -35,7 +35,7 @@ fn of_browser(server: &Server, query: &str, cookie: &str) -> Answer {
     ask(server, query, &[("Origin", SHOP), ("Cookie", cookie)])
 }
 
-fn token(server: &Server, scope: &str) -> String {
+pub(super) fn token(server: &Server, scope: &str) -> String {
     let made = server.ok(&["token", "create", scope, "--scope", scope, "--json"]);
     let token = serde_json::from_str::<Value>(&made).unwrap()["token"].as_str().unwrap().to_owned();
     format!("Bearer {token}")

@@ -17,6 +17,7 @@ mod clocks;
 mod connections;
 mod consent;
 mod consent_channels;
+mod consent_strings;
 mod dashboards;
 mod disk;
 mod doctor;
