@@ -78,11 +78,11 @@ pub(super) fn judge(
     recipients: &[u16],
 ) -> Judgement {
     if site.consent == ConsentRegime::None {
-        let marked = browser.gpc || browser.opted_out;
+        let marked = browser.gpc || browser.opted_out || said.withdrawn;
         return if marked { Judgement::RecordMarked } else { Judgement::Record(None) };
     }
     let refused = [
-        (browser.opted_out, Signal::OptOut),
+        (browser.opted_out || said.withdrawn, Signal::OptOut),
         (browser.gpc, Signal::Gpc),
         (said.sale_opt_out, Signal::UsPrivacy),
     ];
@@ -132,7 +132,10 @@ pub(super) fn says_no(site: Option<&Site>, said: &Signals<'_>) -> bool {
         Ok(allowed) => allowed.is_some_and(|consent| !consent.allows_audiences()),
         Err(_) => true,
     };
-    said.sale_opt_out || forbids(said.of_tcf(terms)) || forbids(said.of_gpp(terms))
+    said.sale_opt_out
+        || said.withdrawn
+        || forbids(said.of_tcf(terms))
+        || forbids(said.of_gpp(terms))
 }
 
 /// Takes a parameter of a query, still encoded, where it is a signal.
@@ -198,6 +201,7 @@ mod tests {
         let gdpr = Signals { gdpr: Some(true), ..silent.clone() };
         let not_gdpr = Signals { gdpr: Some(false), tcf: "what".into(), ..silent.clone() };
         let sale = Signals { sale_opt_out: true, ..silent.clone() };
+        let withdrawn = Signals { withdrawn: true, ..silent.clone() };
         let gpc = Browser { gpc: true, ..nobody };
         let dnt = Browser { dnt: true, ..nobody };
         let all_of_it = Browser { opted_out: true, gpc: true, dnt: true };
@@ -214,6 +218,7 @@ mod tests {
             (dnt, &silent, no(Signal::Dnt), no(Signal::Dnt), Record(None)),
             (all_of_it, &silent, no(Signal::OptOut), no(Signal::OptOut), RecordMarked),
             (nobody, &sale, no(Signal::UsPrivacy), no(Signal::UsPrivacy), Record(None)),
+            (nobody, &withdrawn, no(Signal::OptOut), no(Signal::OptOut), RecordMarked),
             (nobody, &gdpr, missing.clone(), missing, Record(None)),
             (nobody, &not_gdpr, silence.clone(), Record(None), Record(None)),
             (nobody, &tcf(&purposes(&[3, 4])), storage.clone(), storage, Record(None)),
@@ -322,6 +327,7 @@ mod tests {
             gpp: "DBABMA~x".into(),
             sections: Sections::parse("2,6"),
             sale_opt_out: true,
+            withdrawn: false,
         };
         assert_eq!(said, expected);
         // A macro that nobody filled in says nothing.

@@ -15,6 +15,8 @@ pub struct Signals<'a> {
     pub sections: Sections,
     /// Whether `us_privacy` is an opt-out of sale.
     pub sale_opt_out: bool,
+    /// Whether the visitor took consent back, by no string but in a word of the client's own.
+    pub withdrawn: bool,
 }
 
 impl Signals<'_> {
@@ -25,7 +27,7 @@ impl Signals<'_> {
 
     /// Whether a hit says anything about consent.
     pub fn is_silent(&self) -> bool {
-        !self.gdpr_applies() && self.sections.is_empty() && !self.sale_opt_out
+        !self.gdpr_applies() && self.sections.is_empty() && !self.sale_opt_out && !self.withdrawn
     }
 }
 

@@ -124,6 +124,12 @@ impl Draft {
         self.fields.extend(value.map(|value| (key.into(), value)));
     }
 
+    /// Writes a value under a key of the event itself, in the place of one that is there.
+    pub(super) fn replace(&mut self, key: &str, value: Value) {
+        self.fields.retain(|(name, _)| &**name != key);
+        self.set_value(key, Some(value));
+    }
+
     /// Writes an identifier, where there is one; one of the same namespace may be there already.
     pub(super) fn id<'a>(&mut self, namespace: &str, value: impl Into<Option<&'a str>>) {
         push(&mut self.ids, namespace, value.into());
@@ -187,7 +193,7 @@ impl Draft {
 
 /// What an object says of consent under the keys of a canonical event: what consent managers write beside them is theirs.
 pub(super) fn consent(said: Object<'_>) -> Option<Value> {
-    let keys = ["gdpr", "tcf", "gpp", "gpp_sid", "us_privacy"];
+    let keys = ["gdpr", "tcf", "gpp", "gpp_sid", "us_privacy", "withdrawn"];
     let said: Fields = said.0.iter().filter(|(key, _)| keys.contains(&&**key)).cloned().collect();
     (!said.is_empty()).then_some(Value::Object(said))
 }

@@ -98,6 +98,7 @@ pub(super) fn map(event: &Fields, is_anonymous: bool) -> Result<Sent, Rejection>
         return Err(Rejection::new(Code::Consent, message));
     }
     let (name, properties) = named(event)?;
+    let withdraws = withdraws(&name, Object(&properties));
     let mut draft = Draft::new(event.name("aid").unwrap_or_default(), &name);
     if let Some(time) = event.name("ttm").and_then(Number::new) {
         draft.set_value("time", Some(Value::Number(time)));
@@ -122,11 +123,27 @@ pub(super) fn map(event: &Fields, is_anonymous: bool) -> Result<Sent, Rejection>
     draft.set("locale", event.text("lang"));
     draft.props(properties);
     entities(&mut draft, event)?;
+    if withdraws {
+        // Whatever string comes with it: it was made before.
+        let withdrawn = vec![("withdrawn".into(), Value::Bool(true))];
+        draft.replace("consent", Value::Object(withdrawn));
+    }
     Ok(draft.finish())
 }
 
 fn millis(number: &Number) -> Option<i64> {
     number.as_str().parse().ok()
+}
+
+/// Whether an event of the trackers' own says that the visitor took back all consent.
+fn withdraws(name: &str, data: Object<'_>) -> bool {
+    match name {
+        "consent_withdrawn" => data.value("all") == Some(&Value::Bool(true)),
+        "consent_preferences" => {
+            matches!(data.text("eventType"), Some("deny_all" | "withdrawn"))
+        }
+        _ => false,
+    }
 }
 
 /// The name of an event, and its properties.
@@ -314,6 +331,28 @@ mod tests {
             r#"{"site":"s","event":"page_view","consent":{"tcf":"CP"},"props":{"consent":{"level":2}}}"#
         );
         assert_eq!(of("7"), "props: cx: expected a list of entities that describe themselves");
+    }
+
+    #[test]
+    fn who_takes_back_all_consent_withdraws() {
+        let of = |name: &str, data: &str| {
+            let event = format!(r#"{{"schema":"iglu:a/{name}/jsonschema/1-0-0","data":{data}}}"#);
+            let envelope = format!(r#"{{"schema":"iglu:a/unstruct_event/c/1","data":{event}}}"#);
+            let consent = r#"{"schema":"iglu:a/contexts/c/1","data":[{"schema":"iglu:a/consent/c/1","data":{"tcf":"CP"}}]}"#;
+            one(&format!("e=ue&aid=s&ue_px={}&cx={}", encoded(&envelope), encoded(consent)))
+        };
+        for (name, data, consent) in [
+            ("consent_withdrawn", r#"{"all":true}"#, r#"{"withdrawn":true}"#),
+            ("consent_withdrawn", r#"{"all":false}"#, r#"{"tcf":"CP"}"#),
+            ("consent_preferences", r#"{"eventType":"deny_all"}"#, r#"{"withdrawn":true}"#),
+            ("consent_preferences", r#"{"eventType":"withdrawn"}"#, r#"{"withdrawn":true}"#),
+            ("consent_preferences", r#"{"eventType":"allow_all"}"#, r#"{"tcf":"CP"}"#),
+            ("other", r#"{"all":true}"#, r#"{"tcf":"CP"}"#),
+        ] {
+            let expected =
+                format!(r#"{{"site":"s","event":"{name}","consent":{consent},"props":{data}}}"#);
+            assert_eq!(of(name, data), expected);
+        }
     }
 
     #[test]

@@ -160,6 +160,11 @@ impl Sent {
             gpp: text("gpp")?.into(),
             sections,
             sale_opt_out: is_sale_opt_out(text("us_privacy")?),
+            withdrawn: match get(fields, "withdrawn") {
+                None | Some(Value::Null) => false,
+                Some(Value::Bool(withdrawn)) => *withdrawn,
+                Some(_) => return Err(wrong("consent.withdrawn: expected true or false")),
+            },
         })
     }
 

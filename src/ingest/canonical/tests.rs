@@ -215,6 +215,8 @@ fn consent_is_read_from_the_event() {
             Signals { gpp: "DBA".into(), ..none.clone() },
         ),
         (r#"{"us_privacy":"1YYN"}"#, Signals { sale_opt_out: true, ..none.clone() }),
+        (r#"{"withdrawn":true}"#, Signals { withdrawn: true, ..none.clone() }),
+        (r#"{"withdrawn":false}"#, none.clone()),
         (r#"{"tcf":"CP"}"#, Signals { tcf: "CP".into(), ..none.clone() }),
         (
             r#"{"tcf":"CP","gdpr":0}"#,
@@ -233,7 +235,9 @@ fn consent_is_read_from_the_event() {
     ] {
         assert_eq!(sent(json).consent(), Ok(expected), "{json}");
     }
-    for wrong in ["1", r#"{"us_privacy":1}"#, r#"{"gpp_sid":{}}"#, r#"{"tcf":[]}"#] {
+    for wrong in
+        ["1", r#"{"us_privacy":1}"#, r#"{"gpp_sid":{}}"#, r#"{"tcf":[]}"#, r#"{"withdrawn":1}"#]
+    {
         assert_eq!(sent(wrong).consent().unwrap_err().code, Code::Consent, "{wrong}");
     }
 }

@@ -28,6 +28,9 @@ const view = (user, entities) => {{
 view("yes", [consent("{ALL}")]);
 view("no", [consent("{NONE}")]);
 view("silent", []);
+const {{ buildConsentWithdrawn }} = await import("@snowplow/node-tracker");
+const {{ event, context }} = buildConsentWithdrawn({{ all: true, id: "policy", version: "1" }});
+tracker.track(event, [...context, consent("{ALL}")]);
 await tracker.flush();
 await new Promise((done) => setTimeout(done, 1500));
 "#
@@ -36,7 +39,9 @@ await new Promise((done) => setTimeout(done, 1500));
     let events = house.events(1);
     let view = only(&events, "page_view");
     assert_eq!((ids(view, "user_id"), &view["props"]), (vec!["yes"], &json!({})));
-    assert_eq!((refusals(&house, "gdpr"), refusals(&house, "silence")), (1.0, 1.0));
+    for signal in ["gdpr", "silence", "opt_out"] {
+        assert_eq!(refusals(&house, signal), 1.0, "{signal}");
+    }
 }
 
 #[test]
