@@ -51,13 +51,11 @@ fn auction(server: &Server, setup: &str) -> Value {
     .result()
 }
 
-/// What the documentation tells pages to write, one way after the other.
+/// What is printed for pages, as the documentation has it, one way after the other.
 fn documented(server: &Server) -> Vec<String> {
-    let text = include_str!("../../config/README.md");
-    let (_, text) = text.split_once("## Telling pages and bidders").unwrap();
-    let (_, block) = text.split_once("```js\n").unwrap();
-    let (block, _) = block.split_once("\n```").unwrap();
-    let written = block.replace("COLLECT", &server.collect()).replace("SITE", "page");
+    let host = server.collect();
+    let written =
+        server.ok(&["snippet", "page", "prebid.js", "--config", "throng.toml", "--host", &host]);
     // Other tests have the machine, too.
     let written = written.replace("auctionDelay: 300", "auctionDelay: 9000");
     let written = written.replace("params: { url:", "params: { timeout: 9000, url:");

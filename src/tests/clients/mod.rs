@@ -1,7 +1,8 @@
 //! The clients of others, unmodified, as a site that moves here runs them: what they send arrives, once.
 //!
 //! Between a client and the server stands a door, which loses answers and asks to wait, and behind which every client is far
-//! away, so that the server's own limit can hold for it. Each client is set up as the documentation says, word for word.
+//! away, so that the server's own limit can hold for it. Each client is set up as `throng snippet` prints, which is what the
+//! documentation says, word for word.
 
 mod consent;
 mod matomo;
@@ -138,16 +139,10 @@ impl House {
         self.passed(path).iter().map(|(_, reply)| reply.status).collect()
     }
 
-    /// What the documentation says of a client, with this house's address.
+    /// What is printed for a client, which is what the documentation says of it, with this house's address.
     fn documented(&self, client: &str) -> String {
-        let text = include_str!("../../../config/README.md");
-        let (_, rest) = text.split_once(&format!("**`{client}`**")).unwrap();
-        let (_, block) = rest.split_once("```").unwrap();
-        let (block, _) = block.split_once("\n```").unwrap();
-        let (_, block) = block.split_once('\n').unwrap();
-        let host = self.door.address.to_string();
-        let block = block.replace("https://collect.shop.example", &self.url());
-        block.replace("collect.shop.example", &host).replace("\"https\"", "\"http\"")
+        let host = self.url();
+        self.server.ok(&["snippet", "shop", client, "--config", "throng.toml", "--host", &host])
     }
 
     /// Runs a client in Node.js: the documented lines, and these.

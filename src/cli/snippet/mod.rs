@@ -1,5 +1,7 @@
 //! `throng snippet`: what a site's pages, servers and apps send, to be pasted.
 
+mod clients;
+
 use clap::Args;
 use serde_json::Value;
 use serde_json::json;
@@ -24,16 +26,20 @@ const CALLS: &str = "<script>window.throng = window.throng || function () { (thr
 pub(super) struct Snippet {
     /// The key of a site of the settings
     site: String,
+    /// One piece alone, as it is to be pasted: page, gtm, server, ios, android, tv, prebid.js, or the package of a client,
+    /// such as @segment/analytics-node [default: all]
+    piece: Option<String>,
     /// Where the public listener is reached, such as `https://collect.shop.example` [default: where it listens]
     #[arg(long, value_name = "URL")]
     host: Option<String>,
 }
 
 /// What there is to paste for one site.
-struct Pieces {
-    page: String,
-    server: String,
-    app: String,
+struct Piece {
+    name: &'static str,
+    /// Where it goes.
+    what: String,
+    text: String,
 }
 
 /// Prints what to paste. No server has to run.
@@ -49,46 +55,107 @@ pub(super) fn run(global: &Global, command: &Snippet) -> Result<ExitCode, Failur
             format!("{scheme}://{}", app::reachable(config.collect.listen))
         }
     };
-    let pieces = Pieces::of(site, &host);
+    let mut pieces = pieces(site, &host);
+    if let Some(name) = &command.piece {
+        let names: Vec<&str> = pieces.iter().map(|piece| piece.name).collect();
+        let Some(at) = names.iter().position(|known| known == name) else {
+            return Err(Failure::Usage(format!(
+                "there is no piece `{name}`: there are {}",
+                names.join(", ")
+            )));
+        };
+        pieces = vec![pieces.swap_remove(at)];
+    }
+    let is_alone = command.piece.is_some();
     print(&if global.json {
-        json!({ "page": pieces.page, "server": pieces.server, "app": pieces.app }).to_string()
+        pieces.into_iter().map(|piece| (piece.name, piece.text)).collect::<Value>().to_string()
+    } else if is_alone {
+        pieces.into_iter().map(|piece| piece.text).collect()
     } else {
-        pieces.text(site)
+        listed(&pieces, site)
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-impl Pieces {
-    fn of(site: &Site, host: &str) -> Self {
-        let key = &site.key;
-        let address = address(site).map(|address| format!("&amp;u={address}")).unwrap_or_default();
-        let page = format!(
-            "{CALLS}\n<script async src=\"{host}/t.js\" data-site=\"{key}\"></script>\n\
-             <noscript><img src=\"{host}/pixel.gif?s={key}{address}\" alt=\"\" width=\"1\" height=\"1\"></noscript>\n"
-        );
-        let bought = json!({ "event": "purchase", "ids": { "user_id": "12680" }, "props": { "value": 14.85 } });
-        let seen = json!({
-            "event": "screen_view",
-            "ids": { "gaid": "8f6c2d1e-3b7a-4c59-9d0e-5a1b7c3f2e48" },
-            "device": { "kind": "mobile" },
-        });
-        Self { page, server: curl(site, host, bought), app: curl(site, host, seen) }
-    }
+fn pieces(site: &Site, host: &str) -> Vec<Piece> {
+    let key = &site.key;
+    let address = address(site).map(|address| format!("&amp;u={address}")).unwrap_or_default();
+    let page = format!(
+        "{CALLS}\n<script async src=\"{host}/t.js\" data-site=\"{key}\"></script>\n\
+         <noscript><img src=\"{host}/pixel.gif?s={key}{address}\" alt=\"\" width=\"1\" height=\"1\"></noscript>\n"
+    );
+    let bought =
+        json!({ "event": "purchase", "ids": { "user_id": "12680" }, "props": { "value": 14.85 } });
+    let of_device = |namespace: &str, id: &str, kind: &str| {
+        let seen =
+            json!({ "event": "screen_view", "ids": { namespace: id }, "device": { "kind": kind } });
+        curl(site, host, seen)
+    };
+    let piece = |name, what: &str, text| Piece { name, what: what.to_owned(), text };
+    let mut pieces = vec![
+        piece(
+            "page",
+            "In every page, after its consent platform; the image is for browsers without scripts, of one page",
+            page,
+        ),
+        piece(
+            "gtm",
+            "In Google Tag Manager, as a tag of the type Custom HTML that fires on all pages",
+            gtm(key, host),
+        ),
+        piece("server", "From a server, of somebody whom it knows", curl(site, host, bought)),
+        piece(
+            "ios",
+            "From an app on iOS, of a device whose user allows tracking",
+            of_device("idfa", "AEBE52E7-03EE-455A-B3C4-E57283966239", "mobile"),
+        ),
+        piece(
+            "android",
+            "From an app on Android, of a device that has an advertising id",
+            of_device("gaid", "8f6c2d1e-3b7a-4c59-9d0e-5a1b7c3f2e48", "mobile"),
+        ),
+        piece(
+            "tv",
+            "From an app on a TV: rida on Roku, afai on Fire TV, tifa on Apple TV, vida on Vizio, lgudid on LG",
+            of_device("rida", "2e1f0c3b-7a65-4d84-9c1b-0f5e6d7a8b92", "tv"),
+        ),
+    ];
+    pieces.extend(clients::CLIENTS.iter().map(|client| Piece {
+        name: client.name,
+        what: format!("{}, `{}`", client.what, client.name),
+        text: client.lines(key, host),
+    }));
+    pieces
+}
 
-    fn text(&self, site: &Site) -> String {
-        let Self { page, server, app } = self;
-        let consent = match site.consent {
-            ConsentRegime::OptIn => {
-                "\nTCF_STRING stands for what the visitor's consent platform says: without it nothing is recorded.\n"
-            }
-            ConsentRegime::OptOut | ConsentRegime::None => "",
-        };
-        format!(
-            "In every page, after its consent platform; the image is for browsers without scripts, of one page:\n\n{page}\n\
-             From a server, of somebody whom it knows:\n\n{server}\n\
-             From an app, of a device (gaid on Android, idfa on iOS):\n\n{app}{consent}"
-        )
+/// The tag as a script that makes it: Google Tag Manager keeps no attribute of the page's own on a script.
+fn gtm(key: &str, host: &str) -> String {
+    format!(
+        r#"<script>
+  window.throng = window.throng || function () {{ (throng.q = throng.q || []).push(arguments) }};
+  (function () {{
+    var script = document.createElement("script");
+    script.async = true;
+    script.src = "{host}/t.js";
+    script.setAttribute("data-site", "{key}");
+    document.head.appendChild(script);
+  }})();
+</script>
+"#
+    )
+}
+
+/// All of them, each with where it goes.
+fn listed(pieces: &[Piece], site: &Site) -> String {
+    let one = |piece: &Piece| format!("{}:\n\n{}", piece.what, piece.text);
+    let mut text = pieces.iter().map(one).collect::<Vec<_>>().join("\n");
+    if site.consent == ConsentRegime::OptIn {
+        text.push_str(
+            "\nTCF_STRING stands for what the visitor's consent platform says: without it nothing is recorded. How each client \
+             passes it on is in config/README.md.\n",
+        );
     }
+    text
 }
 
 /// The call that posts an event of a site.
@@ -147,22 +214,30 @@ mod tests {
     #[test]
     fn what_is_printed_follows_the_site() {
         let host = "https://collect.shop.example";
-        let plain = Pieces::of(&site(|_| ()), host);
-        assert!(plain.page.contains("src=\"https://collect.shop.example/pixel.gif?s=shop\""));
-        assert!(!plain.server.contains("Referer") && !plain.server.contains("consent"));
+        let of = |pieces: &[Piece], name: &str| {
+            let piece = pieces.iter().find(|piece| piece.name == name);
+            piece.unwrap_or_else(|| panic!("{name}")).text.clone()
+        };
+        let plain = pieces(&site(|_| ()), host);
+        let page = of(&plain, "page");
+        assert!(page.contains("src=\"https://collect.shop.example/pixel.gif?s=shop\""));
+        let server = of(&plain, "server");
+        assert!(!server.contains("Referer") && !server.contains("consent"));
 
         let site = site(|site| {
             site.origins.push(OriginPattern("https://www.shop.example".to_owned()));
             site.require_origin = true;
             site.consent = ConsentRegime::OptIn;
         });
-        let strict = Pieces::of(&site, host);
-        assert!(strict.page.contains("pixel.gif?s=shop&amp;u=https://www.shop.example/\""));
-        for call in [&strict.server, &strict.app] {
+        let strict = pieces(&site, host);
+        let page = of(&strict, "page");
+        assert!(page.contains("pixel.gif?s=shop&amp;u=https://www.shop.example/\""));
+        for name in ["server", "ios", "android", "tv"] {
+            let call = of(&strict, name);
             assert!(call.contains("-H 'Referer: https://www.shop.example/'"), "{call}");
             assert!(call.contains("\"tcf\":\"TCF_STRING\""), "{call}");
         }
-        assert!(strict.text(&site).contains("\nTCF_STRING stands for"));
+        assert!(listed(&strict, &site).contains("\nTCF_STRING stands for"));
     }
 
     #[test]
