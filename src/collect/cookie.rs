@@ -144,6 +144,14 @@ impl Cookies {
         header(&format!("{name}=; Path=/; Max-Age=0; HttpOnly{attributes}"))
     }
 
+    /// The header that remembers where a browser was sent. It is no identifier, and kept where the browser keeps that.
+    pub(super) fn remember_syncs(&self, syncs: &[(String, Day)], is_https: bool) -> HeaderValue {
+        let value: Vec<String> = syncs.iter().map(|(name, day)| format!("{name}.{day}")).collect();
+        let (name, value) = (syncs_name(is_https), value.join("/"));
+        let attributes = self.attributes(if is_https { Scope::Host } else { Scope::Plain });
+        header(&format!("{name}={value}; Path=/; Max-Age={MAX_AGE}; HttpOnly{attributes}"))
+    }
+
     fn attributes(&self, scope: Scope<'_>) -> String {
         let partitioned = if self.partitioned { "; Partitioned" } else { "" };
         match scope {
@@ -181,14 +189,6 @@ pub(super) fn syncs(headers: &HeaderMap, is_https: bool) -> Vec<(String, Day)> {
     };
     let value = all(headers, syncs_name(is_https)).next().unwrap_or_default();
     value.split('/').filter_map(one).take(64).collect()
-}
-
-/// The header that remembers these. It is no identifier.
-pub(super) fn remember_syncs(syncs: &[(String, Day)], is_https: bool) -> HeaderValue {
-    let value: Vec<String> = syncs.iter().map(|(name, day)| format!("{name}.{day}")).collect();
-    let (name, value) = (syncs_name(is_https), value.join("/"));
-    let attributes = if is_https { "; Secure; SameSite=None" } else { "; SameSite=Lax" };
-    header(&format!("{name}={value}; Path=/; Max-Age={MAX_AGE}; HttpOnly{attributes}"))
 }
 
 fn header(text: &str) -> HeaderValue {
@@ -278,6 +278,10 @@ mod tests {
             "__Host-throng=V; Path=/; Max-Age=34128000; HttpOnly; Secure; SameSite=None"
         );
         let partitioned = Cookies::new(&Secret::new([7; 32]), true);
+        assert_eq!(
+            partitioned.remember_syncs(&[("a".to_owned(), 7), ("b".to_owned(), 8)], true),
+            "__Host-throng-sync=a.7/b.8; Path=/; Max-Age=34128000; HttpOnly; Secure; SameSite=None; Partitioned"
+        );
         assert_eq!(
             text(&partitioned, Scope::Domain("shop.example")),
             "__Secure-throng=V; Path=/; Max-Age=34128000; HttpOnly; Domain=shop.example; Secure; \

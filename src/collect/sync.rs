@@ -22,7 +22,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::consent::take_signal;
-use super::cookie::remember_syncs;
 use super::cookie::syncs;
 use super::partner_id::is_id;
 use super::pixel;
@@ -257,7 +256,7 @@ fn remember(
     known.push((partner.name.clone(), day));
     let beyond = known.len().saturating_sub(MOST_REMEMBERED);
     known.drain(..beyond);
-    remember_syncs(&known, is_https)
+    worker.cookies.remember_syncs(&known, is_https)
 }
 
 /// Where a browser goes that Google sent of its own accord: back, with what it wants to see again.
