@@ -4,6 +4,7 @@
 //! Nothing above this module knows which backend answers. No rule is evaluated and no event decoded here.
 
 pub mod audiences;
+pub mod audit;
 pub mod claims;
 #[cfg(test)]
 mod conformance;

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::StoreError;
 
 /// What one kind of contents takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "StoreSize")]
 pub struct Size {
     /// What it is for: `dictionary`, `columns`, `streams`, `audiences`, `lists` …
     pub kind: &'static str,

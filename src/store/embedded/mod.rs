@@ -4,6 +4,7 @@
 //! transaction a call.
 
 mod audiences;
+mod audit;
 mod copy;
 mod disk;
 mod file;
@@ -21,6 +22,7 @@ mod state_tables;
 pub(crate) mod state_tests;
 
 pub use audiences::Audiences;
+pub use audit::AuditLog;
 pub use registry::Registry;
 pub use shelf::Shelf;
 pub use sizes::Sizes;
@@ -38,6 +40,8 @@ pub const JOURNAL: &str = "journal";
 pub const AUDIENCES: &str = "audiences.redb";
 /// The ledger's file in a data directory.
 pub const LEDGER: &str = "ledger.redb";
+/// The folder of the audit log in a data directory.
+pub const AUDIT: &str = "audit";
 /// The folder of the shelf in a data directory.
 pub const SHELF: &str = "shelf";
 /// The folder of the history of audiences in a data directory.

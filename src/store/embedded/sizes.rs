@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::AUDIENCES;
+use super::AUDIT;
 use super::Audiences;
 use super::HISTORY;
 use super::LEDGER;
@@ -44,6 +45,7 @@ impl Port for Sizes {
             ("ledger", LEDGER),
             ("shelf", SHELF),
             ("history", HISTORY),
+            ("audit", AUDIT),
         ];
         let files = files.map(|(kind, name)| Size { kind, bytes: self.bytes(name), entries: None });
         let (bytes, entries) = self.audiences.lists_size();

@@ -111,11 +111,11 @@ pub struct Batch {
 }
 
 /// The name of a batch: the same for every repeat, another for every other batch.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BatchId(String);
 
 /// What became of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
     /// It was written down and has no verdict yet.
@@ -128,7 +128,7 @@ pub enum DeliveryState {
 }
 
 /// One batch and its attempts, without its identifiers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Delivery {
     /// The batch.
     pub batch: BatchId,
@@ -149,11 +149,13 @@ pub struct Delivery {
     pub refused: u64,
     /// When it was prepared; written as RFC 3339.
     #[serde(with = "crate::model::rfc3339")]
+    #[schemars(with = "String")]
     pub prepared_at: Millis,
     /// What became of it.
     pub state: DeliveryState,
     /// When it was acknowledged or withdrawn; written as RFC 3339.
     #[serde(with = "crate::model::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub settled_at: Option<Millis>,
     /// How many attempts failed.
     pub failures: u64,

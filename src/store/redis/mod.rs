@@ -7,6 +7,7 @@
 //! but the append of a larger frame.
 
 mod audiences;
+mod audit;
 mod blob;
 mod checkup;
 mod claims;
@@ -44,6 +45,7 @@ mod tls;
 mod watch;
 
 pub use audiences::Audiences;
+pub use audit::AuditLog;
 pub use checkup::Checkup;
 pub use claims::Claims;
 pub use journal::Journal;

@@ -73,6 +73,7 @@ fn kind_of(tag: &str, name: &str) -> Option<&'static str> {
         _ if tag.starts_with("to.") => "ledger",
         "shelf" if tag == "store" => "shelf",
         "history" if tag == "store" => "history",
+        "audit" | "audit-seal" if tag == "store" => "audit",
         "ev" | "log" => "streams",
         "m" | "i" => "message_ids",
         "look" => "lists",

@@ -1,4 +1,5 @@
 mod audiences;
+mod audit;
 pub(crate) mod certificates;
 mod checkup;
 mod claims;

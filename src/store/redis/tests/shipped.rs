@@ -23,6 +23,7 @@ use crate::store::intake::LaneFrame;
 use crate::store::journal::Journal as _;
 use crate::store::journal::conformance::batch;
 use crate::store::ledger::Ledger as Port;
+use crate::store::redis::AuditLog;
 use crate::store::redis::Checkup;
 use crate::store::redis::Claims;
 use crate::store::redis::Keys;
@@ -76,6 +77,10 @@ fn all_ports(link: &Link) {
         let (audiences, store) = audiences(link, &keys());
         (Arc::new(audiences), Arc::new(Lookups::new(store)))
     });
+    for contract in crate::store::audit::conformance::ALL {
+        let store = Store::open(link.clone(), keys(), 4, 2).unwrap();
+        contract(&|| Arc::new(AuditLog::new(store.clone())));
+    }
     claim(&store);
     Sizes::new(store.clone()).measure().unwrap();
     // Backups read all claims.

@@ -1,0 +1,266 @@
+//! The audit log in files of a folder of the data directory: a line for each record, appended and never written again.
+//!
+//! ```text
+//! audit/00000000000000000001.ndjson   the lines from number 1 on
+//! audit/00000000000000031207.ndjson   the lines from number 31,207 on
+//! audit/seal
+//! ```
+//!
+//! A line is its number, a space, and what it says. A file is ended at 16 MiB. The newest 64 files are kept, which is
+//! one GiB: about two million changes.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use parking_lot::Mutex;
+
+use super::sync_dir;
+use super::write_small_file;
+use crate::store::StoreError;
+use crate::store::audit::AuditLog as Port;
+use crate::store::audit::MAX_LINE;
+use crate::store::audit::check_line;
+
+/// A file is not appended to any more when it has so many bytes.
+const FILE: u64 = 16 << 20;
+/// So many files are kept.
+const FILES: usize = 64;
+const SEAL: &str = "seal";
+const END: &str = ".ndjson";
+
+/// The audit log of a data directory. The files are their owner's alone.
+#[derive(Debug)]
+pub struct AuditLog {
+    folder: PathBuf,
+    end: Mutex<End>,
+}
+
+/// Where the log ends.
+#[derive(Debug, Default)]
+struct End {
+    last: Option<(u64, String)>,
+    /// The file that is appended to, and its length.
+    file: Option<(File, u64)>,
+}
+
+impl AuditLog {
+    /// The log below a data directory, made where there is none. Half a line that a crash left is cut off: nobody was
+    /// told that it stands.
+    pub fn open(data: &Path) -> Result<Self, StoreError> {
+        let log = Self { folder: data.join(super::AUDIT), end: Mutex::default() };
+        match fs::DirBuilder::new().mode(0o700).create(&log.folder) {
+            Ok(()) => sync_dir(data).map_err(|error| log.failed(error))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(log.failed(error)),
+        }
+        let end = log.find_end().map_err(|error| log.failed(error))?;
+        *log.end.lock() = end;
+        Ok(log)
+    }
+
+    fn find_end(&self) -> io::Result<End> {
+        let mut end = End::default();
+        for (_, path) in self.files()?.into_iter().rev() {
+            let mut whole = 0;
+            read(&path, |number, line, upto| {
+                end.last = Some((number, line));
+                whole = upto;
+                true
+            })?;
+            let is_newest = end.file.is_none();
+            if is_newest {
+                let file = fs::OpenOptions::new().append(true).open(&path)?;
+                if file.metadata()?.len() > whole {
+                    tracing::warn!("{}: half a line at its end is cut off", path.display());
+                    file.set_len(whole)?;
+                    file.sync_all()?;
+                }
+                end.file = Some((file, whole));
+            }
+            if end.last.is_some() {
+                break;
+            }
+        }
+        Ok(end)
+    }
+
+    /// The files with their first numbers, in order.
+    fn files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let first = name.and_then(|name| name.strip_suffix(END)?.parse().ok());
+            found.extend(first.map(|first| (first, path)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn write(&self, end: &mut End, number: u64, line: &str) -> io::Result<()> {
+        let is_full = end.file.as_ref().is_none_or(|(_, length)| *length >= FILE);
+        if is_full {
+            let path = self.folder.join(format!("{number:020}{END}"));
+            let mut options = fs::OpenOptions::new();
+            let file = options.append(true).create_new(true).mode(0o600).open(path)?;
+            sync_dir(&self.folder)?;
+            end.file = Some((file, 0));
+            let files = self.files()?;
+            for (_, path) in files.iter().take(files.len().saturating_sub(FILES)) {
+                fs::remove_file(path)?;
+            }
+        }
+        let Some((file, length)) = &mut end.file else { return Ok(()) };
+        let text = format!("{number} {line}\n");
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+        if let Err(error) = written {
+            // Half a line would be in the way of the next.
+            file.set_len(*length)?;
+            return Err(error);
+        }
+        *length += text.len() as u64;
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> StoreError {
+        let (what, source) = (self.folder.display().to_string(), Box::new(source));
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                StoreError::Full { what, source }
+            }
+            _ => StoreError::Unavailable { what, source },
+        }
+    }
+}
+
+impl Port for AuditLog {
+    fn append(&self, number: u64, line: &str) -> Result<bool, StoreError> {
+        check_line(line)?;
+        let mut end = self.end.lock();
+        if end.last.as_ref().is_some_and(|(last, _)| *last >= number) {
+            return Ok(false);
+        }
+        self.write(&mut end, number, line).map_err(|error| self.failed(error))?;
+        end.last = Some((number, line.to_owned()));
+        Ok(true)
+    }
+
+    fn lines(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, StoreError> {
+        let files = self.files().map_err(|error| self.failed(error))?;
+        let begin = files.iter().rposition(|(first, _)| *first <= after).unwrap_or(0);
+        let mut found = Vec::new();
+        for (_, path) in &files[begin..] {
+            if found.len() >= limit {
+                break;
+            }
+            let more = |number, line, _| {
+                if number > after {
+                    found.push((number, line));
+                }
+                found.len() < limit
+            };
+            read(path, more).map_err(|error| self.failed(error))?;
+        }
+        Ok(found)
+    }
+
+    fn last(&self) -> Result<Option<(u64, String)>, StoreError> {
+        Ok(self.end.lock().last.clone())
+    }
+
+    fn put_seal(&self, seal: &str) -> Result<(), StoreError> {
+        write_small_file(&self.folder.join(SEAL), seal.as_bytes(), 0o600)
+            .map_err(|error| self.failed(error))
+    }
+
+    fn seal(&self) -> Result<Option<String>, StoreError> {
+        match fs::read_to_string(self.folder.join(SEAL)) {
+            Ok(seal) => Ok(Some(seal)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+}
+
+/// Gives each whole line of a file with its number and the place behind it, until nobody wants more. A line that does not
+/// begin with its number has that behind the one before, so that a check finds it there.
+fn read(path: &Path, mut each: impl FnMut(u64, String, u64) -> bool) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(file);
+    let (mut upto, mut before) = (0, 0);
+    loop {
+        let mut bytes = Vec::new();
+        let most = MAX_LINE as u64 + 64;
+        let read = reader.by_ref().take(most).read_until(b'\n', &mut bytes)? as u64;
+        if bytes.pop() != Some(b'\n') && read < most {
+            return Ok(());
+        }
+        upto += read;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let parsed = text
+            .split_once(' ')
+            .and_then(|(number, line)| Some((number.parse::<u64>().ok()?, line.to_owned())));
+        let (number, line) = parsed.unwrap_or((before + 1, text));
+        before = number;
+        if !each(number, line, upto) {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::audit::conformance;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    #[test]
+    fn it_keeps_the_contracts_of_the_port() {
+        for contract in conformance::ALL {
+            let data = tempfile::tempdir().unwrap();
+            contract(&|| Arc::new(AuditLog::open(data.path()).unwrap()));
+        }
+    }
+
+    #[test]
+    fn half_a_line_is_cut_off_and_files_are_their_owner_s_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let log = AuditLog::open(data.path()).unwrap();
+        log.append(1, "{}").unwrap();
+        let path = log.files().unwrap()[0].1.clone();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"2 {\"ha").unwrap();
+        let log = AuditLog::open(data.path()).unwrap();
+        assert_eq!(log.last().unwrap(), Some((1, "{}".to_owned())));
+        assert!(log.append(2, "{\"two\":2}").unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1 {}\n2 {\"two\":2}\n");
+    }
+
+    #[test]
+    fn files_are_ended_and_the_oldest_are_given_up() {
+        let data = tempfile::tempdir().unwrap();
+        let log = AuditLog::open(data.path()).unwrap();
+        for number in 1..=66 {
+            log.append(number, "{}").unwrap();
+            // As if it were full.
+            log.end.lock().file.as_mut().unwrap().1 = FILE;
+        }
+        assert_eq!(log.files().unwrap().len(), FILES);
+        let lines = AuditLog::open(data.path()).unwrap().lines(0, 100).unwrap();
+        assert!(lines.iter().map(|(number, _)| *number).eq(3..=66));
+    }
+}
