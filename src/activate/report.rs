@@ -1,5 +1,6 @@
 //! What a push did, and how destinations stand.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::Destination;
@@ -7,7 +8,7 @@ use crate::model::Millis;
 use crate::store::ledger::Target;
 
 /// What one run did for one segment at one destination. Times are RFC 3339.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PushReport {
     /// The destination's name.
     pub destination: String,
@@ -17,6 +18,7 @@ pub struct PushReport {
     pub generation: Option<u64>,
     /// The time that the audience is true for.
     #[serde(with = "crate::model::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub true_for: Option<Millis>,
     /// Members of the audience.
     pub members: u64,
@@ -68,7 +70,7 @@ pub struct PushReport {
 }
 
 /// Members that may not go to a destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeptOut {
     /// Why, for people.
     pub why: String,

@@ -1,13 +1,14 @@
 //! From the members of an audience to what a destination has of them: how many are left at each step, and why the others
 //! are not.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::report::PushReport;
 use crate::model::Millis;
 
 /// The steps of one segment at one destination. Times are RFC 3339.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Waterfall {
     /// The destination's name.
     pub destination: String,
@@ -17,6 +18,7 @@ pub struct Waterfall {
     pub generation: Option<u64>,
     /// The time that the audience is true for.
     #[serde(with = "crate::model::rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub true_for: Option<Millis>,
     /// From the first to the last.
     pub steps: Vec<Step>,
@@ -27,7 +29,8 @@ pub struct Waterfall {
 }
 
 /// How many are left.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "WaterfallStep")]
 pub struct Step {
     /// Its name: `members`, `reachable`, `consented`, `fresh`, `above_minimum`, `identifiers`, `sent` or `accepted`.
     pub step: &'static str,
@@ -38,7 +41,7 @@ pub struct Step {
 }
 
 /// Who did not get to a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lost {
     /// Why, for people.
     pub why: String,
@@ -47,7 +50,7 @@ pub struct Lost {
 }
 
 /// How many of an audience a platform knows: between these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Matched {
     /// At least.
     pub least: u64,

@@ -9,6 +9,7 @@ use crate::archive::Home;
 use crate::backup::Backups;
 use crate::collect;
 use crate::config::Config;
+use crate::console::AuditKey;
 use crate::console::Peering;
 use crate::ingest;
 use crate::ingest::Lanes;
@@ -20,6 +21,7 @@ use crate::segment::Local;
 use crate::segment::Reserve;
 use crate::segment::Shards;
 use crate::segment::Watermark;
+use crate::store::audit::AuditLog;
 use crate::store::health::Checkup;
 use crate::store::journal::Sink;
 use crate::store::ledger::Ledger;
@@ -64,6 +66,9 @@ pub(super) struct Base {
     pub(super) secret: collect::Secret,
     pub(super) backups: Backups,
     pub(super) peering: Option<Peering>,
+    pub(super) audit: Arc<dyn AuditLog>,
+    /// Gives the key that the audit log is sealed with.
+    pub(super) audit_key: AuditKey,
     /// Looks at the servers that the store is kept on.
     pub(super) checkup: Option<Arc<dyn Checkup>>,
     /// Measures what the store takes.

@@ -98,7 +98,9 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
     let ledger: Arc<dyn Ledger> =
         Arc::new(embedded::ledger::EmbeddedLedger::open(&data.join(embedded::LEDGER))?);
     let secret = collect::Secret::load_or_create(data)?;
-    let folders = [segment::COPIES, embedded::HISTORY];
+    let audit = Arc::new(embedded::AuditLog::open(data)?);
+    let key = console::audit_key_of(data).context("the key of the audit log")?;
+    let folders = [segment::COPIES, embedded::HISTORY, embedded::AUDIT];
     let small = console::FILES.into_iter().chain([collect::Secret::FILE]).chain(folders);
     let backups = Backups::new(backup::Source {
         data: data.clone(),
@@ -133,6 +135,8 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         shards: local.clone(),
         local,
         shelf: None,
+        audit,
+        audit_key: Box::new(move || Ok(key)),
         finder,
         sizes: Arc::new(embedded::Sizes::new(data.clone(), audiences)),
         head,

@@ -9,6 +9,7 @@ mod renewal;
 mod run_file;
 mod shared;
 mod sizes;
+mod started;
 
 use actix_web::dev::Server;
 use anyhow::Context as _;
@@ -35,6 +36,7 @@ use crate::config;
 use crate::config::Backend;
 use crate::config::Config;
 use crate::console;
+use crate::console::Audit;
 use crate::console::Tokens;
 use crate::ingest::Importer;
 use crate::ingest::Quarantine;
@@ -52,6 +54,7 @@ pub(crate) use redirect::Waited;
 use run_file::RunFile;
 pub(crate) use run_file::reachable;
 pub(crate) use shared::checkup;
+use started::Started;
 
 /// The folder of the data directory for files on their way to a bucket.
 const UPLOADS: &str = "uploads";
@@ -171,6 +174,7 @@ async fn serve(
     } else {
         Vec::new()
     };
+    let settings = serde_json::to_vec(&(&*config, &destinations))?;
     let recipients = destinations.iter().filter_map(|destination| destination.tcf_vendor).collect();
     let metrics = Metrics::new();
     let workers = Workers::new(metrics.clone());
@@ -234,6 +238,7 @@ async fn serve(
     ));
 
     let quarantine = Arc::new(Quarantine::open(data).context("cannot use what was set aside")?);
+    let audit = Arc::new(Audit::new(base.audit, clock.clone(), base.audit_key));
     let services = console::Services {
         quarantine: quarantine.clone(),
         config: config.clone(),
@@ -253,10 +258,12 @@ async fn serve(
         segments: segments.clone(),
         pusher: pusher.clone(),
         workers: workers.clone(),
+        audit: audit.clone(),
         draining: draining.clone(),
     };
     let metrics_of_store = metrics.clone();
-    let tokens = Arc::new(Tokens::open(data, services.shelf.clone()).context("the tokens")?);
+    let tokens =
+        Arc::new(Tokens::open(data, services.shelf.clone(), clock.clone()).context("the tokens")?);
     let collecting = match options.roles.has(Role::Collect) {
         true => {
             let tokens = tokens.clone();
@@ -269,12 +276,14 @@ async fn serve(
         }
         false => None,
     };
+    let started = Started { audit, data: data.to_owned(), settings };
     let (console_server, console, console_certificate) = console::run(services, tokens)?;
     let (collect_server, collect, collect_certificate) = match collecting {
         Some((server, address, certificate)) => (Some(server), Some(address), certificate),
         None => (None, None, None),
     };
 
+    started.record(config.store.backend, console, &workers, &draining).await?;
     // What is acknowledged from here on holds others back until it is appended.
     let stop = actix_web::rt::task::spawn_blocking(move || start(console));
     let stop = stop.await.context("cannot start")??;

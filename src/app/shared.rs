@@ -34,6 +34,8 @@ use crate::collect;
 use crate::config::Backend;
 use crate::config::Config;
 use crate::config::Durability;
+use crate::console;
+use crate::console::AuditKey;
 use crate::console::Leader;
 use crate::console::Peering;
 use crate::ingest;
@@ -63,6 +65,7 @@ use crate::store::health::Checkup;
 use crate::store::nodes::Heard;
 use crate::store::nodes::Nodes;
 use crate::store::nodes::Role;
+use crate::store::redis::AuditLog;
 use crate::store::redis::Checkup as RedisCheckup;
 use crate::store::redis::Claims;
 use crate::store::redis::Keys;
@@ -182,7 +185,8 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         lookups: Arc::new(Lookups::new(store.clone())),
         whose: Box::new(move |identifier| ingest::whose(identity, identifier)),
     };
-    let (numbers, history) = (store.clone(), RedisShelf::history(store.clone()));
+    let (numbers, audited) = (store.clone(), store.clone());
+    let history = RedisShelf::history(store.clone());
     let backups = Backups::new(RunningStore {
         store: store.clone(),
         member: cell.clone(),
@@ -214,6 +218,8 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         shards: Arc::new(gather),
         watermark: Arc::new(watermark),
         shelf: Some(shelf.clone()),
+        audit: Arc::new(AuditLog::new(audited)),
+        audit_key: audit_key(shelf.clone()),
         finder,
         sizes,
         head: shelf,
@@ -345,6 +351,18 @@ fn peer_secret(ground: &Ground, shelf: &dyn Shelf) -> Result<anyhow::Result<Stri
     };
     let stands = shelf.keep(SECRET, fresh.as_bytes())?;
     Ok(Ok(String::from_utf8_lossy(&stands).into_owned()))
+}
+
+/// The key of the audit log's seal, as the store holds it since it was first asked for.
+fn audit_key(shelf: Arc<dyn Shelf>) -> AuditKey {
+    Box::new(move || {
+        let unavailable = |source: Box<dyn std::error::Error + Send + Sync>| {
+            StoreError::Unavailable { what: "the key of the audit log".to_owned(), source }
+        };
+        let fresh = console::fresh_audit_key().map_err(|error| unavailable(error.into()))?;
+        let stands = shelf.keep(console::AUDIT_KEY, &fresh)?;
+        stands.try_into().map_err(|_| unavailable("it is damaged in the store".into()))
+    })
 }
 
 /// The secret of cookies, the same on every node.

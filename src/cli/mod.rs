@@ -2,6 +2,7 @@
 //! command asks a running server.
 
 mod audience;
+mod audit;
 mod authorize;
 mod backup;
 mod check;
@@ -129,6 +130,9 @@ enum Command {
     /// List the partners that cookies are synced with, and how many browsers were matched
     #[command(subcommand)]
     Partner(partner::Partner),
+    /// List who changed what, or check that nobody has touched that list
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Make, list and revoke tokens of the private listener
     #[command(subcommand)]
     Token(token::Token),
@@ -179,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Store(command) => store::run(&global, &command),
         Command::Move(command) => transfer::run(&global, &command),
         Command::Partner(command) => partner::run(&global, &command),
+        Command::Audit(command) => audit::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Snippet(command) => snippet::run(&global, &command),
         Command::Completions(command) => completions::run(&command),

@@ -44,7 +44,7 @@ impl From<AskError> for Problem {
                 Self::diagnostics(detail, serde_json::to_value(&told).unwrap_or(Value::Null))
             }
             AskError::At(_) | AskError::TooEarly { .. } | AskError::NotYet(_) => {
-                Self::bad_request(error.to_string())
+                Self::meaningless(error.to_string())
             }
             AskError::Unknown(_) => Self::not_found(error.to_string()),
             AskError::Behind

@@ -3,9 +3,10 @@
 use actix_web::HttpResponse;
 use actix_web::web;
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::json;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -26,19 +27,110 @@ use crate::segment::AudienceState;
 use crate::segment::Generation;
 use crate::segment::Segment;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct List {
     /// Waits for a generation that is true for now.
     #[serde(default)]
     settle: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct As {
+    /// The namespace of the identifiers.
     #[serde(rename = "as")]
+    #[schemars(schema_with = "super::api::shapes::namespace")]
     namespace: String,
-    /// An instant; now where there is none.
+    /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
     at: Option<String>,
+}
+
+/// The audiences of one generation.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Audiences")]
+pub(super) struct Listed {
+    /// The number of the generation.
+    generation: u64,
+    /// The instant that it is true for.
+    true_for: String,
+    audiences: Vec<Summary>,
+    problems: Vec<Wrong>,
+}
+
+/// An audience as it stands in a list.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Audience")]
+pub(super) struct Summary {
+    /// The id of its segment.
+    id: String,
+    name: String,
+    /// What one member is: `device` or `person`.
+    level: &'static str,
+    /// How many members it has; none where it has no members yet.
+    members: Option<u64>,
+    /// How it is, such as `live` or `backfilling 62 %`.
+    state: String,
+    /// How much of its past is read, in percent, where that goes on.
+    backfill: Option<u8>,
+    /// The generation that its members are of.
+    generation: u64,
+    /// The instant that its members are true for.
+    true_for: Option<String>,
+}
+
+/// What a segment's file says.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Segment")]
+pub(super) struct Described {
+    id: String,
+    name: String,
+    description: String,
+    owner: String,
+    /// What one member is: `device` or `person`.
+    level: &'static str,
+    rule: String,
+    /// With fewer members nothing is added at destinations.
+    min_size: Option<u64>,
+    tags: Vec<String>,
+    /// What it is in taxonomies, by their names.
+    taxonomy: BTreeMap<String, String>,
+    /// The names of the destinations that it is activated at.
+    destinations: Vec<String>,
+}
+
+/// An audience, and what its segment's file says.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AudienceWithSegment")]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    summary: Summary,
+    description: String,
+    owner: String,
+    rule: String,
+    /// With fewer members nothing is added at destinations.
+    min_size: Option<u64>,
+    tags: Vec<String>,
+    /// What it is in taxonomies, by their names.
+    taxonomy: BTreeMap<String, String>,
+    /// The names of the destinations that it is activated at.
+    destinations: Vec<String>,
+    /// What is wrong with the file now, where something is.
+    problem: Option<String>,
+}
+
+/// What is wrong with a segment's file, or with the folder.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SegmentProblem")]
+pub(super) struct Wrong {
+    /// The segment; none where it is the folder.
+    segment: Option<String>,
+    /// All of it as text.
+    rendered: String,
+    /// Whether its last good version stays live.
+    keeps_last_good: bool,
+    /// Whether its audience stands still.
+    frozen: bool,
 }
 
 /// `GET /api/v1/audiences`
@@ -51,13 +143,12 @@ pub(super) async fn list(
         ask(move |caller| blocking.segments.settle(caller)).await?;
     }
     let generation = newest(&services)?;
-    let audiences: Vec<Value> = generation.audiences.values().map(|a| summary(a)).collect();
-    Ok(HttpResponse::Ok().json(json!({
-        "generation": generation.number,
-        "true_for": format_rfc3339(generation.true_for),
-        "audiences": audiences,
-        "problems": problems(&services),
-    })))
+    Ok(HttpResponse::Ok().json(Listed {
+        generation: generation.number,
+        true_for: format_rfc3339(generation.true_for),
+        audiences: generation.audiences.values().map(|a| summary(a)).collect(),
+        problems: problems(&services),
+    }))
 }
 
 /// The newest generation.
@@ -76,14 +167,21 @@ pub(super) async fn show(
 ) -> Result<HttpResponse, Problem> {
     let generation = newest(&services)?;
     let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
-    let mut shown = described(&audience.segment);
-    for (field, value) in summary(audience).as_object().cloned().unwrap_or_default() {
-        shown[field] = value;
-    }
+    let Described { description, owner, rule, min_size, tags, taxonomy, destinations, .. } =
+        described(&audience.segment);
     let problem =
         services.segments.live().problems.iter().find(|p| p.id == *id).map(|p| p.rendered.clone());
-    shown["problem"] = json!(problem);
-    Ok(HttpResponse::Ok().json(shown))
+    Ok(HttpResponse::Ok().json(Shown {
+        summary: summary(audience),
+        description,
+        owner,
+        rule,
+        min_size,
+        tags,
+        taxonomy,
+        destinations,
+        problem,
+    }))
 }
 
 /// `GET /api/v1/audiences/{id}/members?as=NAMESPACE[&at=TIME]`
@@ -187,62 +285,57 @@ pub(super) fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("there is no segment {id}"))
 }
 
-pub(super) fn problems(services: &Services) -> Vec<Value> {
+pub(super) fn problems(services: &Services) -> Vec<Wrong> {
     let live = services.segments.live();
-    let folder = live.folder.iter().map(|trouble| {
-        json!({
-            "segment": null,
-            "rendered": format!("error: {trouble}"),
-            "keeps_last_good": true,
-            "frozen": false,
-        })
+    let folder = live.folder.iter().map(|trouble| Wrong {
+        segment: None,
+        rendered: format!("error: {trouble}"),
+        keeps_last_good: true,
+        frozen: false,
     });
-    let files = live.problems.iter().map(|problem| {
-        json!({
-            "segment": problem.id,
-            "rendered": problem.rendered,
-            "keeps_last_good": problem.keeps_last_good,
-            "frozen": problem.frozen,
-        })
+    let files = live.problems.iter().map(|problem| Wrong {
+        segment: Some(problem.id.clone()),
+        rendered: problem.rendered.clone(),
+        keeps_last_good: problem.keeps_last_good,
+        frozen: problem.frozen,
     });
     folder.chain(files).collect()
 }
 
 /// What a segment's file says.
-pub(super) fn described(segment: &Segment) -> Value {
+pub(super) fn described(segment: &Segment) -> Described {
     let file = &segment.file;
     let rule = match &file.body {
         Body::Rule(rule) => crate::rules::print(rule),
         Body::Lookalike(lookalike) => format!("look-alike of {}", lookalike.seed.text),
     };
-    let destinations: Vec<&str> = file.activate.iter().map(|a| &*a.destination.text).collect();
-    json!({
-        "id": file.id,
-        "name": file.name,
-        "description": file.description,
-        "owner": file.owner,
-        "level": file.level.as_str(),
-        "rule": rule,
-        "min_size": file.min_size,
-        "tags": file.tags,
-        "taxonomy": file.taxonomy,
-        "destinations": destinations,
-    })
+    Described {
+        id: file.id.clone(),
+        name: file.name.clone(),
+        description: file.description.clone(),
+        owner: file.owner.clone(),
+        level: file.level.as_str(),
+        rule,
+        min_size: file.min_size,
+        tags: file.tags.clone(),
+        taxonomy: file.taxonomy.clone(),
+        destinations: file.activate.iter().map(|a| a.destination.text.to_string()).collect(),
+    }
 }
 
 /// An audience as it stands in the list.
-pub(super) fn summary(audience: &Audience) -> Value {
-    json!({
-        "id": audience.segment.file.id,
-        "name": audience.segment.file.name,
-        "level": audience.segment.file.level.as_str(),
-        "members": audience.count,
-        "state": audience.state.to_string(),
-        "backfill": match audience.state {
+pub(super) fn summary(audience: &Audience) -> Summary {
+    Summary {
+        id: audience.segment.file.id.clone(),
+        name: audience.segment.file.name.clone(),
+        level: audience.segment.file.level.as_str(),
+        members: audience.count,
+        state: audience.state.to_string(),
+        backfill: match audience.state {
             AudienceState::Backfilling { percent } => Some(percent),
             AudienceState::Live | AudienceState::Training | AudienceState::Failing { .. } => None,
         },
-        "generation": audience.generation,
-        "true_for": audience.members.as_ref().map(|_| format_rfc3339(audience.true_for)),
-    })
+        generation: audience.generation,
+        true_for: audience.members.as_ref().map(|_| format_rfc3339(audience.true_for)),
+    }
 }

@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web;
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
@@ -21,8 +22,10 @@ use crate::store::chain;
 /// A caller hears of the progress so often.
 const EVERY: Duration = Duration::from_millis(200);
 
-#[derive(Deserialize)]
+/// Where a backup is to be.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BackupAsked")]
 pub(super) struct Asked {
     /// A directory on this machine, from its root.
     dir: PathBuf,

@@ -2,32 +2,107 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::Serialize;
 use serde_json::Value;
-use serde_json::json;
 
 use super::Services;
+use super::api::shapes::Limit;
 use super::asking::ask;
 use super::problem::Problem;
 use crate::activate::PushError;
+use crate::activate::PushReport;
+use crate::activate::Pusher;
+use crate::activate::Waterfall;
 use crate::model::time::format_rfc3339;
+use crate::store::ledger::Delivery;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Push {
+    /// Says what would be sent, and sends nothing.
     #[serde(default)]
     dry_run: bool,
+    /// Removes as many as it takes, above `max_drain` too.
     #[serde(default)]
     drain: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct OfSegment {
+    /// Of this segment alone.
     segment: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    limit: Option<usize>,
+    /// How many at most.
+    #[serde(default)]
+    limit: Limit,
+}
+
+/// The destinations.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Destinations")]
+pub(super) struct Listed {
+    #[schemars(with = "Vec<std::collections::BTreeMap<String, Value>>")]
+    destinations: Vec<Value>,
+    /// The server's clock.
+    now: String,
+}
+
+/// Batches.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Deliveries {
+    deliveries: Vec<Delivery>,
+}
+
+/// What a push did for each segment.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PushReports")]
+pub(super) struct Reports {
+    reports: Vec<PushReport>,
+}
+
+/// What is left of audiences.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Waterfalls {
+    waterfalls: Vec<Waterfall>,
+}
+
+/// What a destination would not take.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RefusedIdentifiers")]
+pub(super) struct RefusedList {
+    refused: Vec<RefusedOne>,
+}
+
+/// An identifier that a destination would not take.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RefusedIdentifier")]
+struct RefusedOne {
+    segment: String,
+    namespace: String,
+    value: String,
+    why: String,
+    since: String,
+}
+
+/// Whether a destination is paused.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Paused {
+    paused: bool,
+}
+
+/// Whether a batch would be taken.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Tested {
+    ok: bool,
+    /// What is the matter, and what to do.
+    message: String,
 }
 
 /// `GET /api/v1/destinations`
@@ -35,7 +110,7 @@ pub(super) async fn list(services: web::Data<Services>) -> Result<HttpResponse, 
     // How long ago something was is for who shows it, whose clock may be another.
     let now = format_rfc3339(services.clock.now());
     let destinations = statuses(services).await?;
-    Ok(HttpResponse::Ok().json(json!({ "destinations": destinations, "now": now })))
+    Ok(HttpResponse::Ok().json(Listed { destinations, now }))
 }
 
 /// `GET /api/v1/destinations/{name}`
@@ -55,12 +130,12 @@ pub(super) async fn deliveries(
     name: web::Path<String>,
     page: web::Query<Page>,
 ) -> Result<HttpResponse, Problem> {
-    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
+    let limit = page.limit.0;
     let deliveries = web::block(move || services.pusher.deliveries(&name, limit))
         .await
         .map_err(|error| Problem::internal(&error))?
         .map_err(problem)?;
-    Ok(HttpResponse::Ok().json(json!({ "deliveries": deliveries })))
+    Ok(HttpResponse::Ok().json(Deliveries { deliveries }))
 }
 
 /// `POST /api/v1/destinations/{name}/push?dry_run=…&drain=…`: pushes what everything acknowledged up to now says.
@@ -79,7 +154,7 @@ pub(super) async fn push(
     .await
     .map_err(|error| Problem::internal(&error))?
     .map_err(problem)?;
-    Ok(HttpResponse::Ok().json(json!({ "reports": reports })))
+    Ok(HttpResponse::Ok().json(Reports { reports }))
 }
 
 /// `GET /api/v1/destinations/{name}/waterfall?segment=…`: what is left of audiences at each step, and why.
@@ -97,7 +172,7 @@ pub(super) async fn waterfall(
     if let Some(segment) = &asked.segment {
         found.retain(|one| one.segment == *segment);
     }
-    Ok(HttpResponse::Ok().json(json!({ "waterfalls": found })))
+    Ok(HttpResponse::Ok().json(Waterfalls { waterfalls: found }))
 }
 
 /// `GET /api/v1/destinations/{name}/refused`: what it would not take.
@@ -106,56 +181,90 @@ pub(super) async fn refused(
     name: web::Path<String>,
     page: web::Query<Page>,
 ) -> Result<HttpResponse, Problem> {
-    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
+    let limit = page.limit.0;
     let found = web::block(move || services.pusher.refused(&name, limit))
         .await
         .map_err(|error| Problem::internal(&error))?
         .map_err(problem)?;
     let refused = found.iter().map(|(segment, refused)| {
         let identifier = &refused.identifier;
-        json!({
-            "segment": segment,
-            "namespace": identifier.namespace.as_str(),
-            "value": identifier.value(),
-            "why": refused.why,
-            "since": format_rfc3339(refused.since),
-        })
+        RefusedOne {
+            segment: segment.clone(),
+            namespace: identifier.namespace.as_str().to_owned(),
+            value: identifier.value().to_owned(),
+            why: refused.why.to_string(),
+            since: format_rfc3339(refused.since),
+        }
     });
-    let refused: Vec<Value> = refused.collect();
-    Ok(HttpResponse::Ok().json(json!({ "refused": refused })))
+    let refused = refused.collect();
+    Ok(HttpResponse::Ok().json(RefusedList { refused }))
 }
 
-/// `POST /api/v1/destinations/{name}/pause` and `…/resume`.
+/// `POST /api/v1/destinations/{name}/pause`
 pub(super) async fn pause(
     services: web::Data<Services>,
-    path: web::Path<(String, Pause)>,
+    name: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let (name, pause) = path.into_inner();
-    let paused = pause == Pause::Pause;
+    set_paused(services, name.into_inner(), true).await
+}
+
+/// `POST /api/v1/destinations/{name}/resume`
+pub(super) async fn resume(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    set_paused(services, name.into_inner(), false).await
+}
+
+async fn set_paused(
+    services: web::Data<Services>,
+    name: String,
+    paused: bool,
+) -> Result<HttpResponse, Problem> {
     web::block(move || services.pusher.set_paused(&name, paused))
         .await
         .map_err(|error| Problem::internal(&error))?
         .map_err(problem)?;
-    Ok(HttpResponse::Ok().json(json!({ "paused": paused })))
+    Ok(HttpResponse::Ok().json(Paused { paused }))
 }
 
-/// `POST /api/v1/destinations/{name}/replay`, `…/resync` and `…/reseed`: a push after which all is as it should be.
-pub(super) async fn again(
+/// `POST /api/v1/destinations/{name}/replay`
+pub(super) async fn replay(
     services: web::Data<Services>,
-    path: web::Path<(String, Again)>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    again(services, name.into_inner(), Pusher::replay).await
+}
+
+/// `POST /api/v1/destinations/{name}/resync`
+pub(super) async fn resync(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    again(services, name.into_inner(), Pusher::resync).await
+}
+
+/// `POST /api/v1/destinations/{name}/reseed`
+pub(super) async fn reseed(
+    services: web::Data<Services>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    again(services, name.into_inner(), Pusher::reseed).await
+}
+
+/// A push after which all is as it should be.
+async fn again(
+    services: web::Data<Services>,
+    name: String,
+    push: fn(&Pusher, &str) -> Result<Vec<PushReport>, PushError>,
 ) -> Result<HttpResponse, Problem> {
     let settling = services.clone();
     ask(move |caller| settling.segments.settle(caller)).await?;
-    let (name, again) = path.into_inner();
-    let reports = web::block(move || match again {
-        Again::Replay => services.pusher.replay(&name),
-        Again::Resync => services.pusher.resync(&name),
-        Again::Reseed => services.pusher.reseed(&name),
-    })
-    .await
-    .map_err(|error| Problem::internal(&error))?
-    .map_err(problem)?;
-    Ok(HttpResponse::Ok().json(json!({ "reports": reports })))
+    let reports = web::block(move || push(&services.pusher, &name))
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(problem)?;
+    Ok(HttpResponse::Ok().json(Reports { reports }))
 }
 
 /// `POST /api/v1/destinations/{name}/test`: whether a batch would be taken, without sending one.
@@ -171,22 +280,7 @@ pub(super) async fn test(
         Ok(()) => (true, "ready to take batches".to_owned()),
         Err(trouble) => (false, trouble),
     };
-    Ok(HttpResponse::Ok().json(json!({ "ok": ok, "message": message })))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Pause {
-    Pause,
-    Resume,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Again {
-    Replay,
-    Resync,
-    Reseed,
+    Ok(HttpResponse::Ok().json(Tested { ok, message }))
 }
 
 async fn statuses(services: web::Data<Services>) -> Result<Vec<Value>, Problem> {

@@ -2,6 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
@@ -23,12 +24,17 @@ use crate::segment::Estimate;
 use crate::segment::Question;
 
 /// The body of the question.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "EstimateAsked")]
 pub(super) struct Asked {
+    /// The rule.
+    #[schemars(example = "did page_view in 30d")]
     rule: String,
+    /// What one member is.
     #[serde(default)]
     level: Level,
+    /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
     #[serde(default)]
     at: Option<String>,
 }

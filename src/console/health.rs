@@ -1,22 +1,52 @@
 //! Probes, metrics and tokens.
 
 use actix_web::HttpResponse;
+use actix_web::http::header::ContentType;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde::Serialize;
 use std::sync::atomic::Ordering;
 
 use super::Services;
 use super::problem::Problem;
+use super::tokens::Bearer;
+use super::tokens::Listed;
 use super::tokens::Scope;
 use super::tokens::TokenError;
 use super::tokens::Tokens;
+use super::tokens::Wanted;
+use crate::model::time::parse_rfc3339;
 
-#[derive(Deserialize)]
+/// A token that is to be made.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewToken {
+    /// What it is for; unique.
+    #[schemars(schema_with = "super::api::shapes::token_name")]
     name: String,
-    scope: Scope,
+    /// What it may do: at least one, and no more than the token has that asks.
+    #[schemars(length(min = 1))]
+    scopes: Vec<Scope>,
+    /// From when on it opens nothing, in RFC 3339; never where it is left out.
+    #[serde(default)]
+    expires: Option<String>,
+}
+
+/// The tokens but for the operator's.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
+pub(super) struct TokensListed {
+    tokens: Vec<Listed>,
+}
+
+/// A token that was made.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TokenMade")]
+pub(super) struct Made {
+    name: String,
+    /// It is shown this once, and kept nowhere.
+    token: String,
 }
 
 /// `GET /livez`: no thread has died that only a restart brings back.
@@ -25,10 +55,11 @@ pub(super) async fn live(services: web::Data<Services>) -> HttpResponse {
 }
 
 fn probe(trouble: Option<String>, well: &str) -> HttpResponse {
-    match trouble {
-        None => HttpResponse::Ok().body(format!("{well}\n")),
-        Some(trouble) => HttpResponse::ServiceUnavailable().body(format!("{trouble}\n")),
-    }
+    let (mut answer, line) = match trouble {
+        None => (HttpResponse::Ok(), well.to_owned()),
+        Some(trouble) => (HttpResponse::ServiceUnavailable(), trouble),
+    };
+    answer.content_type(ContentType::plaintext()).body(format!("{line}\n"))
 }
 
 /// What is not listed.
@@ -69,22 +100,35 @@ pub(super) async fn metrics(services: web::Data<Services>) -> Result<HttpRespons
 
 /// `GET /api/v1/tokens`
 pub(super) async fn tokens(tokens: web::Data<Tokens>) -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "tokens": tokens.list() }))
+    HttpResponse::Ok().json(TokensListed { tokens: tokens.list() })
 }
 
 /// `POST /api/v1/tokens`: makes a token and shows it once.
 pub(super) async fn create_token(
-    services: web::Data<Services>,
     tokens: web::Data<Tokens>,
+    bearer: web::ReqData<Bearer>,
     asked: web::Json<NewToken>,
 ) -> Result<HttpResponse, Problem> {
-    let name = asked.name.clone();
-    let now = services.clock.now();
-    let secret = web::block(move || tokens.create(&asked.name, asked.scope, now))
-        .await
-        .map_err(|error| Problem::internal(&error))?
-        .map_err(problem)?;
-    Ok(HttpResponse::Ok().json(json!({ "name": name, "token": secret })))
+    let NewToken { name, scopes, expires } = asked.into_inner();
+    if let Some(more) = scopes.iter().find(|scope| !bearer.may(**scope)) {
+        let more = serde_json::to_string(more).unwrap_or_default();
+        return Err(Problem::forbidden(format!(
+            "a token makes none that may more than itself: this one has not the scope {more}"
+        )));
+    }
+    let instant = |text: &str| {
+        parse_rfc3339(text).ok_or_else(|| {
+            Problem::meaningless(format!(
+                "expires: {text:?} is no instant such as 2027-01-31T00:00:00Z"
+            ))
+        })
+    };
+    let expires = expires.as_deref().map(instant).transpose()?;
+    let called = name.clone();
+    let token =
+        web::block(move || tokens.create(&Wanted { name: &called, scopes: &scopes, expires }));
+    let token = token.await.map_err(|error| Problem::internal(&error))?.map_err(problem)?;
+    Ok(HttpResponse::Ok().json(Made { name, token }))
 }
 
 /// `DELETE /api/v1/tokens/{name}`
@@ -102,7 +146,8 @@ pub(super) async fn revoke_token(
 fn problem(error: TokenError) -> Problem {
     match error {
         TokenError::Taken(_) => Problem::conflict(error.to_string()),
-        TokenError::Name => Problem::bad_request(error.to_string()),
+        TokenError::Name | TokenError::NoScope => Problem::bad_request(error.to_string()),
+        TokenError::Expired => Problem::meaningless(error.to_string()),
         TokenError::Unknown(_) => Problem::not_found(error.to_string()),
         TokenError::Io(_) => Problem::internal(&error),
     }

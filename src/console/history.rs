@@ -2,9 +2,9 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::json;
+use serde::Serialize;
 
 use super::Services;
 use super::asking::ask;
@@ -16,16 +16,48 @@ use crate::segment::Period;
 use crate::segment::Row;
 use crate::segment::Tally;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Asked {
+    /// What one row is of.
     #[serde(default)]
     per: Unit,
-    /// All that is kept where there is none.
+    /// An instant, in RFC 3339 or such as `-2h`; all that is kept where there is none.
     from: Option<String>,
+    /// As `from`.
     to: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+/// How an audience grew.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct History {
+    /// The segment.
+    id: String,
+    per: &'static str,
+    /// From when on there are rows.
+    kept_from: String,
+    generation: u64,
+    true_for: String,
+    rows: Vec<HistoryRow>,
+}
+
+/// An hour or a day.
+#[derive(Serialize, JsonSchema)]
+struct HistoryRow {
+    /// When it begins.
+    time: String,
+    /// Of how many hours something is known.
+    hours: u32,
+    /// Members at its end.
+    members: u64,
+    /// How many came.
+    adds: u64,
+    /// How many went.
+    removes: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "HistoryUnit", inline)]
 #[serde(rename_all = "lowercase")]
 enum Unit {
     Hour,
@@ -51,24 +83,18 @@ pub(super) async fn history(
         move |_| services.segments.history(&id, &period)
     });
     let told = told.await?;
-    let rows: Vec<Value> = told.rows.iter().map(row).collect();
-    Ok(HttpResponse::Ok().json(json!({
-        "id": *id,
-        "per": name,
-        "kept_from": format_rfc3339(told.kept_from),
-        "generation": told.generation,
-        "true_for": format_rfc3339(told.true_for),
-        "rows": rows,
-    })))
+    Ok(HttpResponse::Ok().json(History {
+        id: id.into_inner(),
+        per: name,
+        kept_from: format_rfc3339(told.kept_from),
+        generation: told.generation,
+        true_for: format_rfc3339(told.true_for),
+        rows: told.rows.iter().map(row).collect(),
+    }))
 }
 
-fn row(row: &Row) -> Value {
+fn row(row: &Row) -> HistoryRow {
     let Tally { members, adds, removes } = row.tally;
-    json!({
-        "time": format_rfc3339(row.time),
-        "hours": row.hours,
-        "members": members,
-        "adds": adds,
-        "removes": removes,
-    })
+    let time = format_rfc3339(row.time);
+    HistoryRow { time, hours: row.hours, members, adds, removes }
 }

@@ -2,9 +2,9 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::json;
+use serde::Serialize;
 
 use super::Peering;
 use super::Services;
@@ -18,12 +18,59 @@ use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::nodes::Heard;
 use crate::store::nodes::Listed;
+use crate::store::nodes::Role;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Retire {
     /// Also where the node is heard of now.
     #[serde(default)]
     force: bool,
+}
+
+/// The nodes that share the store.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Nodes {
+    nodes: Vec<NodeRow>,
+    /// The node that leads.
+    leader: Option<String>,
+    /// T: every event acknowledged before it is counted.
+    t: Option<String>,
+    /// How old T is, in milliseconds.
+    t_age_ms: Option<Millis>,
+    /// By how much the clocks of the nodes differ, in milliseconds.
+    spread_ms: Millis,
+}
+
+/// A node.
+#[derive(Serialize, JsonSchema)]
+struct NodeRow {
+    id: String,
+    roles: Vec<Role>,
+    /// Of its private listener.
+    address: Option<String>,
+    /// The lanes that it has in its hands.
+    lanes: Vec<u16>,
+    leads: bool,
+    /// How long ago it was heard of, in milliseconds.
+    heard_ms: Millis,
+    /// By how much its clock is ahead of the store's, in milliseconds.
+    offset_ms: Millis,
+    /// Up to when all that it took is shipped.
+    mark: Option<String>,
+    mark_age_ms: Option<Millis>,
+    version: String,
+    /// `well` or `silent`.
+    state: &'static str,
+}
+
+/// A node that was struck off.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Retired {
+    retired: String,
+    mark: Option<String>,
+    /// Whether it took events, or may have.
+    takes_events: bool,
 }
 
 /// The nodes as the store has them now.
@@ -57,22 +104,22 @@ impl Seen {
         heard.node.mark.map(|mark| now.saturating_sub(mark).max(0))
     }
 
-    fn row(&self, heard: &Heard) -> Value {
+    fn row(&self, heard: &Heard) -> NodeRow {
         let node = &heard.node;
         let since = self.since(heard);
-        json!({
-            "id": node.id,
-            "roles": node.roles,
-            "address": node.address,
-            "lanes": node.lanes,
-            "leads": self.leader.as_ref() == Some(&node.id),
-            "heard_ms": since,
-            "offset_ms": heard.offset,
-            "mark": node.mark.map(format_rfc3339),
-            "mark_age_ms": self.mark_age(heard),
-            "version": node.version,
-            "state": if since < SILENT { "well" } else { "silent" },
-        })
+        NodeRow {
+            id: node.id.clone(),
+            roles: node.roles.into(),
+            address: node.address.clone(),
+            lanes: node.lanes.clone(),
+            leads: self.leader.as_ref() == Some(&node.id),
+            heard_ms: since,
+            offset_ms: heard.offset,
+            mark: node.mark.map(format_rfc3339),
+            mark_age_ms: self.mark_age(heard),
+            version: node.version.clone(),
+            state: if since < SILENT { "well" } else { "silent" },
+        }
     }
 }
 
@@ -81,14 +128,13 @@ pub(super) async fn list(services: web::Data<Services>) -> Result<HttpResponse, 
     let seen =
         web::block(move || Seen::now(peering(&services)?, &*services.clock).map_err(problem));
     let seen = seen.await.map_err(|error| Problem::internal(&error))??;
-    let nodes: Vec<Value> = seen.listed.nodes.iter().map(|heard| seen.row(heard)).collect();
-    Ok(HttpResponse::Ok().json(json!({
-        "nodes": nodes,
-        "leader": seen.leader,
-        "t": seen.horizon.t.map(format_rfc3339),
-        "t_age_ms": seen.t_age,
-        "spread_ms": seen.horizon.spread,
-    })))
+    Ok(HttpResponse::Ok().json(Nodes {
+        nodes: seen.listed.nodes.iter().map(|heard| seen.row(heard)).collect(),
+        t: seen.horizon.t.map(format_rfc3339),
+        t_age_ms: seen.t_age,
+        spread_ms: seen.horizon.spread,
+        leader: seen.leader,
+    }))
 }
 
 /// `DELETE /api/v1/nodes/{id}?force=…`: what the node has not shipped is not waited for any longer.
@@ -102,7 +148,7 @@ pub(super) async fn retire(
     Ok(HttpResponse::Ok().json(retired))
 }
 
-fn strike_off(peering: &Peering, id: &str, force: bool) -> Result<Value, Problem> {
+fn strike_off(peering: &Peering, id: &str, force: bool) -> Result<Retired, Problem> {
     let listed = peering.nodes.list().map_err(problem)?;
     // One of another version may be there and not be read.
     let known = listed.nodes.iter().find(|heard| heard.node.id == id);
@@ -121,11 +167,11 @@ fn strike_off(peering: &Peering, id: &str, force: bool) -> Result<Value, Problem
     }
     let mark = known.and_then(|heard| heard.node.mark);
     tracing::warn!(node = id, "retired {id}: what it has not shipped is not waited for any longer");
-    Ok(json!({
-        "retired": id,
-        "mark": mark.map(format_rfc3339),
-        "takes_events": known.is_none_or(|_| mark.is_some()),
-    }))
+    Ok(Retired {
+        retired: id.to_owned(),
+        mark: mark.map(format_rfc3339),
+        takes_events: known.is_none_or(|_| mark.is_some()),
+    })
 }
 
 fn peering(services: &Services) -> Result<&Peering, Problem> {

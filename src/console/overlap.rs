@@ -2,30 +2,30 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::json;
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Services;
 use super::asking::ask;
+use super::audiences::Summary;
 use super::audiences::newest;
 use super::audiences::summary;
 use super::problem::Problem;
 use super::rules::millis;
 use crate::model::time::format_rfc3339;
-use crate::rules::Level;
 use crate::segment::Audience;
-use crate::segment::Generation;
 use crate::segment::OverlapError;
 use crate::segment::Pairs;
 use crate::segment::Region;
 use crate::segment::Regions;
 
 /// The body: `audiences` alone, or `rows`, and `columns` where they are others.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "OverlapAsked", example = serde_json::json!({ "audiences": ["lookers", "buyers"] }))]
 pub(super) struct Asked {
     #[serde(default)]
     audiences: Option<Vec<String>>,
@@ -33,6 +33,44 @@ pub(super) struct Asked {
     rows: Option<Vec<String>>,
     #[serde(default)]
     columns: Option<Vec<String>>,
+}
+
+/// What audiences share: `any` and `regions` of a few, or `rows`, `columns` and `members` of pairs.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Overlap {
+    generation: u64,
+    true_for: String,
+    /// What one member is: `device` or `person`.
+    level: &'static str,
+    #[serde(flatten)]
+    found: Found,
+    /// How long the answer took, in milliseconds.
+    took_ms: f64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Found {
+    Regions {
+        audiences: Vec<Summary>,
+        /// Who is in any of them.
+        any: u64,
+        regions: Vec<RegionFound>,
+    },
+    Pairs {
+        rows: Vec<Summary>,
+        columns: Vec<Summary>,
+        /// A row of numbers for each of `rows`.
+        members: Vec<Vec<u64>>,
+    },
+}
+
+/// Who is in all of some audiences, and in no other.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Region")]
+struct RegionFound {
+    r#in: Vec<String>,
+    members: u64,
 }
 
 /// What is asked.
@@ -49,7 +87,7 @@ impl Asked {
                 let columns = columns.unwrap_or_else(|| rows.clone());
                 Ok(Wanted::Pairs(rows, columns))
             }
-            _ => Err(Problem::bad_request(
+            _ => Err(Problem::meaningless(
                 "expected `audiences` for their regions, or `rows` and perhaps `columns` for a table of pairs",
             )),
         }
@@ -64,51 +102,47 @@ pub(super) async fn overlap(
     let wanted = asked.into_inner().wanted()?;
     let generation = newest(&services)?;
     let begun = Instant::now();
-    let mut answer = ask(move |caller| match wanted {
-        Wanted::Regions(ids) => {
-            let found = generation.regions(&ids, caller)?;
-            let mut answer = head(&generation, found.level);
-            add_regions(&mut answer, &found);
-            Ok::<Value, OverlapError>(answer)
-        }
-        Wanted::Pairs(rows, columns) => {
-            let found = generation.pairs(&rows, &columns, caller)?;
-            let mut answer = head(&generation, found.level);
-            add_pairs(&mut answer, &found);
-            Ok(answer)
-        }
-    })
-    .await?;
-    answer["took_ms"] = json!(millis(begun.elapsed()));
-    Ok(HttpResponse::Ok().json(answer))
+    let answer = ask(move |caller| {
+        let (level, found) = match wanted {
+            Wanted::Regions(ids) => {
+                let found = generation.regions(&ids, caller)?;
+                (found.level, of_regions(&found))
+            }
+            Wanted::Pairs(rows, columns) => {
+                let found = generation.pairs(&rows, &columns, caller)?;
+                (found.level, of_pairs(found))
+            }
+        };
+        Ok::<_, OverlapError>(Overlap {
+            generation: generation.number,
+            true_for: format_rfc3339(generation.true_for),
+            level: level.as_str(),
+            found,
+            took_ms: millis(begun.elapsed()),
+        })
+    });
+    Ok(HttpResponse::Ok().json(answer.await?))
 }
 
-fn head(generation: &Generation, level: Level) -> Value {
-    json!({
-        "generation": generation.number,
-        "true_for": format_rfc3339(generation.true_for),
-        "level": level.as_str(),
-    })
-}
-
-fn add_regions(answer: &mut Value, found: &Regions) {
-    let id = |place: &usize| found.audiences[*place].segment.file.id.as_str();
-    let region = |region: &Region| {
-        let inside: Vec<&str> = region.inside.iter().map(id).collect();
-        json!({ "in": inside, "members": region.members })
+fn of_regions(found: &Regions) -> Found {
+    let id = |place: &usize| found.audiences[*place].segment.file.id.clone();
+    let region = |region: &Region| RegionFound {
+        r#in: region.inside.iter().map(id).collect(),
+        members: region.members,
     };
-    answer["audiences"] = summaries(&found.audiences);
-    answer["any"] = json!(found.any);
-    answer["regions"] = found.regions.iter().map(region).collect();
+    Found::Regions {
+        audiences: summaries(&found.audiences),
+        any: found.any,
+        regions: found.regions.iter().map(region).collect(),
+    }
 }
 
-fn add_pairs(answer: &mut Value, found: &Pairs) {
-    answer["rows"] = summaries(&found.rows);
-    answer["columns"] = summaries(&found.columns);
-    answer["members"] = json!(found.members);
+fn of_pairs(found: Pairs) -> Found {
+    let (rows, columns) = (summaries(&found.rows), summaries(&found.columns));
+    Found::Pairs { rows, columns, members: found.members }
 }
 
-fn summaries(audiences: &[Arc<Audience>]) -> Value {
+fn summaries(audiences: &[Arc<Audience>]) -> Vec<Summary> {
     audiences.iter().map(|audience| summary(audience)).collect()
 }
 
@@ -117,7 +151,7 @@ impl From<OverlapError> for Problem {
         match error {
             OverlapError::Unknown(_) => Self::not_found(error.to_string()),
             OverlapError::Count { .. } | OverlapError::Twice(_) | OverlapError::Levels { .. } => {
-                Self::bad_request(error.to_string())
+                Self::meaningless(error.to_string())
             }
             OverlapError::NotYet { .. } => Self::unavailable(error.to_string()),
             OverlapError::Ask(error) => error.into(),

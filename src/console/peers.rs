@@ -17,7 +17,9 @@ use super::Services;
 use super::asking::ask;
 use super::audiences::Broken;
 use super::audiences::lines;
+use super::audit::By;
 use super::problem::Problem;
+use super::tokens::Bearer;
 use crate::net::Call;
 use crate::net::Limits;
 use crate::net::PeerSecret;
@@ -55,6 +57,8 @@ pub struct Peering {
     pub leader: Box<dyn Fn() -> Leader + Send + Sync>,
 }
 
+/// Whose call is passed on: the name of the token, its id or `-`, and the address or `-`.
+pub(super) const ON_BEHALF: &str = Call::ON_BEHALF;
 /// The path of what nodes ask each other.
 pub(super) const INTERNAL: &str = "/internal/v1/";
 /// What a question may bring: the profiles of an audience, as bitmaps.
@@ -95,12 +99,25 @@ pub(super) async fn answer(
 
 const KIND: &str = "application/octet-stream";
 
+/// Whose call another node passes on.
+pub(super) fn on_behalf(text: &str) -> By {
+    let mut parts = text.split(' ').map(|part| if part == "-" { "" } else { part });
+    let (name, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let address = parts.next().filter(|address| !address.is_empty()).map(str::to_owned);
+    By { bearer: Bearer::passed_on(name, id), address }
+}
+
 /// Passes a call on to the node that leads, and its answer back.
 pub(super) async fn pass_on(
     request: &mut ServiceRequest,
     services: web::Data<Services>,
     address: String,
+    by: Option<By>,
 ) -> Result<HttpResponse, Problem> {
+    let by = by.map(|By { bearer, address }| {
+        let id = if bearer.id.is_empty() { "-" } else { &bearer.id };
+        format!("{} {id} {}", bearer.name, address.as_deref().unwrap_or("-"))
+    });
     let method = request.method().as_str().to_owned();
     let path = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -114,7 +131,13 @@ pub(super) async fn pass_on(
     tokio::task::spawn_blocking(move || {
         let Some(peering) = services.peering.as_ref() else { return };
         let limits = Limits { timeout: PATIENCE, bytes: u64::MAX };
-        let call = Call { method: &method, path: &path, kind: kind.as_deref(), body: &body };
+        let call = Call {
+            method: &method,
+            path: &path,
+            kind: kind.as_deref(),
+            on_behalf: by.as_deref(),
+            body: &body,
+        };
         let Relayed { status, headers, body: mut from } =
             match peering.peers.relay(&address, &call, limits) {
                 Ok(relayed) => relayed,

@@ -1,9 +1,13 @@
 //! Answers that are errors: problem documents (RFC 9457), with one place for status codes.
 
+use actix_web::error::JsonPayloadError;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Value, json};
 use std::fmt;
+
+/// The content type of a problem document.
+pub(super) const PROBLEM: &str = "application/problem+json";
 
 /// An error as the caller is told it.
 #[derive(Debug)]
@@ -50,9 +54,26 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
     }
 
+    /// 405: the path is one, and the method none of its.
+    pub(super) fn method(method: &str, there: &str) -> Self {
+        let detail = format!("{method}: this path has {there}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "no such method", detail)
+    }
+
     /// 413: more than is taken.
     pub(super) fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too large", detail)
+    }
+
+    /// 415: a body of another content type.
+    pub(super) fn content_type(expected: &str) -> Self {
+        let detail = format!("expected a body of the content type {expected}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "another content type", detail)
+    }
+
+    /// 422: it has the form that is documented, and cannot be meant.
+    pub(super) fn meaningless(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "it has no meaning", detail)
     }
 
     /// 422: a rule or file with errors; `detail` shows them as text, `diagnostics` for machines.
@@ -80,6 +101,28 @@ impl Problem {
 }
 
 impl Problem {
+    /// What the framework refused by itself, as a problem.
+    pub(super) fn of_status(status: StatusCode, detail: &str) -> Self {
+        let title = match status.as_u16() {
+            404 => "not found",
+            413 => "too large",
+            500.. => "internal error",
+            _ => "bad request",
+        };
+        Self::new(status, title, detail)
+    }
+
+    /// A body that is no JSON, or not the JSON that is documented.
+    pub(super) fn of_json(error: &JsonPayloadError) -> Self {
+        match error {
+            JsonPayloadError::ContentType => Self::content_type("application/json"),
+            JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => {
+                Self::too_large(error.to_string())
+            }
+            _ => Self::bad_request(error.to_string()),
+        }
+    }
+
     /// The problem document.
     pub(super) fn document(&self) -> Value {
         let mut body =
@@ -111,6 +154,6 @@ impl ResponseError for Problem {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header(("Retry-After", "1"));
         }
-        response.content_type("application/problem+json").body(body.to_string())
+        response.content_type(PROBLEM).body(body.to_string())
     }
 }

@@ -2,9 +2,9 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::json;
+use serde::Serialize;
 use std::time::Duration;
 
 use super::Services;
@@ -15,16 +15,19 @@ use crate::model::Namespace;
 use crate::model::time::format_rfc3339;
 
 /// What `why` is asked beside the profile and the segment.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WhyAsked {
+    /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
     at: Option<String>,
+    /// How thoroughly the events are looked for whose properties a clause asks for.
     #[serde(default)]
     events: Events,
 }
 
 /// How thoroughly the events are looked for whose properties a clause asks for.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 enum Events {
     /// Those that are found soon.
@@ -32,6 +35,29 @@ enum Events {
     Soon,
     /// All that are told.
     All,
+}
+
+/// The audiences that a profile is in.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AudiencesOfProfile")]
+pub(super) struct Audiences {
+    /// Ids of segments.
+    audiences: Vec<String>,
+    generation: u64,
+    true_for: String,
+}
+
+/// What was seen.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Schema {
+    events: Vec<SeenEvent>,
+}
+
+/// An event that was seen.
+#[derive(Serialize, JsonSchema)]
+struct SeenEvent {
+    event: String,
+    properties: Vec<String>,
 }
 
 /// So long events are read where who asks wants an answer soon.
@@ -56,11 +82,11 @@ pub(super) async fn audiences(
 ) -> Result<HttpResponse, Problem> {
     let identifier = identifier(&path.0, &path.1)?;
     let found = ask(move |_| services.segments.audiences_of(&identifier)).await?;
-    Ok(HttpResponse::Ok().json(json!({
-        "audiences": found.audiences.iter().map(|id| &**id).collect::<Vec<_>>(),
-        "generation": found.generation,
-        "true_for": format_rfc3339(found.true_for),
-    })))
+    Ok(HttpResponse::Ok().json(Audiences {
+        audiences: found.audiences.iter().map(|id| id.to_string()).collect(),
+        generation: found.generation,
+        true_for: format_rfc3339(found.true_for),
+    }))
 }
 
 /// `GET /api/v1/profiles/{namespace}/{value}/why/{segment}`
@@ -86,18 +112,18 @@ pub(super) async fn why(
 /// `GET /api/v1/schema`
 pub(super) async fn schema(services: web::Data<Services>) -> HttpResponse {
     let schema = services.segments.shards().schema();
-    let events: Vec<Value> = schema
+    let events = schema
         .events()
         .map(|name| {
-            let properties: Vec<&str> = schema.properties(name).collect();
-            json!({ "event": name, "properties": properties })
+            let properties = schema.properties(name).map(str::to_owned).collect();
+            SeenEvent { event: name.to_owned(), properties }
         })
         .collect();
-    HttpResponse::Ok().json(json!({ "events": events }))
+    HttpResponse::Ok().json(Schema { events })
 }
 
 fn identifier(namespace: &str, value: &str) -> Result<Identifier, Problem> {
     let namespace =
         Namespace::new(namespace).map_err(|error| Problem::bad_request(error.to_string()))?;
-    Identifier::new(namespace, value).map_err(|error| Problem::bad_request(error.to_string()))
+    Identifier::new(namespace, value).map_err(|error| Problem::meaningless(error.to_string()))
 }

@@ -3,7 +3,9 @@
 use actix_web::HttpResponse;
 use actix_web::web;
 use actix_web::web::Bytes;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 use std::sync::Arc;
@@ -24,22 +26,85 @@ use crate::segment::Answer;
 use crate::segment::Caller;
 use crate::segment::Question;
 use crate::segment::Stage;
+use crate::segment::Told;
 
 /// The body of a question.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "RuleAsked")]
 pub(super) struct Asked {
+    /// The rule.
+    #[schemars(example = "did page_view in 30d")]
     rule: String,
+    /// What one member is.
     #[serde(default)]
     level: Level,
+    /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
     #[serde(default)]
     at: Option<String>,
     /// A namespace: answer with the members' identifiers.
     #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::namespace_or_none")]
     members: Option<String>,
     /// Answer line by line, and tell meanwhile how far the answer is.
     #[serde(default)]
     progress: bool,
+}
+
+/// A rule that is to be checked.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "RuleText")]
+pub(super) struct Text {
+    /// The rule.
+    #[schemars(example = "did page_view in 30d")]
+    rule: String,
+}
+
+/// A rule that is to be explained.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ExplainAsked")]
+pub(super) struct ExplainAsked {
+    /// The rule.
+    #[schemars(example = "did page_view in 30d")]
+    rule: String,
+    /// What one member is.
+    #[serde(default)]
+    level: Level,
+    /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
+    #[serde(default)]
+    at: Option<String>,
+}
+
+/// What the author of a rule is told.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Checked {
+    diagnostics: Vec<Told>,
+}
+
+/// How many a rule holds.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Counted {
+    count: u64,
+    /// What one member is: `device` or `person`.
+    level: &'static str,
+    /// Everything acknowledged before this instant is in.
+    true_for: String,
+    /// The instant of the question.
+    at: String,
+    /// How long the answer took, in milliseconds.
+    took_ms: f64,
+    diagnostics: Vec<Told>,
+}
+
+/// How a rule is answered.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Explained {
+    explain: serde_json::Value,
+    /// The same for people.
+    text: String,
+    diagnostics: Vec<Told>,
 }
 
 /// How often who waits is told how far the answer is.
@@ -48,12 +113,12 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// `POST /api/v1/check`: what the author of a rule is told.
 pub(super) async fn check(
     services: web::Data<Services>,
-    asked: web::Json<Asked>,
+    asked: web::Json<Text>,
 ) -> Result<HttpResponse, Problem> {
     let told = web::block(move || services.segments.check(&asked.rule))
         .await
         .map_err(|error| Problem::internal(&error))?;
-    Ok(HttpResponse::Ok().json(json!({ "diagnostics": told })))
+    Ok(HttpResponse::Ok().json(Checked { diagnostics: told }))
 }
 
 /// `POST /api/v1/eval`: the number, or with `members` a line of NDJSON for each identifier. With `progress`
@@ -77,15 +142,15 @@ pub(super) async fn eval(
     Ok(HttpResponse::Ok().json(number(&answer)))
 }
 
-fn number(answer: &Answer) -> Value {
-    json!({
-        "count": answer.count,
-        "level": answer.level.as_str(),
-        "true_for": format_rfc3339(answer.true_for),
-        "at": format_rfc3339(answer.at),
-        "took_ms": millis(answer.took),
-        "diagnostics": answer.told,
-    })
+fn number(answer: &Answer) -> Counted {
+    Counted {
+        count: answer.count,
+        level: answer.level.as_str(),
+        true_for: format_rfc3339(answer.true_for),
+        at: format_rfc3339(answer.at),
+        took_ms: millis(answer.took),
+        diagnostics: answer.told.clone(),
+    }
 }
 
 /// Answers with lines from the start, so that a long answer shows how far it is.
@@ -128,7 +193,7 @@ fn eval_by_lines(
                 return;
             }
         };
-        if send.send(Ok(line_of(&number(&answer)))).await.is_ok()
+        if send.send(Ok(line_of(&json!(number(&answer))))).await.is_ok()
             && let Some(namespace) = namespace
         {
             send_members(&services, answer.members, namespace, send);
@@ -144,16 +209,16 @@ pub(super) fn line_of(value: &Value) -> Bytes {
 /// `POST /api/v1/explain`: how a rule is answered.
 pub(super) async fn explain(
     services: web::Data<Services>,
-    asked: web::Json<Asked>,
+    asked: web::Json<ExplainAsked>,
 ) -> Result<HttpResponse, Problem> {
-    let asked = asked.into_inner();
-    let question = Question { rule: asked.rule, level: asked.level, at: asked.at };
+    let ExplainAsked { rule, level, at } = asked.into_inner();
+    let question = Question { rule, level, at };
     let explained = ask(move |caller| services.segments.explain(&question, caller)).await?;
-    Ok(HttpResponse::Ok().json(json!({
-        "explain": explained.json,
-        "text": explained.text,
-        "diagnostics": explained.told,
-    })))
+    Ok(HttpResponse::Ok().json(Explained {
+        explain: explained.json,
+        text: explained.text,
+        diagnostics: explained.told,
+    }))
 }
 
 /// A length of time in milliseconds with three places.

@@ -1,15 +1,19 @@
 //! Segment files: read, written and removed.
 
+use actix_web::HttpMessage;
+use actix_web::HttpRequest;
 use actix_web::HttpResponse;
-use actix_web::http::header::ContentType;
 use actix_web::web;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::Serialize;
 use serde_json::Value;
-use serde_json::json;
 use std::sync::Arc;
 
 use super::Services;
 use super::asking::Waiting;
+use super::audiences::Described;
+use super::audiences::Wrong;
 use super::audiences::described;
 use super::audiences::problems;
 use super::audiences::unknown;
@@ -19,19 +23,56 @@ use crate::segment::Caller;
 use crate::segment::Changes;
 use crate::segment::EditError;
 use crate::segment::PlanError;
+use crate::segment::Told;
 
 /// A segment as JSON, in the form that it is answered in.
-#[derive(Deserialize)]
-struct Sent {
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "SegmentSent")]
+pub(super) struct Sent {
+    /// The text of the file.
+    #[schemars(example = "name = \"Readers\"\nrule = \"did page_view in 30d\"\n")]
     toml: String,
+}
+
+/// The live segments.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Segments")]
+pub(super) struct Listed {
+    segments: Vec<Described>,
+    problems: Vec<Wrong>,
+}
+
+/// A segment with the text of its file.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SegmentWithText")]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    described: Described,
+    toml: String,
+}
+
+/// A file that was written.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SegmentWritten")]
+pub(super) struct Written {
+    id: String,
+    /// What its author is told.
+    diagnostics: Vec<Told>,
+}
+
+/// What was done.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Applied {
+    /// How many files were changed.
+    changed: usize,
 }
 
 /// `GET /api/v1/segments`
 pub(super) async fn list(services: web::Data<Services>) -> HttpResponse {
     let live = services.segments.live();
-    let shown: Vec<Value> =
-        live.segments.values().filter(|s| !s.hidden).map(|s| described(s)).collect();
-    HttpResponse::Ok().json(json!({ "segments": shown, "problems": problems(&services) }))
+    let segments = live.segments.values().filter(|s| !s.hidden).map(|s| described(s)).collect();
+    HttpResponse::Ok().json(Listed { segments, problems: problems(&services) })
 }
 
 /// `GET /api/v1/segments/{id}`
@@ -41,8 +82,7 @@ pub(super) async fn show(
 ) -> Result<HttpResponse, Problem> {
     let live = services.segments.live();
     let segment = live.segments.get(&*id).filter(|s| !s.hidden).ok_or_else(|| unknown(&id))?;
-    let mut shown = described(segment);
-    shown["toml"] = json!(segment.text);
+    let shown = Shown { described: described(segment), toml: segment.text.to_string() };
     Ok(HttpResponse::Ok().json(shown))
 }
 
@@ -51,11 +91,11 @@ pub(super) async fn show(
 pub(super) async fn put(
     services: web::Data<Services>,
     id: web::Path<String>,
-    kind: web::Header<ContentType>,
+    request: HttpRequest,
     body: web::Bytes,
 ) -> Result<HttpResponse, Problem> {
     let id = id.into_inner();
-    let text = if kind.0.0.essence_str() == "application/json" {
+    let text = if request.content_type() == "application/json" {
         let sent: Sent = serde_json::from_slice(&body)
             .map_err(|error| Problem::bad_request(error.to_string()))?;
         sent.toml
@@ -69,7 +109,7 @@ pub(super) async fn put(
         .map_err(|error| Problem::internal(&error))?
         .map_err(|error| problem(error, &id))?;
     let mut response = if was_there { HttpResponse::Ok() } else { HttpResponse::Created() };
-    Ok(response.json(json!({ "id": id, "diagnostics": told })))
+    Ok(response.json(Written { id, diagnostics: told }))
 }
 
 /// `DELETE /api/v1/segments/{id}`
@@ -87,8 +127,9 @@ pub(super) async fn delete(
 }
 
 /// Files that are to be.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PlanAsked")]
 pub(super) struct Wanted {
     /// Texts by id; `null` of a file that is to go.
     files: Changes,
@@ -98,9 +139,11 @@ pub(super) struct Wanted {
 }
 
 /// A plan that is to be done.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Planned {
+    /// Texts by id; `null` of a file that is to go.
     files: Changes,
+    /// What the plan was made on, as the plan says.
     base: Base,
 }
 
@@ -132,7 +175,7 @@ pub(super) async fn apply(
         .await
         .map_err(|error| Problem::internal(&error))?
         .map_err(|error| problem(error, "of a plan"))?;
-    Ok(HttpResponse::Ok().json(json!({ "changed": changed })))
+    Ok(HttpResponse::Ok().json(Applied { changed }))
 }
 
 fn problem(error: EditError, id: &str) -> Problem {

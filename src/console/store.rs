@@ -2,10 +2,21 @@
 
 use actix_web::HttpResponse;
 use actix_web::web;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::Services;
 use super::problem::Problem;
+use crate::store::sizes::Size;
+
+/// What the store takes.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Sizes {
+    /// All of it.
+    bytes: u64,
+    /// By what it is for.
+    kinds: Vec<Size>,
+}
 
 /// `GET /api/v1/store/size`
 pub(super) async fn size(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
@@ -13,5 +24,5 @@ pub(super) async fn size(services: web::Data<Services>) -> Result<HttpResponse, 
     let kinds = measured.await.map_err(|error| Problem::internal(&error))?;
     let kinds = kinds.map_err(|error| Problem::unavailable(crate::store::chain(&error)))?;
     let bytes: u64 = kinds.iter().map(|size| size.bytes).sum();
-    Ok(HttpResponse::Ok().json(json!({ "bytes": bytes, "kinds": kinds })))
+    Ok(HttpResponse::Ok().json(Sizes { bytes, kinds }))
 }

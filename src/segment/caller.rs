@@ -70,7 +70,7 @@ impl Caller {
     }
 
     /// Ends a wait where nobody wants the answer any more.
-    pub(super) fn still_wanted(&self) -> Result<(), AskError> {
+    pub fn still_wanted(&self) -> Result<(), AskError> {
         if self.gone.load(Ordering::Relaxed) { Err(AskError::Cancelled) } else { Ok(()) }
     }
 

@@ -222,7 +222,8 @@ struct Turn {
 }
 
 /// A diagnostic as an author is told it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Diagnostic")]
 pub struct Told {
     /// `error`, `warning` or `note`.
     pub severity: &'static str,

@@ -38,7 +38,7 @@ pub type Changes = BTreeMap<String, Option<String>>;
 pub type Base = BTreeMap<String, String>;
 
 /// What changes to segment files would do.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, schemars::JsonSchema)]
 pub struct Plan {
     /// T: sizes are those of everything acknowledged before it.
     pub true_for: String,
@@ -59,8 +59,9 @@ pub struct Plan {
 }
 
 /// What becomes of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "PlanAction")]
 pub enum Action {
     /// There was none.
     Add,
@@ -73,7 +74,8 @@ pub enum Action {
 }
 
 /// What becomes of a segment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PlanEffect")]
 pub struct Effect {
     /// Its id.
     pub segment: String,
@@ -103,7 +105,8 @@ pub struct Effect {
 }
 
 /// What is sent to a destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PlanSent")]
 pub struct Sent {
     /// The destination.
     pub destination: String,
@@ -114,7 +117,8 @@ pub struct Sent {
 }
 
 /// What a rule takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "PlanCost")]
 pub struct Cost {
     /// Traits that the rule asks, with those that it refers to.
     pub traits: usize,

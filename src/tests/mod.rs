@@ -33,6 +33,7 @@ mod liveramp;
 mod lookalike;
 mod lookup;
 mod lost;
+mod management;
 mod matches;
 mod meta;
 mod nodes;

@@ -8,7 +8,8 @@ mod shared;
 
 use actix_web::HttpResponse;
 use actix_web::web;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::Services;
 use super::problem::Problem;
@@ -16,12 +17,20 @@ use crate::store::health::Finding;
 use crate::store::health::SERVERS;
 use crate::store::health::State;
 
+/// What a checkup found.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Checkup {
+    /// Whether nobody has to do anything.
+    well: bool,
+    checks: Vec<Finding>,
+}
+
 /// `GET /api/v1/doctor`
 pub(super) async fn look(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     let found = web::block(move || found(&services));
     let found = found.await.map_err(|error| Problem::internal(&error))?;
-    let is_well = found.iter().all(|finding| finding.state != State::Ill);
-    Ok(HttpResponse::Ok().json(json!({ "well": is_well, "checks": found })))
+    let well = found.iter().all(|finding| finding.state != State::Ill);
+    Ok(HttpResponse::Ok().json(Checkup { well, checks: found }))
 }
 
 /// Looks at everything. Blocks.

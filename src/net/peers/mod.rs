@@ -80,8 +80,15 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// The body's content type.
     pub kind: Option<&'a str>,
+    /// Whose it is.
+    pub on_behalf: Option<&'a str>,
     /// The body.
     pub body: &'a [u8],
+}
+
+impl Call<'_> {
+    /// The header that says whose a call is.
+    pub const ON_BEHALF: &'static str = "throng-on-behalf-of";
 }
 
 /// The answer of a call that was passed on.
@@ -169,6 +176,9 @@ impl Peers {
             .header("Authorization", self.secret.bearer());
         if let Some(kind) = call.kind {
             request = request.header("Content-Type", kind);
+        }
+        if let Some(by) = call.on_behalf {
+            request = request.header(Call::ON_BEHALF, by);
         }
         let request = request.body(call.body).map_err(|error| PeerError::Malformed {
             peer: address.to_owned(),
