@@ -15,7 +15,6 @@ use super::body;
 use super::cookie::Cookies;
 use super::cookie::Scope;
 use super::cookie::is_opted_out;
-use super::cookie::remember_syncs;
 use super::cookie::syncs;
 use super::forwarded;
 use super::lookup;
@@ -171,7 +170,7 @@ pub(crate) fn cookie(bytes: &[u8]) {
         let _ = is_opted_out(&headers, is_https);
         let known = syncs(&headers, is_https);
         // What is remembered of it is what is read the next time.
-        let name = remember_syncs(&known, is_https);
+        let name = cookies.remember_syncs(&known, is_https);
         let pair =
             name.to_str().unwrap_or_default().split(';').next().unwrap_or_default().to_owned();
         let mut again = HeaderMap::new();
