@@ -122,7 +122,7 @@ pub(super) async fn schema(services: web::Data<Services>) -> HttpResponse {
     HttpResponse::Ok().json(Schema { events })
 }
 
-fn identifier(namespace: &str, value: &str) -> Result<Identifier, Problem> {
+pub(super) fn identifier(namespace: &str, value: &str) -> Result<Identifier, Problem> {
     let namespace =
         Namespace::new(namespace).map_err(|error| Problem::bad_request(error.to_string()))?;
     Identifier::new(namespace, value).map_err(|error| Problem::meaningless(error.to_string()))

@@ -7,9 +7,8 @@ use serde_json::json;
 
 use super::Services;
 use super::problem::Problem;
+use super::profiles;
 use crate::ingest::QuarantineError;
-use crate::model::Identifier;
-use crate::model::Namespace;
 use crate::model::time::format_rfc3339;
 use crate::store::chain;
 
@@ -41,9 +40,7 @@ pub(super) async fn restore(
     of: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
     let (namespace, value) = of.into_inner();
-    let bad = |error: &dyn std::fmt::Display| Problem::bad_request(error.to_string());
-    let space = Namespace::new(&namespace).map_err(|error| bad(&error))?;
-    let identifier = Identifier::new(space, &value).map_err(|error| bad(&error))?;
+    let identifier = profiles::identifier(&namespace, &value)?;
     let services = services.into_inner();
     let restored = web::block(move || {
         let now = services.clock.now();

@@ -45,6 +45,9 @@ GET /api/v1/profiles/{namespace}/{value} read
 GET /api/v1/profiles/{namespace}/{value}/audiences read
 GET /api/v1/profiles/{namespace}/{value}/why/{segment} read
 GET /api/v1/schema read
+GET /api/v1/quarantine read
+POST /api/v1/quarantine/{namespace}/{value}/restore import
+GET /api/v1/partners read
 GET /api/v1/destinations read
 GET /api/v1/destinations/{name} read
 GET /api/v1/destinations/{name}/deliveries read

@@ -165,7 +165,7 @@ fn of_events() -> Vec<Call> {
         GET "/api/v1/quarantine" Scope::Read, quarantine::list, "Who kept sending and is set aside, on this node"
             .gives::<super::shapes::Object>();
         POST "/api/v1/quarantine/{namespace}/{value}/restore" Scope::Import, quarantine::restore, "Puts the events of one who was set aside into the journal"
-            .gives::<super::shapes::Object>() .refuses(&[400]);
+            .gives::<super::shapes::Object>() .refuses(&[400, 422]);
         GET "/api/v1/partners" Scope::Read, partners::list, "The partners that cookies are synced with, and how many of their ids count"
             .gives::<super::shapes::Object>();
     }
