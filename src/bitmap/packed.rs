@@ -17,6 +17,8 @@ use crate::model::time::Day;
 /// So many profiles with a fact on one day make it a set of bits: 8 KiB, against 2 bytes a fact.
 pub(super) const DENSE: usize = if cfg!(test) { 12 } else { 1024 };
 const SPARSE: u32 = u32::MAX;
+/// A trait that measures is kept by ordinal too, where it has no more facts.
+const MOST_SUMMED: usize = 1 << 14;
 
 /// Whole days of all traits of a block.
 #[derive(Debug)]
@@ -41,6 +43,16 @@ pub(super) struct Packed {
     /// The values of traits that measure, in the order of their ordinals: those that are all small, and the others.
     small: Vec<i32>,
     wide: Vec<i64>,
+    /// Small values of traits with few facts, those of each by ordinal: to add them up, none is looked for.
+    summed: Vec<Summed>,
+}
+
+/// A value of an ordinal, on a day after the first of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Summed {
+    ordinal: u16,
+    day: u16,
+    value: i32,
 }
 
 /// A trait's days.
@@ -50,6 +62,8 @@ pub(super) struct PackedTrait {
     end: u32,
     has_dense: bool,
     values: Values,
+    /// Where its values are by ordinal; nowhere, where they are not.
+    summed: (u32, u32),
     /// The largest size of a value.
     pub(super) largest: u64,
 }
@@ -79,6 +93,7 @@ impl Packed {
             stride: words_of(block.population()),
             small: Vec::new(),
             wide: Vec::new(),
+            summed: Vec::new(),
         };
         let mut scratch = Scratch::default();
         for (id, columns) in &block.traits {
@@ -104,7 +119,8 @@ impl Packed {
             }
             let end = u32::try_from(packed.days.len()).ok()?;
             packed.ids.push(*id);
-            packed.traits.push(PackedTrait { first, end, has_dense, values, largest });
+            let summed = packed.sum_up(first as usize..end as usize, values)?;
+            packed.traits.push(PackedTrait { first, end, has_dense, values, summed, largest });
         }
         let start = u32::try_from(packed.ordinals.len()).ok()?;
         packed.starts.push(start);
@@ -112,6 +128,7 @@ impl Packed {
         packed.words.shrink_to_fit();
         packed.small.shrink_to_fit();
         packed.wide.shrink_to_fit();
+        packed.summed.shrink_to_fit();
         Some(packed)
     }
 
@@ -155,6 +172,54 @@ impl Packed {
             _ => self.wide.extend(values_of),
         }
         SPARSE
+    }
+
+    /// Puts the values of the last trait's days by ordinal, where they are small and few.
+    fn sum_up(&mut self, days: Range<usize>, values: Values) -> Option<(u32, u32)> {
+        let from = self.summed.len();
+        let first =
+            self.starts.get(days.start).map_or(self.ordinals.len(), |start| *start as usize);
+        if let Values::Small(less) = values
+            && self.ordinals.len() - first <= MOST_SUMMED
+        {
+            for place in days {
+                let start = self.starts[place] as usize;
+                let end =
+                    self.starts.get(place + 1).map_or(self.ordinals.len(), |end| *end as usize);
+                let values = self.ordinals[start..end].iter().zip(&self.small[start - less..]);
+                let day = self.days[place];
+                self.summed.extend(values.map(|(ordinal, value)| Summed {
+                    ordinal: *ordinal,
+                    day,
+                    value: *value,
+                }));
+            }
+            self.summed[from..].sort_unstable();
+        }
+        Some((u32::try_from(from).ok()?, u32::try_from(self.summed.len()).ok()?))
+    }
+
+    /// Whether the values of some days are best added up by ordinal: they are most of the trait's, which has them so.
+    pub(super) fn is_summed(&self, of: &PackedTrait, days: &Range<usize>) -> bool {
+        let all = (of.summed.1 - of.summed.0) as usize;
+        all > 0 && self.facts(days).len() * 4 >= all
+    }
+
+    /// The values of some days by ordinal, and 0 for each of another day.
+    pub(super) fn by_ordinal(
+        &self,
+        of: &PackedTrait,
+        days: &Range<usize>,
+    ) -> impl Iterator<Item = (u16, i64)> {
+        let summed = &self.summed[of.summed.0 as usize..of.summed.1 as usize];
+        // Without a day nothing is within.
+        let first = self.days.get(days.start).copied().unwrap_or(u16::MAX);
+        let last = days.end.checked_sub(1).and_then(|last| self.days.get(last)).copied();
+        let last = last.unwrap_or(0);
+        summed.iter().map(move |summed| {
+            let is_within = summed.day >= first && summed.day <= last;
+            (summed.ordinal, i64::from(if is_within { summed.value } else { 0 }))
+        })
     }
 
     /// A trait's days; `None` where it has none.
@@ -316,6 +381,7 @@ impl Packed {
         }
         let each = match of.values {
             Values::None => 2,
+            Values::Small(_) if of.summed.0 < of.summed.1 => 6 + size_of::<Summed>(),
             Values::Small(_) => 6,
             Values::Wide(_) => 10,
         };
@@ -334,6 +400,7 @@ impl Packed {
             + self.words.capacity() * 8
             + self.small.capacity() * 4
             + self.wide.capacity() * 8
+            + self.summed.capacity() * size_of::<Summed>()
     }
 }
 

@@ -4,8 +4,6 @@
 //! is grown.
 //! <https://github.com/RoaringBitmap/RoaringFormatSpec>
 
-use std::io::Read;
-
 use roaring::RoaringBitmap;
 
 use super::kernels;
@@ -20,11 +18,13 @@ const LONGEST_LIST: usize = 4096;
 const COOKIE: u32 = 12346;
 
 /// A bitmap that is written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Roar {
     /// The number of each block with a member, and how many it has less one.
     containers: Vec<(u16, u16)>,
-    data: Vec<u8>,
+    /// The containers, after room for what begins the form.
+    bytes: Vec<u8>,
+    room: usize,
 }
 
 /// Memory to write with.
@@ -38,6 +38,12 @@ impl Default for RoarScratch {
 }
 
 impl Roar {
+    /// A bitmap of no more than so many blocks.
+    pub fn of(blocks: usize) -> Self {
+        let room = head_of(blocks);
+        Self { containers: Vec::new(), bytes: vec![0; room], room }
+    }
+
     /// Writes the members of the next block. Blocks come in their order.
     pub fn put(&mut self, block: u32, set: &BlockSet, scratch: &mut RoarScratch) {
         let words = set.words();
@@ -49,15 +55,15 @@ impl Roar {
             let is_few = count < words.len();
             let list = if is_few { kernels::list_few } else { kernels::list };
             let listed = list(words, &mut scratch.0).min(count);
-            let from = self.data.len();
-            self.data.resize(from + 2 * count, 0);
-            for (two, ordinal) in self.data[from..].chunks_exact_mut(2).zip(&scratch.0[..listed]) {
+            let from = self.bytes.len();
+            self.bytes.resize(from + 2 * count, 0);
+            for (two, ordinal) in self.bytes[from..].chunks_exact_mut(2).zip(&scratch.0[..listed]) {
                 two.copy_from_slice(&ordinal.to_le_bytes());
             }
         } else {
-            let from = self.data.len();
-            self.data.resize(from + words_of(BLOCK) * 8, 0);
-            for (eight, word) in self.data[from..].chunks_exact_mut(8).zip(words) {
+            let from = self.bytes.len();
+            self.bytes.resize(from + words_of(BLOCK) * 8, 0);
+            for (eight, word) in self.bytes[from..].chunks_exact_mut(8).zip(words) {
                 eight.copy_from_slice(&word.to_le_bytes());
             }
         }
@@ -65,22 +71,27 @@ impl Roar {
 
     /// The bitmap of all that was written.
     pub fn finish(self) -> RoaringBitmap {
-        let Self { containers, data } = self;
+        let Self { containers, mut bytes, room } = self;
+        let Some(start) = room.checked_sub(head_of(containers.len())) else {
+            debug_assert!(false, "there are no more blocks than was said");
+            return RoaringBitmap::new();
+        };
         if containers.is_empty() {
             return RoaringBitmap::new();
         }
-        let mut head = Vec::with_capacity(8 + containers.len() * 8);
-        head.extend(COOKIE.to_le_bytes());
-        // No more than numbers of 16 bits.
-        head.extend(u32::try_from(containers.len()).unwrap_or(0).to_le_bytes());
-        for (block, less) in &containers {
-            head.extend(block.to_le_bytes());
-            head.extend(less.to_le_bytes());
-        }
-        // Where each container begins, which is not looked at when all are read.
-        head.resize(head.len() + containers.len() * 4, 0);
-        let read = RoaringBitmap::deserialize_unchecked_from(head.chain(&data[..]));
+        // No more than numbers of 16 bits. Where each container begins stays 0: it is not looked at when all are read.
+        let count = u32::try_from(containers.len()).unwrap_or(0);
+        let each = containers.iter().flat_map(|(block, less)| [*block, *less]);
+        let head = [COOKIE, count].into_iter().flat_map(u32::to_le_bytes);
+        let head = head.chain(each.flat_map(u16::to_le_bytes));
+        bytes[start..].iter_mut().zip(head).for_each(|(byte, said)| *byte = said);
+        let read = RoaringBitmap::deserialize_unchecked_from(&bytes[start..]);
         debug_assert!(read.is_ok(), "what was written is a bitmap");
         read.unwrap_or_default()
     }
+}
+
+/// The bytes before the first of so many containers.
+fn head_of(containers: usize) -> usize {
+    8 + containers * 8
 }

@@ -142,6 +142,9 @@ impl Block {
     }
 }
 
+/// So many facts of days in part are put between others.
+const MOST_EDGES: usize = 1 << 12;
+
 impl DayColumn {
     /// Calls `f` with each measured fact from a millisecond to another.
     #[inline]
@@ -437,6 +440,58 @@ impl<'a> Scan<'a> {
                 }
             }
         });
+    }
+
+    /// Calls `f` with the ordinals that have a fact, ascending, and what their values add up to, as an `i64` holds where
+    /// [`Scan::sum_bound`] says so; with some others, and 0. `false`, and nothing is called, where another way is
+    /// better. `edges` is scratch.
+    pub fn each_sum(
+        self,
+        interval: Interval,
+        edges: &mut Vec<(u16, i64)>,
+        mut f: impl FnMut(u16, i64),
+    ) -> bool {
+        edges.clear();
+        let (mut whole, mut is_best) = (None, true);
+        self.each_part(interval, |part| match part {
+            Part::Days(packed, of, days) => {
+                is_best &= whole.is_none() && packed.is_summed(of, &days);
+                whole = Some((packed, of, days));
+            }
+            Part::Day(column, lo, hi) => {
+                column.each_value(lo, hi, |o, value| edges.push((o, value)))
+            }
+        });
+        let Some((packed, of, days)) = whole.filter(|_| is_best && edges.len() <= MOST_EDGES)
+        else {
+            return false;
+        };
+        edges.sort_unstable();
+        let mut edges = edges.iter().peekable();
+        // Of the first there is no fact yet.
+        let (mut last, mut sum, mut is_any) = (0, 0, false);
+        let mut add = |ordinal: u16, value: i64| {
+            if ordinal == last {
+                sum += value;
+            } else {
+                if is_any {
+                    f(last, sum);
+                }
+                (last, sum) = (ordinal, value);
+            }
+            is_any = true;
+        };
+        for (ordinal, value) in packed.by_ordinal(of, &days) {
+            while let Some((edge, value)) = edges.next_if(|(edge, _)| *edge < ordinal) {
+                add(*edge, *value);
+            }
+            add(ordinal, value);
+        }
+        edges.for_each(|(edge, value)| add(*edge, *value));
+        if is_any {
+            f(last, sum);
+        }
+        true
     }
 
     /// Adds up values, where [`Scan::sum_bound`] says that an `i64` holds every sum.

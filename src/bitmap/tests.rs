@@ -22,8 +22,12 @@ const POPULATION: u32 = 130;
 fn facts(count: std::ops::Range<usize>) -> BoxedStrategy<Vec<(u16, Millis, i64)>> {
     let time = (-2i64..3, prop_oneof![Just(0i64), Just(DAY - 1), 0..DAY])
         .prop_map(|(day, millis)| day * DAY + millis);
+    let small = (0u16..130, time.clone(), -5i64..5);
     let value = prop_oneof![-5i64..5, Just(Measure::MAX.0), Just(-Measure::MAX.0)];
-    proptest::collection::vec((0u16..130, time, value), count).boxed()
+    let large = (0u16..130, time, value);
+    let (few, more) = (count.clone(), count);
+    prop_oneof![proptest::collection::vec(small, few), proptest::collection::vec(large, more)]
+        .boxed()
 }
 
 /// Also so many that a day's ordinals are kept as a set.
@@ -147,6 +151,17 @@ fn check_values(
     let (mut sums, mut least, mut most) =
         (vec![0i128; size], vec![i64::MAX; size], vec![i64::MIN; size]);
     scan.sum(interval, &mut sums);
+    let mut by_ordinal = vec![0i128; size];
+    let mut seen = Vec::new();
+    let is_by_ordinal = scan.each_sum(interval, &mut Vec::new(), |ordinal, sum| {
+        by_ordinal[usize::from(ordinal)] += i128::from(sum);
+        seen.push(ordinal);
+    });
+    if is_by_ordinal && scan.sum_bound(interval) <= i64::MAX as u128 {
+        prop_assert_eq!(&by_ordinal, &sums);
+        prop_assert!(seen.windows(2).all(|two| two[0] < two[1]));
+        prop_assert!(by.keys().all(|ordinal| seen.contains(ordinal)));
+    }
     scan.min(interval, &mut least);
     scan.max(interval, &mut most);
     let (mut first, mut last) = (vec![0; size], vec![0; size]);
@@ -403,7 +418,7 @@ proptest! {
         let mut blocks = blocks;
         blocks.sort_by_key(|(number, ..)| *number);
         blocks.dedup_by_key(|(number, ..)| *number);
-        let (mut written, mut scratch) = (Roar::default(), RoarScratch::default());
+        let (mut written, mut scratch) = (Roar::of(4), RoarScratch::default());
         let mut expected = roaring::RoaringBitmap::new();
         for (number, some, many) in blocks {
             let set: BlockSet = some.into_iter().chain((0..many).map(|o| o * 7)).collect();
@@ -425,7 +440,7 @@ proptest! {
 fn a_full_block_is_written_whole() {
     let mut set = BlockSet::new();
     set.fill(1 << 16);
-    let mut written = Roar::default();
+    let mut written = Roar::of(1);
     written.put(1, &set, &mut RoarScratch::default());
     let expected: roaring::RoaringBitmap = (1 << 16..2 << 16).collect();
     assert_eq!(written.finish(), expected);

@@ -67,10 +67,36 @@ impl Band {
         (self.lo <= value && value <= self.hi) != self.outside
     }
 
+    /// The same band of numbers of 64 bits.
+    pub(super) fn narrow(self) -> Narrow {
+        let narrow = |edge: i128| {
+            let edge = edge.clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+            i64::try_from(edge).unwrap_or(i64::MAX)
+        };
+        let is_empty = self.lo > i128::from(i64::MAX) || self.hi < i128::from(i64::MIN);
+        let (lo, hi) = if is_empty { (1, 0) } else { (narrow(self.lo), narrow(self.hi)) };
+        Narrow { lo, hi, outside: self.outside }
+    }
+
     /// Counts that stop at this number tell which pass: those from it on all do, or none does.
     pub(super) fn stop(self) -> i128 {
         let above = if self.hi == i128::MAX { 0 } else { self.hi.saturating_add(1) };
         above.max(self.lo).max(1)
+    }
+}
+
+/// A band of numbers of 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Narrow {
+    lo: i64,
+    hi: i64,
+    outside: bool,
+}
+
+impl Narrow {
+    #[inline]
+    pub(super) fn holds(self, value: i64) -> bool {
+        ((self.lo <= value) & (value <= self.hi)) != self.outside
     }
 }
 
@@ -115,6 +141,8 @@ mod tests {
                     assert_eq!(Band::of_count(cmp, limit).holds(value), expected);
                     let expected = cmp.holds((value * TEN_THOUSANDTH).cmp(&limit));
                     assert_eq!(Band::of_measure(cmp, limit).holds(value), expected);
+                    let narrow = Band::of_measure(cmp, limit).narrow();
+                    assert_eq!(narrow.holds(i64::try_from(value).unwrap()), expected);
                 }
             }
         }

@@ -73,7 +73,7 @@ impl Program {
         let outputs = self.outputs.len();
         let shards = self.each_shard(snapshot, now, threads, |worker, blocks| {
             let mut answers: Vec<Roar> = Vec::new();
-            answers.resize_with(outputs, Roar::default);
+            answers.resize_with(outputs, || Roar::of(blocks.len()));
             let mut scratch = RoarScratch::default();
             for (place, block) in (0u32..).zip(blocks) {
                 worker.block(block, |output, set| answers[output].put(place, set, &mut scratch));

@@ -45,6 +45,8 @@ pub(super) struct Worker<'a> {
     /// Counts or sums of few facts, all 0 but while they are compared, and the ordinals of these facts.
     few: Vec<i64>,
     touched: Vec<u16>,
+    /// Facts of days in part, to be added up.
+    edges: Vec<(u16, i64)>,
     unary: Unary,
     small: Vec<u8>,
     counts: Vec<u32>,
@@ -67,6 +69,7 @@ impl<'a> Worker<'a> {
             found: Vec::new(),
             few: Vec::new(),
             touched: Vec::new(),
+            edges: Vec::new(),
             unary: Unary::default(),
             small: Vec::new(),
             counts: Vec::new(),
@@ -425,6 +428,9 @@ impl<'a> Worker<'a> {
 
     fn sum(&mut self, place: usize, population: u32, facts: Facts<'_>, interval: Interval) {
         let is_small = facts.sum_bound(interval) <= i64::MAX as u128;
+        if is_small && self.sum_by_ordinal(place, population, facts, interval) {
+            return;
+        }
         if is_small && facts.weight(interval) * FEW_SUMMED < u64::from(population) {
             self.few.resize(crate::model::BLOCK as usize, 0);
             facts.each_value(interval, |ordinal, value| {
@@ -444,6 +450,34 @@ impl<'a> Worker<'a> {
                 compare::select(&this.sums, out, |sum| band.holds(sum));
             });
         }
+    }
+
+    /// Adds up what is kept by ordinal; `false` where it is not, or another way is better.
+    fn sum_by_ordinal(
+        &mut self,
+        place: usize,
+        population: u32,
+        facts: Facts<'_>,
+        interval: Interval,
+    ) -> bool {
+        let groups = self.groups;
+        let [(leaf, Comparison::Band(band))] = groups.groups[place].leaves[..] else {
+            return false;
+        };
+        if band.holds(0) {
+            return false;
+        }
+        let mut out = self.take();
+        out.reset(population);
+        let band = band.narrow();
+        let is_done = facts.each_sum(interval, &mut self.edges, |ordinal, sum| {
+            out.insert_if(ordinal, band.holds(sum));
+        });
+        match is_done {
+            true => self.slots[leaf] = Some(out),
+            false => self.pool.push(out),
+        }
+        is_done
     }
 
     /// Compares least or greatest values; `none` stands where there is no value, which passes nothing.
