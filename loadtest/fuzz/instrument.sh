@@ -1,6 +1,6 @@
 #!/bin/sh
 # Stands between cargo and rustc (RUSTC_WRAPPER): counts the edges that are taken in our own code alone. What its libraries
-# do with bytes is theirs to fuzz, and building all of them anew would take a quarter of an hour.
+# do with bytes is theirs to fuzz, and they need not be built anew.
 case " $* " in
 *" --crate-name throng "*" --crate-type lib "*)
   exec "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -127,7 +127,12 @@ fn start(
         certificate.map(|files| Certificate::read("collect.tls", files)).transpose()?;
     let certificate = certificate.map(Arc::new);
     let shown = certificate.clone();
-    let patience = Patience { head: shared.patience, idle: KEEP_ALIVE, handling: Some(HANDLING) };
+    let patience = Patience {
+        head: shared.patience,
+        idle: KEEP_ALIVE,
+        handling: Some(HANDLING),
+        reading: Some(shared.patience),
+    };
     let gate = shared.gate.take().unwrap_or_else(|| gate(config, &shared.metrics));
     let shared = Arc::new(shared);
     let durability = config.journal.durability;

@@ -129,9 +129,14 @@ pub const TOKENS_NAME: &str = tokens::SHELVED;
 
 /// How many may be connected: people, machines that watch, and other nodes.
 const CONNECTIONS: usize = 1_000;
-/// How long a request's head is waited for, and then the next one. Work takes as long as it takes.
-const PATIENCE: Patience =
-    Patience { head: Duration::from_secs(10), idle: Duration::from_secs(5), handling: None };
+/// How long a request's head is waited for, and then the next one. Work takes as long as it takes, and so do those who read
+/// what came of it.
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(10),
+    idle: Duration::from_secs(5),
+    handling: None,
+    reading: None,
+};
 /// How long a stop waits for requests under way, in seconds.
 const STOP: u64 = 5;
 

@@ -54,12 +54,14 @@ const BACKLOG: i32 = 2_048;
 /// What is expected of clients, and how long is waited for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// For a request's head, from its first byte; and for an answer to be read on.
+    /// For a request's head, from its first byte.
     pub head: Duration,
     /// Between requests.
     pub idle: Duration,
-    /// For a request to be answered from its head on; `None` waits for ever.
+    /// For a request to be answered from its head on, and between parts of its answer; `None` waits for ever.
     pub handling: Option<Duration>,
+    /// For a client to read on; `None` waits for ever.
+    pub reading: Option<Duration>,
 }
 
 /// A listener that is not served yet.

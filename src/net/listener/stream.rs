@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
@@ -29,6 +28,9 @@ const KEPT: usize = 128 << 10;
 const AFTER: Duration = Duration::from_secs(1);
 /// How long the rest of a body that is not taken may go on, so that its client can read why.
 const ENDING: Duration = Duration::from_secs(4);
+
+/// How an answer begins that is none yet.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 ";
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +65,11 @@ impl Pace {
     /// Until when what is awaited has to come.
     fn until(&self) -> Option<Instant> {
         let (awaited, since) = self.awaited.get();
-        let Patience { head, idle, handling } = self.patience;
+        let Patience { head, idle, handling, .. } = self.patience;
         let wait = match awaited {
-            // A part of a next head may have come with the last request, so idleness ends here, too.
-            Awaited::Request => idle + head,
+            // A part of a next head may have come with the last request, so idleness ends here, too; not where an answer
+            // may come in parts, far apart.
+            Awaited::Request => handling.map(|_| idle + head)?,
             Awaited::Head => head + AFTER,
             Awaited::Answer => handling?,
             Awaited::End => ENDING,
@@ -93,9 +96,9 @@ impl Pace {
         Ok(())
     }
 
-    fn next(&self, awaited: Awaited) {
+    fn next(&self, awaited: Awaited, since: Instant) {
         if self.awaited.get().0 != Awaited::End {
-            self.awaited.set((awaited, Instant::now()));
+            self.awaited.set((awaited, since));
         }
         self.head.set(0);
         match self.taken.replace(0) {
@@ -128,12 +131,13 @@ impl Connection {
 
     /// Says that a request's head has come, and that a handler has it.
     pub fn handling(&self) {
-        self.0.next(Awaited::Answer);
+        // From its first byte on, which asks for no clock.
+        self.0.next(Awaited::Answer, self.0.awaited.get().1);
     }
 
     /// Says that the rest of a request's body is not taken, and nothing after it.
     pub fn ending(&self) {
-        self.0.next(Awaited::End);
+        self.0.next(Awaited::End, Instant::now());
     }
 }
 
@@ -166,18 +170,20 @@ impl Stream {
 
     /// Whether the client is too late; if not, it is looked at again when it may be.
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
-        let unread = self.unread.map(|since| since + self.pace.patience.head);
+        let unread = self.unread.zip(self.pace.patience.reading);
+        let unread = unread.map(|(since, wait)| since + wait);
         let awaited = self.pace.until();
         let Some(until) = unread.into_iter().chain(awaited).min() else { return false };
-        if Instant::now() >= until {
-            return true;
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        // One that is early finds out what there is to wait for then; it is set anew where it would be late.
-        if timer.is_elapsed() || timer.deadline() > until {
+        if let Some(timer) = &mut self.timer {
+            // One that is early wakes this connection all the same, which finds out then what there is to wait for: most
+            // requests ask for no clock here.
+            if !timer.is_elapsed() && timer.deadline() <= until {
+                return false;
+            }
             timer.as_mut().reset(until);
         }
-        timer.as_mut().poll(context).is_ready() && Instant::now() >= until
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        timer.as_mut().poll(context).is_ready()
     }
 }
 
@@ -237,8 +243,9 @@ impl AsyncWrite for Stream {
             Bytes::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_write(context, bytes),
         };
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.pace.next(Awaited::Request);
+        // Who is told to go on has not been answered.
+        if matches!(written, Poll::Ready(Ok(1..))) && !bytes.starts_with(CONTINUE) {
+            self.pace.next(Awaited::Request, Instant::now());
         }
         self.written(context, written)
     }
@@ -257,27 +264,5 @@ impl AsyncWrite for Stream {
             Bytes::Encrypted(stream) => Pin::new(stream).poll_shutdown(context),
         };
         self.written(context, shut)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.bytes {
-            Bytes::Plain(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-            Bytes::Encrypted(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        };
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.pace.next(Awaited::Request);
-        }
-        self.written(context, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.bytes {
-            Bytes::Plain(socket) => socket.is_write_vectored(),
-            Bytes::Encrypted(stream) => stream.is_write_vectored(),
-        }
     }
 }

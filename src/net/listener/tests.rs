@@ -23,6 +23,10 @@ const LARGE: usize = 64 << 20;
 
 impl Running {
     fn new(limits: (usize, usize)) -> Self {
+        Self::with(limits, true)
+    }
+
+    fn with(limits: (usize, usize), is_hurried: bool) -> Self {
         let metrics = Metrics::new();
         let gate = Gate::new("public", limits, Vec::new(), &metrics).counting_loopback();
         let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -30,7 +34,8 @@ impl Running {
         let patience = Patience {
             head: Duration::from_secs(1),
             idle: Duration::from_secs(2),
-            handling: Some(Duration::from_secs(30)),
+            handling: is_hurried.then_some(Duration::from_secs(30)),
+            reading: is_hurried.then_some(Duration::from_secs(1)),
         };
         let gate = Arc::new(gate);
         let listener = Listener { socket, gate, patience, certificate: None, workers: 1, stop: 1 };
@@ -41,11 +46,25 @@ impl Running {
                     request.conn_data::<Connection>().unwrap().handling();
                     HttpResponse::Ok().body("small")
                 };
+                let parts = async |request: HttpRequest, body: web::Bytes| {
+                    request.conn_data::<Connection>().unwrap().handling();
+                    let mut left = 2;
+                    let mut wait = Box::pin(tokio::time::sleep(Duration::from_secs(4)));
+                    let length = body.len();
+                    HttpResponse::Ok().streaming(Parts(Box::new(move |context| {
+                        use std::future::Future;
+                        std::task::ready!(wait.as_mut().poll(context));
+                        wait = Box::pin(tokio::time::sleep(Duration::from_secs(4)));
+                        left -= 1;
+                        std::task::Poll::Ready((left >= 0).then(|| format!("{length};")))
+                    })))
+                };
                 let large = async || HttpResponse::Ok().body(vec![b'x'; LARGE]);
                 let server = listener
                     .serve(move || {
                         App::new()
                             .route("/small", web::get().to(small))
+                            .route("/parts", web::post().to(parts))
                             .route("/large", web::get().to(large))
                     })
                     .unwrap();
@@ -81,6 +100,20 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.handle.stop(false));
         let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// What is sent in parts.
+struct Parts(Box<dyn FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<String>>>);
+
+impl futures_core::Stream for Parts {
+    type Item = Result<web::Bytes, std::io::Error>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        (self.0)(context).map(|part| part.map(|part| Ok(web::Bytes::from(part))))
     }
 }
 
@@ -131,6 +164,30 @@ fn an_answer_that_is_not_read_is_given_up() {
     running.until_open(1);
     running.until_open(0);
     assert_eq!(running.refused("slow"), 1);
+}
+
+#[test]
+fn work_takes_as_long_as_it_takes_where_there_is_no_limit() {
+    let running = Running::with((100, 100), false);
+    let mut stream = running.connect();
+    // Its client waits to be told to go on, and its answer comes in parts that are further apart than heads may be.
+    let head = "POST /parts HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"abc").unwrap();
+    let mut came = String::new();
+    stream.read_to_string(&mut came).unwrap();
+    assert_eq!(came.matches("3;").count(), 2, "{came}");
+    // Nor is a client hurried that reads later.
+    let mut stream = running.connect();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    let mut came = Vec::new();
+    stream.read_to_end(&mut came).unwrap();
+    assert!(came.len() > LARGE, "{}", came.len());
+    assert_eq!(running.refused("slow"), 0);
 }
 
 #[test]
