@@ -52,7 +52,6 @@ impl Running {
                     let mut wait = Box::pin(tokio::time::sleep(Duration::from_secs(4)));
                     let length = body.len();
                     HttpResponse::Ok().streaming(Parts(Box::new(move |context| {
-                        use std::future::Future;
                         std::task::ready!(wait.as_mut().poll(context));
                         wait = Box::pin(tokio::time::sleep(Duration::from_secs(4)));
                         left -= 1;
@@ -104,7 +103,10 @@ impl Drop for Running {
 }
 
 /// What is sent in parts.
-struct Parts(Box<dyn FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<String>>>);
+struct Parts(Next);
+
+/// The next part, when it is there.
+type Next = Box<dyn FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<String>>>;
 
 impl futures_core::Stream for Parts {
     type Item = Result<web::Bytes, std::io::Error>;
