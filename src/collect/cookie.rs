@@ -185,6 +185,11 @@ fn syncs_name(is_https: bool) -> &'static str {
 pub(super) fn syncs(headers: &HeaderMap, is_https: bool) -> Vec<(String, Day)> {
     let one = |text: &str| {
         let (name, day) = text.split_once('.')?;
+        // Whatever is no partner's name is not sent back.
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if name.is_empty() || !name.bytes().all(fits) {
+            return None;
+        }
         Some((name.to_owned(), day.parse().ok()?))
     };
     let value = all(headers, syncs_name(is_https)).next().unwrap_or_default();
