@@ -49,6 +49,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod plan;
+pub mod privacy;
 pub mod rules;
 pub mod segment;
 pub mod store;

@@ -123,7 +123,8 @@ metrics! {
     /// Bytes of frames that were acknowledged here and are gone again: a failover took them, within what the
     /// durability allows (service). Alert on any.
     journal_lost_bytes: counter "throng_journal_lost_bytes_total" [];
-    /// Events by what became of them at fold (`counted`, `duplicate`, `dead_letter`).
+    /// Events by what became of them at fold (`counted`, `duplicate`, `dead_letter`; `erased` where they are of someone
+    /// who was erased, and of before that).
     ingest_folded: counters "throng_ingest_folded_events_total" ["outcome"];
     /// Age of the oldest event that is durable and not folded, 0 where there is none (service). Alert
     /// above 300.
@@ -203,6 +204,10 @@ metrics! {
     /// Segment files whose latest edit is wrong, so that the last good version stands (service). Alert
     /// above 0.
     segment_files_wrong: gauge "throng_segment_files_wrong" [];
+    /// Erasures by how far they came: `forgotten` (no profile is known any more), `done` (nor held anywhere).
+    erasures: counters "throng_erasures_total" ["stage"];
+    /// Age of the oldest erasure that is not done, 0 where all are (service). Alert above a day.
+    erasure_oldest: gauge "throng_erasure_oldest_seconds" [];
     /// Batches sent or asked for, by destination and result (`accepted`, `partial`, `staged`, `split`, `retry`, `gone`,
     /// `rejected`).
     delivery_attempts: counters "throng_delivery_attempts_total" ["destination", "result"];
@@ -277,6 +282,9 @@ impl Metrics {
         for outcome in FoldOutcome::ALL {
             self.ingest_folded.with_label_values(&[outcome.as_str()]);
         }
+        for stage in ["forgotten", "done"] {
+            self.erasures.with_label_values(&[stage]);
+        }
         for listener in ["public", "private"] {
             self.connections.with_label_values(&[listener]);
             for reason in ["full", "address", "handshake", "slow", "heads"] {
@@ -289,7 +297,7 @@ impl Metrics {
         for kind in ["full", "io"] {
             self.journal_errors.with_label_values(&[kind]);
         }
-        for operation in ["commit", "compact", "archive", "ledger", "lane"] {
+        for operation in ["commit", "compact", "archive", "ledger", "lane", "privacy"] {
             self.store_errors.with_label_values(&[operation]);
         }
         for thread in [

@@ -11,7 +11,7 @@ use throng::config::Durability;
 use throng::ingest::{Engine, Options as EngineOptions};
 use throng::metrics::Metrics;
 use throng::model::time::DAY;
-use throng::model::{Identifier, Millis, ShardId};
+use throng::model::{Event, Identifier, Millis, ShardId};
 use throng::net::{Clock, Workers};
 use throng::plan::{Library, TraitSpec, traits_of};
 use throng::store::embedded::State;
@@ -131,6 +131,10 @@ impl Folded for All {
 
     fn shard_of(&self, owner: &Identifier) -> ShardId {
         owner.value().bytes().map(ShardId::from).sum::<ShardId>() % 16
+    }
+
+    fn is_erased(&self, _: &Event) -> bool {
+        false
     }
 
     fn is_counted(&self, _: EventNo) -> bool {

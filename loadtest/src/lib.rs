@@ -6,6 +6,7 @@
 
 pub mod bare;
 pub mod bench;
+pub mod erase;
 pub mod export;
 pub mod fresh;
 pub mod histogram;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use loadtest::bench;
+use loadtest::erase;
 use loadtest::export;
 use loadtest::fresh;
 use loadtest::kill;
@@ -160,6 +161,24 @@ enum Command {
         /// How often one in a hundred of the profiles is changed.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Erase some of many profiles, and print how long it takes until none is known, and until nothing of one lies anywhere.
+    Erase {
+        /// The server's binary; by default the one beside this program.
+        #[arg(long)]
+        throng: Option<PathBuf>,
+        /// Where the data directory is made.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+        /// Profiles, with four events each.
+        #[arg(long, default_value_t = 1_000_000)]
+        profiles: u64,
+        /// How many are erased.
+        #[arg(long, default_value_t = 10)]
+        erased: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -384,6 +403,23 @@ fn main() -> Result<()> {
                     report.seen_after,
                     report.resident >> 20,
                     report.columns / f64::from(1 << 20)
+                )?;
+            }
+        }
+        Command::Erase { throng, directory, profiles, erased, json } => {
+            let throng = beside_this(throng)?;
+            let (profiles, erased) = (profiles.max(1), erased.clamp(1, profiles.max(1)));
+            let plan = erase::Plan { throng, directory, profiles, erased };
+            let report = erase::run(&plan, &mut tell)?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                let ([answer, last_answer], [swept, last_swept]) = (report.answer, report.swept);
+                writeln!(
+                    out,
+                    "{} profiles: one is erased in {answer:.2} s at the median, {last_answer:.2} at most, and nothing \
+                     of it lies anywhere after {swept:.1} s, {last_swept:.1} at most; access {:.1} s",
+                    report.profiles, report.access
                 )?;
             }
         }

@@ -187,6 +187,14 @@ impl Lane {
         }
     }
 
+    /// Looks at all segments again as soon as it can.
+    pub(super) fn look_again(&self) {
+        let mut state = self.state.lock();
+        state.due = None;
+        let troubles = state.troubles.values_mut().filter(|t| t.is_pause || t.is_drain);
+        troubles.for_each(|trouble| trouble.retry_at = Some(Millis::MIN));
+    }
+
     /// Brings the destination up to date; `None` while it is not known what is activated.
     pub(super) fn run(
         &self,

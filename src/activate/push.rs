@@ -24,6 +24,7 @@ use super::shared::Shared;
 use super::waterfall::Waterfall;
 use crate::config::Destination;
 use crate::metrics::Metrics;
+use crate::model::Identifier;
 use crate::model::Millis;
 use crate::net::Clock;
 use crate::net::Outgoing;
@@ -128,6 +129,7 @@ impl Pusher {
                 part_bytes,
                 few: FEW,
                 spool: std::env::temp_dir(),
+                leaving: Mutex::default(),
             },
             lanes,
             asleep: Mutex::new(()),
@@ -221,6 +223,25 @@ impl Pusher {
         let shown =
             shown.map(|report| Waterfall::of(report, lane.matched(&self.shared, &report.segment)));
         Ok(shown.collect())
+    }
+
+    /// Has identifiers of people who were erased removed wherever they are held, through every guard and pause, until it
+    /// is called again with those that are left.
+    pub fn take_back(&self, erasure: &str, identifiers: Vec<Identifier>) {
+        let mut leaving = self.shared.leaving.lock();
+        let before = leaving.get(erasure);
+        if before.map_or(&[][..], Vec::as_slice) == identifiers {
+            return;
+        }
+        if identifiers.is_empty() {
+            leaving.remove(erasure);
+            return;
+        }
+        leaving.insert(erasure.to_owned(), identifiers);
+        drop(leaving);
+        self.lanes.iter().for_each(Lane::look_again);
+        let _asleep = self.asleep.lock();
+        self.wake.notify_all();
     }
 
     fn run_by_hand(

@@ -1,5 +1,7 @@
 //! What all lanes work with.
 
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::audience::Audiences;
 use crate::metrics::Metrics;
+use crate::model::Identifier;
 use crate::net::Clock;
 use crate::store::ledger::Ledger;
 
@@ -24,6 +27,8 @@ pub(super) struct Shared {
     pub(super) few: u64,
     /// The folder of the own disk for files on their way.
     pub(super) spool: PathBuf,
+    /// What is left at destinations of people who were erased, by erasure.
+    pub(super) leaving: Mutex<BTreeMap<String, Vec<Identifier>>>,
 }
 
 impl Shared {

@@ -28,6 +28,8 @@ use crate::store::ledger::Ledger;
 use crate::store::nodes::Roles;
 use crate::store::shelf::Shelf;
 use crate::store::sizes::Sizes;
+use crate::store::state::Identity;
+use crate::store::suppression::Suppression;
 
 /// What is built before anything of the store is known.
 #[derive(Clone)]
@@ -41,6 +43,8 @@ pub(super) struct Ground {
     pub(super) metrics: Metrics,
     pub(super) workers: Workers,
     pub(super) draining: Arc<AtomicBool>,
+    /// What was erased.
+    pub(super) suppression: Arc<Suppression>,
 }
 
 /// Everything that depends on which store it is.
@@ -61,6 +65,10 @@ pub(super) struct Base {
     /// What the hours that have ended came to.
     pub(super) history: Arc<dyn Shelf>,
     pub(super) reserve: Reserve,
+    /// What was erased, and the receipts of it.
+    pub(super) privacy: Arc<dyn Shelf>,
+    /// The key of every hash, and how many shards there are.
+    pub(super) identity: Identity,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) secret: collect::Secret,
@@ -89,6 +97,7 @@ impl Ground {
         ingest::Options {
             namespaces: self.config.namespace_order().namespaces(),
             lifetimes: crate::config::lifetimes(&self.config.partners),
+            suppression: self.suppression.clone(),
             ..ingest::Options::new(self.config.events.retention.0, dedup_memory)
         }
     }

@@ -59,6 +59,8 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
             loaded.identity.shards
         );
     }
+    let privacy: Arc<dyn Shelf> = Arc::new(embedded::Shelf::privacy(data)?);
+    ground.suppression.load(&*privacy)?;
     let journal = open_journal(ground, embedded::JOURNAL, loaded.checkpoint.position, None)?;
     let engine = Engine::open(
         state.clone(),
@@ -100,7 +102,7 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
     let secret = collect::Secret::load_or_create(data)?;
     let audit = Arc::new(embedded::AuditLog::open(data)?);
     let key = console::audit_key_of(data).context("the key of the audit log")?;
-    let folders = [segment::COPIES, embedded::HISTORY, embedded::AUDIT];
+    let folders = [segment::COPIES, embedded::HISTORY, embedded::AUDIT, embedded::PRIVACY];
     let small = console::FILES.into_iter().chain([collect::Secret::FILE]).chain(folders);
     let backups = Backups::new(backup::Source {
         data: data.clone(),
@@ -141,6 +143,8 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
         sizes: Arc::new(embedded::Sizes::new(data.clone(), audiences)),
         head,
         history: Arc::new(embedded::Shelf::history(data)?),
+        privacy,
+        identity: loaded.identity,
         reserve: Box::new(move |count| state.reserve_generations(count)),
         ledger,
         sink: journal,

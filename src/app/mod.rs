@@ -42,6 +42,9 @@ use crate::ingest::Importer;
 use crate::ingest::Quarantine;
 use crate::metrics::Metrics;
 use crate::net::Workers;
+use crate::privacy;
+use crate::privacy::Privacy;
+use crate::privacy::ddrf::Ddrf;
 use crate::segment;
 use crate::segment::Segments;
 use crate::store::embedded::lock::DataLock;
@@ -190,7 +193,9 @@ async fn serve(
         metrics: metrics.clone(),
         workers: workers.clone(),
         draining: draining.clone(),
+        suppression: Arc::default(),
     };
+    let suppression = ground.suppression.clone();
     let base = actix_web::rt::task::spawn_blocking(move || match ground.config.store.backend {
         Backend::Embedded => embedded::open(&ground),
         Backend::Redis | Backend::RedisCluster => shared::open(ground),
@@ -216,8 +221,13 @@ async fn serve(
             .with_context(|| format!("cannot use {}", data.join("segments").display()))?,
     );
     let live = LiveAudiences::new(segments.clone(), base.count, config.activate.min_size);
-    let pusher =
-        Pusher::new(destinations, ledger, Arc::new(live), clock.clone(), Arc::new(metrics.clone()));
+    let pusher = Pusher::new(
+        destinations,
+        ledger.clone(),
+        Arc::new(live),
+        clock.clone(),
+        Arc::new(metrics.clone()),
+    );
     let pusher = Arc::new(pusher.spooling_in(data.join(SNAPSHOTS)));
     let countries = config
         .sites
@@ -239,6 +249,20 @@ async fn serve(
 
     let quarantine = Arc::new(Quarantine::open(data).context("cannot use what was set aside")?);
     let audit = Arc::new(Audit::new(base.audit, clock.clone(), base.audit_key));
+    let privacy = Privacy::new(privacy::Parts {
+        shelf: base.privacy,
+        suppression,
+        identity: base.identity,
+        lanes: lanes.clone(),
+        lane_count: base.peering.as_ref().map_or(1, |peering| peering.lanes),
+        segments: segments.clone(),
+        sink: sink.clone(),
+        ledger,
+        pusher: pusher.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        is_shared: base.peering.is_some(),
+    });
     let services = console::Services {
         quarantine: quarantine.clone(),
         config: config.clone(),
@@ -257,6 +281,7 @@ async fn serve(
         importer,
         segments: segments.clone(),
         pusher: pusher.clone(),
+        privacy: privacy.clone(),
         workers: workers.clone(),
         audit: audit.clone(),
         draining: draining.clone(),
@@ -271,7 +296,9 @@ async fn serve(
                 segments: segments.clone(),
                 may_ask: Box::new(move |token| tokens.may_look_up(token)),
             };
-            let own = (base.secret, Some(lookup), quarantine);
+            let deletion = Ddrf::new(&config.privacy)
+                .map(|ddrf| collect::Deletion::new(services.privacy.clone(), ddrf));
+            let own = (base.secret, Some(lookup), deletion, quarantine);
             Some(collect::run(&config, sink, clock, metrics, own, recipients)?)
         }
         false => None,
@@ -300,6 +327,10 @@ async fn serve(
     workers
         .spawn("sizes", move || sizes::run(&*sizes, &measured, &metrics_of_store, &drains))
         .context("cannot start measuring")?;
+    let (looking, guards) = (privacy.clone(), workers.clone());
+    let looked_after = workers
+        .spawn("privacy", move || looking.run(&guards))
+        .context("cannot start looking after erasures")?;
     let pushing = pusher.spawn(&workers).context("cannot start the pushes")?;
 
     let collect_handle = collect_server.as_ref().map(Server::handle);
@@ -350,12 +381,14 @@ async fn serve(
     }
     let _ = tokio::time::timeout(DRAIN, console_handle.stop(true)).await;
     let stopping = actix_web::rt::task::spawn_blocking(move || {
+        privacy.stop();
         segments.stop();
         local.stop();
         drop(pushing);
         // A panic of it was told when it happened.
         let _ = refresher.join();
         let _ = auditor.join();
+        let _ = looked_after.join();
         stop();
     });
     stopping.await.context("cannot stop")?;

@@ -187,6 +187,7 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
     };
     let (numbers, audited) = (store.clone(), store.clone());
     let history = RedisShelf::history(store.clone());
+    let privacy: Arc<dyn Shelf> = Arc::new(RedisShelf::privacy(store.clone()));
     let backups = Backups::new(RunningStore {
         store: store.clone(),
         member: cell.clone(),
@@ -224,6 +225,8 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         sizes,
         head: shelf,
         history: Arc::new(history),
+        privacy,
+        identity,
         reserve: Box::new(move |count| numbers.reserve_generations(count)),
         ledger,
         sink: intake.sink(),
@@ -614,6 +617,7 @@ impl Starting {
             lanes: self.lanes.clone(),
             claims: Arc::new(Claims::new(self.store.clone())),
             archive: ground.archive.clone(),
+            privacy: Arc::new(RedisShelf::privacy(self.store.clone())),
             policy: ground.policy(),
             options: ground.fold(),
             hold_fold: ground.config.ingest.hold_fold,

@@ -98,9 +98,12 @@ impl Archiver {
         // What is not in the archive fills the disk of the journal.
         self.pace.hurry(pending >= BEHIND * self.policy.bytes);
         if pending == 0 {
+            // What a reader held before may be given up by now.
+            self.journal.release(reached.position)?;
             return self.tidy();
         }
-        if pending < self.policy.bytes {
+        let is_wanted = reached.position < self.catalog.wanted().min(to.position);
+        if pending < self.policy.bytes && !is_wanted {
             let oldest = self.oldest_received(reached)?;
             if self.clock.now().saturating_sub(oldest) < self.policy.age {
                 return self.tidy();
@@ -158,6 +161,7 @@ impl Archiver {
             match record.map(|record| record.and_then(|(_, bytes)| Record::decode(bytes))) {
                 Some(Ok(Record::Event(event))) => event.received,
                 Some(Ok(Record::Choice(choice))) => choice.received,
+                Some(Ok(Record::Erase(erasure))) => erasure.received,
                 Some(Ok(Record::Import(lines))) => {
                     lines.events.first().map_or(self.clock.now(), |line| line.event.received)
                 }

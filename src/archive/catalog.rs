@@ -9,6 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use crate::model::time::Day;
 use crate::store::chain;
 use crate::store::journal::Journal;
 use crate::store::journal::JournalReader;
+use crate::store::journal::Position;
 use crate::store::state::ArchiveCommit;
 use crate::store::state::ArchivePosition;
 use crate::store::state::ManifestRow;
@@ -40,6 +42,8 @@ pub struct Catalog {
     state: Arc<dyn State>,
     /// Held while a commit runs, so that a pin sees all of it or nothing.
     inner: Mutex<Inner>,
+    /// Up to where the journal is to be cut, however little it is.
+    wanted: AtomicU64,
     /// Pins that live, by the version they hold; apart from `inner`, so that dropping one never waits.
     pinned: Arc<Mutex<BTreeMap<u64, usize>>>,
 }
@@ -125,6 +129,7 @@ impl Catalog {
             is_claimed: AtomicBool::new(false),
             state,
             inner: Mutex::new(inner),
+            wanted: AtomicU64::new(0),
             pinned: Arc::default(),
         };
         Ok((catalog, swept))
@@ -172,6 +177,22 @@ impl Catalog {
     /// Where the archive ends.
     pub fn reached(&self) -> ArchivePosition {
         self.inner.lock().reached
+    }
+
+    /// Asks for the journal to be cut up to a position, however little that is and however young.
+    pub fn want(&self, position: Position) {
+        self.wanted.fetch_max(position.0, Ordering::AcqRel);
+    }
+
+    /// Up to where the journal is to be cut without waiting for more.
+    pub(super) fn wanted(&self) -> Position {
+        Position(self.wanted.load(Ordering::Acquire))
+    }
+
+    /// Deletes files that count no longer; tells whether none is left that somebody reads.
+    pub fn has_no_trash(&self) -> bool {
+        self.delete_dropped();
+        self.inner.lock().trash.is_empty()
     }
 
     /// Holds the archive as it is. `also` runs while it stands still: there the caller notes how far it

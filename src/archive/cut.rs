@@ -59,7 +59,7 @@ pub fn cut(
 /// Adds what was counted of a frame.
 fn take(pile: &mut Pile<'_>, frame: &Frame, folded: &dyn Folded) {
     let mut add = |no: EventNo, event: &Event| {
-        if folded.is_counted(no) {
+        if folded.is_counted(no) && !folded.is_erased(event) {
             pile.add(no, event, folded.shard_of(event.owner()));
         }
     };
@@ -71,7 +71,7 @@ fn take(pile: &mut Pile<'_>, frame: &Frame, folded: &dyn Folded) {
                     add(EventNo { record, part }, &imported.event);
                 }
             }
-            Ok(Record::Choice(_)) | Err(_) => {}
+            Ok(Record::Choice(_) | Record::Erase(_)) | Err(_) => {}
         }
     }
 }

@@ -19,6 +19,7 @@ mod bucket;
 mod catalog;
 mod columns;
 mod cut;
+mod erase;
 mod home;
 mod json;
 mod keys;
@@ -36,6 +37,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::ShardId;
 use crate::model::time::Day;
@@ -53,6 +55,9 @@ pub use catalog::Catalog;
 pub use catalog::Pin;
 pub use cut::Cut;
 pub use cut::cut;
+pub use erase::Swept;
+pub use erase::count;
+pub use erase::erase;
 pub use home::Home;
 pub use pace::Pace;
 pub use scan::Scan;
@@ -71,6 +76,9 @@ pub trait Folded: Send + Sync {
 
     /// The shard of an event's owner.
     fn shard_of(&self, owner: &Identifier) -> ShardId;
+
+    /// Whether an event is of someone who was erased since it was counted.
+    fn is_erased(&self, event: &Event) -> bool;
 
     /// Whether an event of the committed journal was counted; asked for those past the archive's position
     /// only, in the order of the journal.

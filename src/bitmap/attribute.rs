@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::sync::Arc;
 
+use super::set::BlockSet;
 use crate::model::Value;
 use crate::model::time::Millis;
 
@@ -204,6 +205,26 @@ impl AttributeColumn {
             fresh.add(entry.ordinal, entry.time, self.value(entry.value).clone());
         }
         *self = fresh;
+    }
+
+    /// Drops the entries of some profiles, and the values that only they had.
+    pub(super) fn erase(&mut self, profiles: &BlockSet) {
+        let kept = self.entries().filter(|entry| !profiles.contains(entry.ordinal));
+        let kept: Vec<Entry> = kept.copied().collect();
+        let mut fresh = Self { hasher: self.hasher.clone(), ..Self::default() };
+        for entry in kept {
+            fresh.add(entry.ordinal, entry.time, self.value(entry.value).clone());
+        }
+        *self = fresh;
+    }
+
+    /// The history of one ordinal in the order of receipt, nulls included.
+    pub fn history_of(&self, ordinal: u16) -> Vec<(Millis, &Value)> {
+        let entries = self.entries_of(ordinal);
+        let mut history: Vec<_> =
+            entries.map(|entry| (entry.time, self.value(entry.value))).collect();
+        history.reverse();
+        history
     }
 
     fn entry(&self, place: usize) -> &Entry {

@@ -270,6 +270,44 @@ impl Block {
         }
     }
 
+    /// The columns, by trait and day, in which any of some profiles has a fact.
+    pub fn columns_of(&self, profiles: &BlockSet) -> Vec<(TraitId, Day)> {
+        let of = |(id, columns): (&TraitId, &Arc<TraitColumns>)| {
+            let id = *id;
+            columns.days_of(profiles).into_iter().map(move |day| (id, day))
+        };
+        self.traits.iter().flat_map(of).collect()
+    }
+
+    /// Takes all that is known of profiles out, facts and attributes included. Their ordinals stay in use.
+    pub fn erase(&mut self, profiles: &BlockSet) {
+        self.forget(profiles);
+        for id in self.traits.keys().copied().collect::<Vec<_>>() {
+            self.erase_facts(id, profiles);
+        }
+        for column in self.attributes.values_mut() {
+            if column.entries().any(|entry| profiles.contains(entry.ordinal)) {
+                Arc::make_mut(column).erase(profiles);
+            }
+        }
+        self.attributes.retain(|_, column| !column.is_empty());
+    }
+
+    /// Takes the facts of profiles out of a trait's columns.
+    pub fn erase_facts(&mut self, id: TraitId, profiles: &BlockSet) {
+        let Some(columns) = self.traits.get_mut(&id) else { return };
+        let days = columns.days_of(profiles);
+        if days.is_empty() {
+            return;
+        }
+        let columns = Arc::make_mut(columns);
+        columns.erase(profiles, &days);
+        if columns.is_empty() {
+            self.traits.remove(&id);
+        }
+        days.into_iter().for_each(|day| self.note(id, day));
+    }
+
     /// Adds facts that were gathered elsewhere, such as from the archive, to those of the trait.
     pub fn merge_trait(&mut self, id: TraitId, columns: &TraitColumns) {
         if let Some(ordinal) = columns.largest_ordinal() {

@@ -192,6 +192,28 @@ impl DayColumn {
         }
     }
 
+    /// Whether any of some profiles has a fact.
+    fn is_of_any(&self, profiles: &BlockSet) -> bool {
+        match self.present() {
+            Some(present) => profiles.iter().any(|profile| present.contains(profile)),
+            None => self.runs().iter().flat_map(|run| run.ordinals).any(|o| profiles.contains(*o)),
+        }
+    }
+
+    /// The column without the facts of some profiles.
+    fn without(&self, profiles: &BlockSet) -> Self {
+        let all = self.merged();
+        let mut left = Run::default();
+        for (place, ordinal) in all.ordinals.iter().enumerate() {
+            if !profiles.contains(*ordinal) {
+                left.millis.push(all.millis[place]);
+                left.ordinals.push(*ordinal);
+                left.values.extend(all.values.get(place));
+            }
+        }
+        Self::from_run(left)
+    }
+
     /// All facts sorted by time.
     pub(super) fn merged(&self) -> Run {
         let [base, tail] = self.runs();
@@ -323,6 +345,25 @@ impl TraitColumns {
 
     pub(super) fn drop_before(&mut self, day: Day) {
         self.days.drop_before(day);
+    }
+
+    /// The days on which any of some profiles has a fact.
+    pub(super) fn days_of(&self, profiles: &BlockSet) -> Vec<Day> {
+        let of = self.days.iter().filter(|(_, column)| column.is_of_any(profiles));
+        of.map(|(day, _)| *day).collect()
+    }
+
+    /// Takes the facts of some profiles out of some days.
+    pub(super) fn erase(&mut self, profiles: &BlockSet, days: &[Day]) {
+        for day in days {
+            let Some(column) = self.days.get(*day) else { continue };
+            let left = column.without(profiles);
+            if left.is_empty() {
+                self.days.remove(*day);
+            } else {
+                self.days.insert(*day, Arc::new(left));
+            }
+        }
     }
 
     /// The bytes of memory it takes, about.

@@ -57,6 +57,14 @@ impl Days {
         }
     }
 
+    /// Takes a day out for good.
+    pub(super) fn remove(&mut self, day: Day) {
+        match &self.open {
+            Some((open, _)) if *open == day => self.open = None,
+            _ => _ = Arc::make_mut(&mut self.settled).remove(&day),
+        }
+    }
+
     /// Takes a day out of a list that is shared, and puts the one that was taken out before it back.
     fn open(&mut self, day: Day) {
         if Arc::get_mut(&mut self.settled).is_some() {

@@ -25,6 +25,7 @@ mod output;
 mod overlap;
 mod partner;
 mod plan;
+mod privacy;
 mod quarantine;
 mod serve;
 mod snippet;
@@ -113,6 +114,15 @@ enum Command {
     /// List who is set aside for they kept sending, or take one back
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// Show all that is held of someone, as JSON
+    Access(privacy::Access),
+    /// Erase someone from the store, and from every destination that has them; print the receipt
+    Erase(privacy::Erase),
+    /// Keep someone out of every destination, whether known already or not
+    OptOut(privacy::OptOut),
+    /// Show what was erased and what is pending, or check the signature of a receipt
+    #[command(subcommand)]
+    Receipt(privacy::Receipt),
     /// Copy a store while it is served into a directory, or check such a copy
     Backup(backup::Backup),
     /// Make a data directory of a backup; no server may have it
@@ -176,6 +186,10 @@ pub fn main() -> ExitCode {
         Command::Destination(command) => destination::run(&global, &command),
         Command::Deadletter(command) => deadletter::run(&global, &command),
         Command::Quarantine(command) => quarantine::run(&global, &command),
+        Command::Access(command) => privacy::access(&global, &command),
+        Command::Erase(command) => privacy::erase(&global, &command),
+        Command::OptOut(command) => privacy::opt_out(&global, &command),
+        Command::Receipt(command) => privacy::receipt(&global, &command),
         Command::Backup(command) => backup::run(&global, &command),
         Command::Restore(command) => backup::restore(&global, &command),
         Command::Doctor(command) => doctor::run(&global, &command),

@@ -35,6 +35,7 @@ use crate::store::claims::SWEEP;
 use crate::store::lanes::Hold;
 use crate::store::lanes::LaneStore;
 use crate::store::lanes::Taken;
+use crate::store::shelf::Shelf;
 
 /// How long a lane stays with an owner that is not heard of.
 pub const LEASE: Duration = Duration::from_secs(5);
@@ -57,6 +58,8 @@ pub struct House {
     pub archive: Home,
     /// When the archive cuts a range.
     pub policy: Policy,
+    /// What was erased.
+    pub privacy: Arc<dyn Shelf>,
     /// How they are folded; the shards are each lane's own.
     pub options: Options,
     /// Whether the fold is held back.
@@ -244,6 +247,8 @@ impl Kept {
             dedup_memory: house.options.dedup_memory / usize::from(layout.lanes()),
             ..house.options.clone()
         };
+        // What others have erased since is not in what is folded from here on.
+        options.suppression.load(&*house.privacy).map_err(|error| chain(&error))?;
         let loaded = state.load().map_err(|error| chain(&error))?;
         let engine = Engine::open(
             state.clone(),

@@ -13,6 +13,7 @@ mod answer;
 mod body;
 mod consent;
 mod cookie;
+mod deletion;
 mod events;
 mod forwarded;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -43,6 +44,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use deletion::Deletion;
 pub use lookup::Lookup;
 pub use secret::Secret;
 pub use secret::SecretError;
@@ -94,6 +96,10 @@ pub enum CollectError {
 /// A listener's server, its address, and the certificate that it shows, where it shows one.
 pub type Started = (Server, SocketAddr, Option<Arc<Certificate>>);
 
+/// What a listener has of its own: the key of cookies, who answers lookups and who takes deletion requests of others, where
+/// anybody does, and who is set aside.
+pub type Own = (Secret, Option<Lookup>, Option<Deletion>, Arc<Quarantine>);
+
 /// Starts the public listener on `collect.listen` and tells its address; port 0 takes a free one.
 ///
 /// The server runs when it is awaited on an actix or tokio runtime and stops through its handle; signals
@@ -103,7 +109,7 @@ pub fn run(
     sink: Arc<dyn Sink>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    (secret, lookup, quarantine): (Secret, Option<Lookup>, Arc<Quarantine>),
+    (secret, lookup, deletion, quarantine): Own,
     recipients: BTreeSet<u16>,
 ) -> Result<Started, CollectError> {
     for notice in notices(config) {
@@ -112,6 +118,7 @@ pub fn run(
     let mut shared = Shared::new(config, clock, metrics, secret, PATIENCE);
     shared.lookup = lookup.map(Arc::new);
     shared.quarantine = Some(quarantine);
+    shared.deletion = deletion.map(Arc::new);
     shared.recipients = recipients.into_iter().collect();
     start(config, sink, shared)
 }
@@ -236,6 +243,21 @@ fn configure(app: &mut web::ServiceConfig) {
     .service(
         web::resource("/privacy/opt-in")
             .route(web::post().to(privacy::opt_in))
+            .default_service(wrong_method()),
+    )
+    .service(
+        web::resource(["/dsrdelete.json", "/.well-known/iabtl/dsrdelete.json"])
+            .route(web::get().to(deletion::file))
+            .default_service(wrong_method()),
+    )
+    .service(
+        web::resource("/.well-known/iabtl/jwks.json")
+            .route(web::get().to(deletion::key_set))
+            .default_service(wrong_method()),
+    )
+    .service(
+        web::resource("/privacy/delete")
+            .route(web::post().to(deletion::take))
             .default_service(wrong_method()),
     )
     .service(

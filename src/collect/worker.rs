@@ -21,6 +21,7 @@ use super::body::Room;
 use super::consent::Signal;
 use super::cookie::Cookies;
 use super::cookie::Scope;
+use super::deletion::Deletion;
 use super::limit::Limiter;
 use super::lookup::Asker;
 use super::lookup::Lookup;
@@ -78,6 +79,8 @@ pub(super) struct Shared {
     pub(super) arriving: Room,
     /// Who may connect, where a test says so.
     pub(super) gate: Option<Gate>,
+    /// Who takes deletion requests of others; nobody where the settings name no domain.
+    pub(super) deletion: Option<Arc<Deletion>>,
     secret: Secret,
     partitioned: bool,
     pub(super) metrics: Metrics,
@@ -114,6 +117,7 @@ impl Shared {
             lookup: None,
             arriving: Room::new(MAX_ARRIVING),
             gate: None,
+            deletion: None,
             secret,
             partitioned: config.collect.cookie_partitioned,
             metrics,

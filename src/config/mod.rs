@@ -11,6 +11,7 @@ mod durability;
 mod lookup;
 mod partner;
 mod places;
+mod privacy;
 mod read;
 mod site;
 mod tls;
@@ -30,6 +31,7 @@ pub use destinations::{
 pub use durability::{Durability, RedisMode, UnknownDurability};
 pub use lookup::Lookup;
 pub use partner::{LIFETIME, MACROS, Partner, PartnerKind, lifetimes};
+pub use privacy::Privacy;
 pub use read::{ConfigError, Overrides, read};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use tls::Tls;
@@ -76,6 +78,8 @@ pub struct Config {
     pub activate: Activate,
     /// Telling pages and servers which audiences somebody is in.
     pub lookup: Lookup,
+    /// Deletion requests of others.
+    pub privacy: Privacy,
     /// The sites that may send events. A file with any replaces the built-in site `demo`.
     #[serde(rename = "site")]
     pub sites: Vec<Site>,
@@ -288,6 +292,7 @@ impl Default for Config {
             archive: Archive::default(),
             activate: Activate::default(),
             lookup: Lookup::default(),
+            privacy: Privacy::default(),
             sites: vec![Site::demo()],
             partners: Vec::new(),
         }
@@ -487,6 +492,7 @@ impl Config {
         }
         site::problems(&self.sites, &self.partners, &mut problems);
         partner::problems(&self.partners, &mut problems);
+        self.privacy.check(&mut problems);
         problems
     }
 }

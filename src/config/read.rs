@@ -192,6 +192,7 @@ fn siblings(known: &Table, key: &str) -> Vec<String> {
     let optional: &[&str] = match key {
         "collect" => &["country_header", "snowplow_path", "tls"],
         "console" => &["tls"],
+        "privacy" => &["domain", "url"],
         "store" => &["shards", "lanes", "ca", "certificate", "key"],
         "cluster" => &["address", "secret"],
         "archive" => &["path", "endpoint", "region", "access_key", "secret_key"],

@@ -22,6 +22,7 @@ mod nodes;
 mod overlap;
 mod partners;
 mod peers;
+mod privacy;
 mod problem;
 mod profiles;
 mod quarantine;
@@ -56,6 +57,7 @@ use crate::net::listener::Certificate;
 use crate::net::listener::Gate;
 use crate::net::listener::Listener;
 use crate::net::listener::Patience;
+use crate::privacy::Privacy;
 use crate::segment::Segments;
 use crate::store::health::Checkup;
 use crate::store::journal::Sink;
@@ -97,6 +99,8 @@ pub struct Services {
     pub segments: Arc<Segments>,
     /// Pushes to destinations.
     pub pusher: Arc<Pusher>,
+    /// Access, erasure and opt-out.
+    pub privacy: Arc<Privacy>,
     /// What this node is to others that share its store.
     pub peering: Option<Peering>,
     /// Looks at the servers that the store is kept on, where there are any.

@@ -86,9 +86,13 @@ impl Committer {
                 self.shared.wait(wait, |_| self.shared.stopping.load(Ordering::Acquire));
                 wait = (wait * 2).min(LAST_WAIT);
             }
-            if let Some((shard, view)) = work.compact.take()
-                && let Err(error) = self.compact(shard, &view, &work)
-            {
+            if let Some((shard, view)) = work.compact.take() {
+                let compacted = self.compact(shard, &view, &work);
+                let Err(error) = compacted else {
+                    self.fulfil(shard, work.wish);
+                    self.ended(&mut cpu);
+                    continue;
+                };
                 if matches!(error, StoreError::Fenced { .. }) {
                     self.shared.lost.store(true, Ordering::Release);
                     self.shared.changed.notify_all();
@@ -97,9 +101,22 @@ impl Committer {
                 self.shared.metrics.store_errors.with_label_values(&["compact"]).inc();
                 tracing::warn!(shard, error = %chain(&error), "compaction failed and is tried later");
             }
-            self.shared.metrics.ingest_fold_cpu.add(cpu.lap());
-            self.shared.progress.lock().committing = false;
-            self.shared.changed.notify_all();
+            self.ended(&mut cpu);
+        }
+    }
+
+    /// Says that a commit has ended, with all that goes with it.
+    fn ended(&self, cpu: &mut CpuTime) {
+        self.shared.metrics.ingest_fold_cpu.add(cpu.lap());
+        self.shared.progress.lock().committing = false;
+        self.shared.changed.notify_all();
+    }
+
+    /// Says that a shard was compacted, as was wished for.
+    fn fulfil(&self, shard: ShardId, wish: Option<u64>) {
+        let mut wanted = self.shared.wanted.lock();
+        if wish.is_some() && wanted.get(&shard).copied() == wish {
+            wanted.remove(&shard);
         }
     }
 
@@ -139,8 +156,11 @@ impl Committer {
         Ok(())
     }
 
-    /// The shard whose deltas have outgrown its images the most.
+    /// The shard that is to be compacted as was wished for, or whose deltas have outgrown its images the most.
     fn due(&self) -> Option<ShardId> {
+        if let Some(wanted) = self.shared.wanted.lock().keys().next() {
+            return Some(*wanted);
+        }
         let least = self.shared.options.compact_bytes;
         let sizes = (0..).zip(self.deltas.iter().zip(&self.images));
         let due = sizes.filter(|(_, (deltas, images))| **deltas > least.max(**images));

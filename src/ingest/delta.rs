@@ -31,6 +31,7 @@ const MARK: u8 = 5;
 const DROP: u8 = 6;
 const FORGET: u8 = 7;
 const CONSENT: u8 = 8;
+const ERASE: u8 = 9;
 const MATCHED: u8 = 16;
 
 /// One operation on a shard.
@@ -54,6 +55,8 @@ pub(crate) enum Op<'a> {
     Drop(Day),
     /// Profiles are forgotten.
     Forget(RoaringBitmap),
+    /// Profiles are forgotten with all that was known of them, which these columns, by block, had some of.
+    Erase(RoaringBitmap, &'a [(u16, TraitId, Day)]),
 }
 
 /// A delta as it grows.
@@ -146,6 +149,19 @@ impl Delta {
         put_bytes(&mut self.bytes, &bytes);
     }
 
+    pub(crate) fn erase(&mut self, profiles: &RoaringBitmap, columns: &[(u16, TraitId, Day)]) {
+        let mut bytes = Vec::with_capacity(profiles.serialized_size());
+        profiles.serialize_into(&mut bytes).expect("memory takes all that is written");
+        put_u8(&mut self.bytes, ERASE);
+        put_bytes(&mut self.bytes, &bytes);
+        put_varint(&mut self.bytes, columns.len() as u64);
+        for (block, id, day) in columns {
+            put_varint(&mut self.bytes, u64::from(*block));
+            put_varint(&mut self.bytes, u64::from(id.0));
+            put_i64(&mut self.bytes, *day);
+        }
+    }
+
     fn put_time(&mut self, time: Millis) {
         put_varint(&mut self.bytes, zigzag(time.wrapping_sub(self.time)));
         self.time = time;
@@ -160,6 +176,7 @@ pub(crate) fn read(
     let mut reader = Reader::new(bytes);
     let mut before = 0;
     let mut facts = Vec::new();
+    let mut columns = Vec::new();
     while reader.remaining() > 0 {
         let op = match reader.u8()? {
             PROFILE => Op::Profile(packed::take(&mut reader, bytes)?),
@@ -202,15 +219,29 @@ pub(crate) fn read(
             }
             CONSENT => Op::Consent(ordinal(&mut reader)?, Consent::decode(&mut reader)?),
             DROP => Op::Drop(reader.i64()?),
-            FORGET => Op::Forget(
-                RoaringBitmap::deserialize_from(reader.bytes()?)
-                    .map_err(|_| Malformed("a bitmap of forgotten profiles"))?,
-            ),
+            FORGET => Op::Forget(forgotten(&mut reader)?),
+            ERASE => {
+                let profiles = forgotten(&mut reader)?;
+                columns.clear();
+                for _ in 0..reader.length()? {
+                    let block =
+                        u16::try_from(reader.varint()?).map_err(|_| Malformed("a block"))?;
+                    let id = u32::try_from(reader.varint()?)
+                        .map_err(|_| Malformed("a trait's number"))?;
+                    columns.push((block, TraitId(id), reader.i64()?));
+                }
+                Op::Erase(profiles, &columns)
+            }
             _ => return Err(Malformed("an unknown operation")),
         };
         each(op)?;
     }
     Ok(())
+}
+
+fn forgotten(reader: &mut Reader<'_>) -> Result<RoaringBitmap, Malformed> {
+    RoaringBitmap::deserialize_from(reader.bytes()?)
+        .map_err(|_| Malformed("a bitmap of forgotten profiles"))
 }
 
 fn ordinal(reader: &mut Reader<'_>) -> Result<Ordinal, Malformed> {
@@ -255,6 +286,8 @@ mod tests {
         delta.drop_before(-3);
         let forgotten: RoaringBitmap = [0, 70_000].into_iter().collect();
         delta.forget(&forgotten);
+        let columns = [(0, TraitId::ANY, -3), (u16::MAX, TraitId(9), 7)];
+        delta.erase(&forgotten, &columns);
         let bytes = delta.take();
         let expected = [
             Op::Profile(&identifier),
@@ -266,7 +299,8 @@ mod tests {
             Op::Mark(0, Mark::OptedOut, false),
             Op::Consent(0, consent),
             Op::Drop(-3),
-            Op::Forget(forgotten),
+            Op::Forget(forgotten.clone()),
+            Op::Erase(forgotten, &columns),
         ];
         let mut place = 0;
         read(&bytes, |op| {

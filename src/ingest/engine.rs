@@ -25,6 +25,7 @@ use super::shared::Shared;
 use super::traits::Traits;
 use crate::archive::Folded;
 use crate::metrics::Metrics;
+use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
@@ -126,6 +127,8 @@ impl Engine {
             changed: Condvar::new(),
             runs: Mutex::default(),
             compact: Mutex::new(None),
+            wanted: Mutex::default(),
+            late: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             held: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -380,6 +383,10 @@ impl Folded for Engine {
 
     fn shard_of(&self, owner: &Identifier) -> ShardId {
         self.shard_of_owner(owner.namespace.as_str(), owner.value())
+    }
+
+    fn is_erased(&self, event: &Event) -> bool {
+        Engine::is_erased(self, event)
     }
 
     fn is_counted(&self, event: EventNo) -> bool {

@@ -7,6 +7,7 @@
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::claim::claim;
 use super::memory::Memory;
@@ -19,6 +20,7 @@ use super::shared::Work;
 use super::traits::Traits;
 use crate::bitmap::TraitId;
 use crate::model::Choice;
+use crate::model::Erasure;
 use crate::model::Event;
 use crate::model::FoldOutcome;
 use crate::model::ImportLines;
@@ -34,6 +36,7 @@ use crate::store::journal::JournalError;
 use crate::store::journal::JournalReader;
 use crate::store::journal::Position;
 use crate::store::state::SeenSet;
+use crate::store::suppression::Erased;
 
 /// For how long a message id counts once.
 pub(super) const WINDOW: Millis = DAY;
@@ -84,6 +87,7 @@ type Facts = Vec<(TraitId, Option<Measure>)>;
 pub(super) enum Step {
     Event(Item),
     Choice(EventNo, Choice),
+    Erase(Erasure),
     /// The lines of an import follow, up to its end.
     Import(Box<str>),
     /// An import's lines end at this one.
@@ -187,6 +191,7 @@ impl Fold {
         let received = self.steps.iter().filter_map(|step| match step {
             Step::Event(item) => Some(item.event.received),
             Step::Choice(_, choice) => Some(choice.received),
+            Step::Erase(erasure) => Some(erasure.received),
             Step::Import(_) | Step::ImportEnd { .. } | Step::DeadLetter(..) => None,
         });
         let Some(latest) = received.max() else { return };
@@ -237,6 +242,7 @@ impl Fold {
                     self.steps.push(Step::Choice(EventNo { record: number, part: 0 }, choice));
                 }
                 Ok(Record::Import(lines)) => self.import(traits, number, lines)?,
+                Ok(Record::Erase(erasure)) => self.steps.push(Step::Erase(erasure)),
                 Err(malformed) => self.dead_letter(number, malformed.0, bytes),
             }
         }
@@ -313,8 +319,9 @@ impl Fold {
     }
 
     /// Brings the steps into memory; counts the outcomes in the order of [`FoldOutcome::ALL`].
-    fn apply(&mut self, memory: &mut Memory) -> [u64; 3] {
-        let mut outcomes = [0; 3];
+    fn apply(&mut self, memory: &mut Memory) -> [u64; 4] {
+        let mut outcomes = [0; 4];
+        let suppression = Arc::clone(&self.shared.options.suppression);
         // Of the import under way: the last line that was taken before, and what became of its events.
         let mut taken = 0;
         let mut of_import = [0; 2];
@@ -324,7 +331,11 @@ impl Fold {
                     let is_known = (item.line > 0 && item.line <= taken)
                         || is_seen(&self.recent, item.recent, item.event.received)
                         || is_seen(&self.imported, item.imported, item.event.received);
-                    let outcome = if is_known {
+                    let is_erased = suppression.takes(memory.keys.identity(), &item.event);
+                    let outcome = if is_erased {
+                        self.shared.late.store(true, Ordering::Release);
+                        memory.leave_out_erased(item.no, item.event.received)
+                    } else if is_known {
                         memory.leave_out(item.no, item.event.received)
                     } else {
                         let received = item.event.received;
@@ -346,13 +357,23 @@ impl Fold {
                         match outcome {
                             FoldOutcome::Counted => of_import[0] += 1,
                             FoldOutcome::Duplicate => of_import[1] += 1,
-                            FoldOutcome::DeadLetter => {}
+                            FoldOutcome::DeadLetter | FoldOutcome::Erased => {}
                         }
                     }
                     outcome
                 }
                 Step::Choice(no, choice) => {
-                    memory.choose(no, &choice);
+                    let Choice { identifier, received, .. } = &choice;
+                    if !suppression.takes_of(memory.keys.identity(), identifier, *received) {
+                        memory.choose(no, &choice);
+                    }
+                    continue;
+                }
+                Step::Erase(erasure) => {
+                    let Erasure { before, for_good, .. } = erasure;
+                    let erased = Erased { before, for_good };
+                    suppression.note(erasure.prints.iter().map(|print| (*print, erased)));
+                    memory.erase(&erasure);
                     continue;
                 }
                 Step::Import(import) => {
@@ -375,6 +396,7 @@ impl Fold {
     /// Takes what waits for a commit, with a view of the shard that is to be compacted.
     pub(crate) fn cut(&mut self) -> Work {
         let compact = self.shared.compact.lock().take();
+        let wish = compact.and_then(|shard| self.shared.wanted.lock().get(&shard).copied());
         let mut memory = self.shared.memory.write();
         let (mut commit, filled) = memory.cut();
         let number = commit.checkpoint.commit;
@@ -391,7 +413,7 @@ impl Fold {
             commit.seen.extend(change);
             frozen.extend(outgrown);
         }
-        Work { commit, frozen, filled, views, compact, traits }
+        Work { commit, frozen, filled, views, compact, wish, traits }
     }
 
     /// The bytes of memory that the seen sets take, about.

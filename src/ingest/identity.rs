@@ -11,13 +11,10 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
-use siphasher::sip128::Hasher128;
-use siphasher::sip128::SipHasher24;
 
 use super::matches::Lifetimes;
 use super::matches::Matched;
@@ -29,6 +26,7 @@ use crate::model::Malformed;
 use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::Ordinal;
+use crate::model::Print;
 use crate::model::ShardId;
 use crate::store::state::Identity;
 
@@ -56,9 +54,22 @@ impl Keys {
         self.identity.shards
     }
 
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The place of an identifier.
     pub(crate) fn place(&self, namespace: &str, value: &str) -> Place {
-        let [high, low] = self.hash(b"id", &[namespace.as_bytes(), value.as_bytes()]);
+        self.place_of(self.identity.print(namespace, value))
+    }
+
+    /// The hash that an identifier is placed by.
+    pub(crate) fn print(&self, namespace: &str, value: &str) -> Print {
+        self.identity.print(namespace, value)
+    }
+
+    /// The place of an identifier of which the hash alone is known.
+    pub(crate) fn place_of(&self, Print([high, low]): Print) -> Place {
         let shard = high % u64::from(self.identity.shards.max(1));
         let [a, b, c, d, ..] = low.to_le_bytes();
         Place {
@@ -74,14 +85,7 @@ impl Keys {
 
     /// A hash of parts, for one purpose.
     pub(crate) fn hash(&self, purpose: &[u8], parts: &[&[u8]]) -> [u64; 2] {
-        let mut hasher = SipHasher24::new_with_key(&self.identity.key);
-        hasher.write(purpose);
-        for part in parts {
-            hasher.write(&(part.len() as u64).to_le_bytes());
-            hasher.write(part);
-        }
-        let hash = hasher.finish128();
-        [hash.h1, hash.h2]
+        self.identity.hash(purpose, parts)
     }
 }
 
@@ -235,6 +239,14 @@ impl Dictionary {
         let slot = self.index.find(spread(print), |slot| {
             slot.print == print && self.owners.get(slot.at) == packed
         })?;
+        Some(slot.at)
+    }
+
+    /// The profiles whose owner's identifier `is_it` takes, among those of a fingerprint.
+    pub(crate) fn owned(&self, print: u32, is_it: impl Fn(&[u8]) -> bool) -> Option<Ordinal> {
+        let slot = self
+            .index
+            .find(spread(print), |slot| slot.print == print && is_it(self.owners.get(slot.at)))?;
         Some(slot.at)
     }
 

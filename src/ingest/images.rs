@@ -227,17 +227,27 @@ pub(crate) fn touched(
                 touch(parts, ordinal, PartKind::Profiles)?
             }
             Op::Drop(_) => all.dropped = true,
-            Op::Forget(profiles) => {
-                for block in by_block(&profiles).into_keys() {
-                    for kind in [PartKind::Owners, PartKind::Others, PartKind::Profiles] {
-                        parts.insert(Part { block, kind });
-                    }
+            Op::Erase(profiles, columns) => {
+                touch_profiles(parts, &profiles);
+                for (block, id, day) in columns.iter().filter(|(_, id, _)| keep(*id)) {
+                    let kind = PartKind::Column { id: id.0, day: *day };
+                    parts.insert(Part { block: *block, kind });
                 }
             }
+            Op::Forget(profiles) => touch_profiles(parts, &profiles),
         }
         Ok(())
     })?;
     Ok(all)
+}
+
+/// The parts that are other once profiles are forgotten.
+fn touch_profiles(parts: &mut BTreeSet<Part>, profiles: &RoaringBitmap) {
+    for block in by_block(profiles).into_keys() {
+        for kind in [PartKind::Owners, PartKind::Others, PartKind::Profiles] {
+            parts.insert(Part { block, kind });
+        }
+    }
 }
 
 /// What a delta changes beyond single parts.

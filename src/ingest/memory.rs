@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use roaring::RoaringBitmap;
+
 use super::identity::Keys;
 use super::identity::Namespaces;
 use super::matches;
@@ -19,6 +21,7 @@ use super::traits::Traits;
 use crate::bitmap::Mark;
 use crate::bitmap::TraitId;
 use crate::model::Choice;
+use crate::model::Erasure;
 use crate::model::Event;
 use crate::model::FoldOutcome;
 use crate::model::ID_MATCH;
@@ -67,6 +70,8 @@ pub(crate) struct Memory {
     pub(crate) pending: Pending,
     /// Values of attributes beyond the bound on their names, since the start.
     pub(crate) attributes_dropped: u64,
+    /// Profiles erased since the start.
+    pub(crate) erased: u64,
     scratch: Vec<u8>,
 }
 
@@ -114,6 +119,7 @@ impl Memory {
             true_for: Millis::MIN,
             pending: Pending::default(),
             attributes_dropped: 0,
+            erased: 0,
             scratch: Vec::new(),
         }
     }
@@ -172,6 +178,36 @@ impl Memory {
         self.skips.insert(no);
         self.counters.duplicates += 1;
         FoldOutcome::Duplicate
+    }
+
+    /// Leaves an event out that is of someone who was erased.
+    pub(crate) fn leave_out_erased(&mut self, no: EventNo, received: Millis) -> FoldOutcome {
+        self.receive(received);
+        self.skips.insert(no);
+        FoldOutcome::Erased
+    }
+
+    /// Erases the profiles that identifiers own, and says of which shards.
+    pub(crate) fn erase(&mut self, erasure: &Erasure) {
+        self.receive(erasure.received);
+        let mut found: BTreeMap<ShardId, RoaringBitmap> = BTreeMap::new();
+        for print in &erasure.prints {
+            let place = self.keys.place_of(*print);
+            let dictionary = &self.shards[usize::from(place.shard)].dictionary;
+            let is_it = |packed: &[u8]| {
+                let owner = self.namespaces.identifier(packed);
+                owner.is_ok_and(|owner| {
+                    self.keys.print(owner.namespace.as_str(), owner.value()) == *print
+                })
+            };
+            if let Some(ordinal) = dictionary.owned(place.print, is_it) {
+                found.entry(place.shard).or_default().insert(ordinal);
+            }
+        }
+        for (shard, profiles) in found {
+            self.erased += profiles.len();
+            self.shards[usize::from(shard)].erase(&profiles);
+        }
     }
 
     /// Puts a record or an event aside.

@@ -17,6 +17,7 @@ mod commit;
 mod cpu;
 mod delta;
 mod engine;
+mod erase;
 mod filling;
 mod fold;
 mod identity;

@@ -32,6 +32,8 @@ pub struct Pin {
     pub traits: Arc<Traits>,
     /// The first day that facts are kept of.
     pub first_day: Day,
+    /// How many profiles were erased since the engine's start.
+    pub erasures: u64,
     skips: Skips,
 }
 
@@ -45,6 +47,7 @@ impl Pin {
             next_record: memory.next_record,
             traits: Arc::clone(&memory.traits),
             first_day: memory.first_day,
+            erasures: memory.erased,
             skips: memory.skips.clone(),
         }
     }

@@ -38,12 +38,17 @@ pub(crate) fn run(mut fold: Fold, shared: &Shared, commits: &SyncSender<Work>) {
                     (memory.position, memory.is_dirty())
                 };
                 let committing = shared.progress.lock().committing;
-                if !dirty && !committing {
+                let compacting = shared.compact.lock().is_some();
+                if !dirty && !committing && !compacting {
                     // Whoever asked came too late: it is kept already.
                     shared.asked.store(false, Ordering::Release);
                 }
                 let asked = shared.asked.load(Ordering::Acquire);
-                let rest = if asked && dirty && !committing { Duration::ZERO } else { REST };
+                let rest = if asked && (dirty || compacting) && !committing {
+                    Duration::ZERO
+                } else {
+                    REST
+                };
                 shared.journal.wait(end, rest);
             }
             Err(error) if shared.options.reopens && error.is_lost() => {

@@ -236,6 +236,31 @@ impl Shard {
         }
     }
 
+    /// Forgets profiles with all that is known of them.
+    pub(crate) fn erase(&mut self, profiles: &RoaringBitmap) {
+        let mut columns = Vec::new();
+        for (number, lows) in by_block(profiles) {
+            if let Some(block) = self.blocks.get(usize::from(number)) {
+                let of = block.columns_of(&lows).into_iter();
+                columns.extend(of.map(|(id, day)| (number, id, day)));
+            }
+        }
+        self.delta.erase(profiles, &columns);
+        self.apply_erase(profiles);
+        if let Some(changes) = &mut self.changes {
+            changes.profiles |= profiles;
+        }
+    }
+
+    fn apply_erase(&mut self, profiles: &RoaringBitmap) {
+        self.dictionary.forget(profiles);
+        for (block, lows) in by_block(profiles) {
+            if let Some(block) = self.blocks.get_mut(usize::from(block)) {
+                Arc::make_mut(block).erase(&lows);
+            }
+        }
+    }
+
     /// Drops a trait's columns. The registry keeps that it is gone, so no delta says it.
     pub(crate) fn drop_trait(&mut self, id: TraitId) {
         for block in self.blocks.iter_mut().filter(|block| block.columns(id).is_some()) {
@@ -245,8 +270,17 @@ impl Shard {
 
     /// Adds facts from the archive to a block's columns. They are kept as images, so no delta says it.
     pub(crate) fn absorb(&mut self, block: u16, id: TraitId, columns: &TraitColumns) -> bool {
-        let Some(block) = self.blocks.get_mut(usize::from(block)) else { return false };
-        Arc::make_mut(block).merge_trait(id, columns);
+        let number = block;
+        let Some(block) = self.blocks.get_mut(usize::from(number)) else { return false };
+        let block = Arc::make_mut(block);
+        block.merge_trait(id, columns);
+        // Who read them may have begun before a profile was erased.
+        let first = u32::from(number) * BLOCK;
+        let forgotten = self.dictionary.forgotten().range(first..=first + (BLOCK - 1));
+        let forgotten: BlockSet = forgotten.map(|ordinal| split(ordinal).1).collect();
+        if !forgotten.is_empty() {
+            block.erase_facts(id, &forgotten);
+        }
         true
     }
 
@@ -288,10 +322,13 @@ impl Shard {
                 | Op::Attribute(at, ..)
                 | Op::Mark(at, ..)
                 | Op::Consent(at, ..) => *at,
-                Op::Profile(_) | Op::Drop(_) | Op::Forget(_) => 0,
+                Op::Profile(_) | Op::Drop(_) | Op::Forget(_) | Op::Erase(..) => 0,
             };
-            let of_all = matches!(op, Op::Profile(_) | Op::Drop(_) | Op::Forget(_));
-            let last = if let Op::Forget(profiles) = &op { profiles.max() } else { None };
+            let of_all = matches!(op, Op::Profile(_) | Op::Drop(_) | Op::Forget(_) | Op::Erase(..));
+            let last = match &op {
+                Op::Forget(profiles) | Op::Erase(profiles, _) => profiles.max(),
+                _ => None,
+            };
             if (!of_all && at >= self.dictionary.len())
                 || last.is_some_and(|last| last >= self.dictionary.len())
             {
@@ -329,6 +366,7 @@ impl Shard {
                 }
                 Op::Drop(day) => self.apply_drop(day),
                 Op::Forget(profiles) => self.apply_forget(&profiles),
+                Op::Erase(profiles, _) => self.apply_erase(&profiles),
             }
             Ok(())
         })

@@ -1,5 +1,6 @@
 //! What the fold thread, the committing thread and the engine's callers share.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,6 +32,7 @@ use crate::store::state::Checkpoint;
 use crate::store::state::Commit;
 use crate::store::state::SeenSet;
 use crate::store::state::State;
+use crate::store::suppression::Suppression;
 
 /// How the engine works.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct Options {
     /// Where message ids are claimed that other lanes may have, and which lane this is; seen sets of its own where
     /// `None`.
     pub claims: Option<(Arc<dyn Claims>, u16)>,
+    /// What was erased, and is not to come back.
+    pub suppression: Arc<Suppression>,
     /// Whether an engine that is lost is opened anew; where it is not, it waits for someone to mend the journal.
     pub reopens: bool,
     /// About how many bytes of memory message ids may take: `[events] dedup_memory`.
@@ -67,6 +71,7 @@ impl Options {
             lifetimes: Lifetimes::new(),
             shards: None,
             claims: None,
+            suppression: Arc::default(),
             reopens: false,
             dedup_memory,
             commit_every: Duration::from_secs(1),
@@ -94,6 +99,10 @@ pub(crate) struct Shared {
     pub(crate) runs: Mutex<Vec<(SeenSet, Run)>>,
     /// The shard that is to be compacted with the next commit.
     pub(crate) compact: Mutex<Option<ShardId>>,
+    /// Shards that are to be compacted though they need not be, each with the number of the wish.
+    pub(crate) wanted: Mutex<BTreeMap<ShardId, u64>>,
+    /// Something was left out that is of someone who was erased: it lies in the journal.
+    pub(crate) late: AtomicBool,
     /// A commit is wanted before it is due.
     pub(crate) asked: AtomicBool,
     /// The fold is held back.
@@ -127,6 +136,8 @@ pub(crate) struct Work {
     pub(crate) views: Vec<ShardView>,
     /// A shard to be compacted.
     pub(crate) compact: Option<(ShardId, ShardView)>,
+    /// The wish for it that the compaction fulfils.
+    pub(crate) wish: Option<u64>,
     /// The traits as of this commit.
     pub(crate) traits: Arc<Traits>,
 }
@@ -145,7 +156,7 @@ impl Shared {
     }
 
     /// Counts what became of events, in the order of [`FoldOutcome::ALL`].
-    pub(crate) fn count(&self, outcomes: [u64; 3]) {
+    pub(crate) fn count(&self, outcomes: [u64; 4]) {
         for (outcome, count) in FoldOutcome::ALL.iter().zip(outcomes) {
             self.metrics.ingest_folded.with_label_values(&[outcome.as_str()]).inc_by(count);
         }

@@ -1,7 +1,7 @@
 //! Splits records by lane: each goes to the lane of its owner, and the lines of an import to every lane.
 //!
 //! Every lane knows how far an import has come, so each gets a record of the same lines, with its own events
-//! among them, which may be none; the rejected lines are the first lane's. What cannot be read is the first
+//! among them, which may be none; the rejected lines are the first lane's. What is erased is every lane's. What cannot be read is the first
 //! lane's too, whose fold puts it among the dead letters.
 //!
 //! The same records are always cut into the same frames: a sender numbers them by their place.
@@ -89,6 +89,11 @@ impl Splitter {
                         let name = Some(import.name());
                         messages.extend(self.message(*lane, *place, *parts, owner, name));
                         *parts += 1;
+                    }
+                }
+                Ok(Owner::All { .. }) => {
+                    for lane in 0..self.layout.lanes() {
+                        add(&mut split, lane, record);
                     }
                 }
                 Err(_) => _ = add(&mut split, 0, record),
@@ -179,6 +184,11 @@ mod tests {
                 Record::Choice(Choice { identifier, opted_out, received: 5 })
             }),
             1 => imported(),
+            1 => any::<[u64; 2]>().prop_map(|print| {
+                let prints = vec![crate::model::Print(print)];
+                let (received, before, for_good) = (5, 9, false);
+                Record::Erase(crate::model::Erasure { received, prints, before, for_good })
+            }),
         ]
     }
 
@@ -194,6 +204,12 @@ mod tests {
             let one = match record {
                 Record::Event(event) => lane_of(event.owner()),
                 Record::Choice(choice) => lane_of(&choice.identifier),
+                Record::Erase(_) => {
+                    for lane in 0..layout.lanes() {
+                        lanes.entry(lane).or_default().push(record.clone());
+                    }
+                    continue;
+                }
                 Record::Import(lines) => {
                     for lane in 0..layout.lanes() {
                         let mut part = lines.clone();

@@ -22,6 +22,7 @@ use crate::archive::Folded;
 use crate::bitmap::Block;
 use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
+use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::Malformed;
 use crate::model::Namespace;
@@ -39,6 +40,7 @@ use crate::store::state::PartKind;
 use crate::store::state::State;
 use crate::store::state::TraitRow;
 use crate::store::state::damaged;
+use crate::store::suppression::Suppression;
 
 /// The numbers that namespaces and traits get in a new store.
 #[derive(Debug, Clone, Default)]
@@ -169,6 +171,7 @@ pub struct Stored {
     traits: Traits,
     skips: Skips,
     checkpoint: Checkpoint,
+    suppression: Arc<Suppression>,
 }
 
 impl Stored {
@@ -185,7 +188,14 @@ impl Stored {
         }
         let skips = Skips::load(&loaded.skips).map_err(damaged)?;
         let (keys, checkpoint) = (Keys::new(loaded.identity), loaded.checkpoint);
-        Ok(Self { state, shards, keys, namespaces, traits, skips, checkpoint })
+        let suppression = Arc::default();
+        Ok(Self { state, shards, keys, namespaces, traits, skips, checkpoint, suppression })
+    }
+
+    /// The same, with what was erased left out of what is archived of it.
+    #[must_use]
+    pub fn without(self, suppression: Arc<Suppression>) -> Self {
+        Self { suppression, ..self }
     }
 
     /// Reads a shard as a start does.
@@ -267,6 +277,10 @@ impl Folded for Stored {
 
     fn shard_of(&self, owner: &Identifier) -> ShardId {
         self.keys.place(owner.namespace.as_str(), owner.value()).shard
+    }
+
+    fn is_erased(&self, event: &Event) -> bool {
+        self.suppression.takes(self.keys.identity(), event)
     }
 
     fn is_counted(&self, event: EventNo) -> bool {

@@ -7,6 +7,7 @@ use super::codec::Malformed;
 use super::codec::Reader;
 use super::event::Event;
 use super::record::CHOICE;
+use super::record::ERASE;
 use super::record::EVENT;
 use super::record::IMPORT;
 use super::record::Record;
@@ -79,7 +80,7 @@ impl Record {
                 }
                 Ok(ControlFlow::Continue(()))
             }
-            CHOICE => Ok(ControlFlow::Continue(())),
+            CHOICE | ERASE => Ok(ControlFlow::Continue(())),
             _ => Err(Malformed("an unknown kind of record")),
         }
     }

@@ -5,6 +5,7 @@
 pub mod codec;
 pub mod consent;
 pub mod decimal;
+pub mod erasure;
 pub mod event;
 pub mod glance;
 pub mod hex;
@@ -19,6 +20,7 @@ pub mod value;
 pub use codec::Malformed;
 pub use consent::{Consent, LOOK_ALIKES, Purposes};
 pub use decimal::{Decimal, Measure};
+pub use erasure::{Erasure, MOST_ERASED, Print};
 pub use event::{Device, Event, ID_MATCH, Page, Source};
 pub use glance::Glance;
 pub use hex::hex;

@@ -67,11 +67,13 @@ pub enum FoldOutcome {
     Duplicate,
     /// Kept aside with the reason.
     DeadLetter,
+    /// It is of an identifier that was erased, and of before that.
+    Erased,
 }
 
 impl FoldOutcome {
     /// Every outcome, for metrics that report all from the start.
-    pub const ALL: [Self; 3] = [Self::Counted, Self::Duplicate, Self::DeadLetter];
+    pub const ALL: [Self; 4] = [Self::Counted, Self::Duplicate, Self::DeadLetter, Self::Erased];
 
     /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -79,6 +81,7 @@ impl FoldOutcome {
             Self::Counted => "counted",
             Self::Duplicate => "duplicate",
             Self::DeadLetter => "dead_letter",
+            Self::Erased => "erased",
         }
     }
 }

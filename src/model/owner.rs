@@ -1,7 +1,7 @@
 //! Records read only as far as to know whose they are: most of a record's bytes are of no concern to who passes it on.
 
 use super::codec::{Malformed, Reader, put_varint};
-use super::record::{CHOICE, EVENT, IMPORT, Record};
+use super::record::{CHOICE, ERASE, EVENT, IMPORT, Record};
 use super::time::Millis;
 
 /// Whose a record is.
@@ -11,6 +11,11 @@ pub enum Owner<'r> {
     Profile(ProfileRef<'r>),
     /// It is of many: the lines of an import.
     Import(ImportRef<'r>),
+    /// It is of every lane.
+    All {
+        /// When it was received.
+        received: Millis,
+    },
 }
 
 /// A profile as a record names it, and when the record was received.
@@ -51,6 +56,7 @@ impl Record {
                 Ok(Owner::Profile(ProfileRef { namespace, value, received, message: None }))
             }
             IMPORT => import(bytes, &mut reader).map(Owner::Import),
+            ERASE => Ok(Owner::All { received: reader.i64()? }),
             _ => Err(Malformed("an unknown kind of record")),
         }
     }
@@ -61,6 +67,7 @@ impl Owner<'_> {
     pub fn received(&self) -> Option<Millis> {
         match self {
             Self::Profile(profile) => Some(profile.received),
+            Self::All { received } => Some(*received),
             Self::Import(import) => import.events.first().map(|(profile, _)| profile.received),
         }
     }

@@ -1,6 +1,7 @@
 //! What the journal holds: events, a visitor's choices, and the lines of an import.
 
 use super::codec::{Malformed, Reader, put_bytes, put_i64, put_str, put_u8, put_varint};
+use super::erasure::Erasure;
 use super::event::Event;
 use super::identifier::Identifier;
 use super::time::Millis;
@@ -14,6 +15,8 @@ pub enum Record {
     Choice(Choice),
     /// Some lines of an import, taken together.
     Import(ImportLines),
+    /// Identifiers that are erased. It is of every lane.
+    Erase(Erasure),
 }
 
 /// A visitor's choice, made by a signal or a form: whether the profile may be activated.
@@ -68,6 +71,7 @@ pub struct RejectedLine {
 pub(super) const EVENT: u8 = 1;
 pub(super) const CHOICE: u8 = 2;
 pub(super) const IMPORT: u8 = 3;
+pub(super) const ERASE: u8 = 4;
 
 /// The name of an event whose reading panics.
 #[cfg(test)]
@@ -102,6 +106,10 @@ impl Record {
                 for rejected in &lines.rejected {
                     rejected.encode(out);
                 }
+            }
+            Self::Erase(erasure) => {
+                put_u8(out, ERASE);
+                erasure.encode(out);
             }
         }
     }
@@ -151,6 +159,7 @@ impl Record {
                 }
                 Self::Import(ImportLines { import, first_line, lines, events, rejected })
             }
+            ERASE => Self::Erase(Erasure::decode(&mut reader)?),
             _ => return Err(Malformed("an unknown kind of record")),
         };
         reader.finish()?;
@@ -184,6 +193,7 @@ mod tests {
 
     use super::*;
     use crate::model::consent::{Consent, Purposes};
+    use crate::model::erasure::Print;
     use crate::model::event::{Device, Page, Source};
     use crate::model::identifier::Namespace;
     use crate::model::value::{Value, parse_json};
@@ -264,12 +274,15 @@ mod tests {
             events: vec![ImportedEvent { line: 2, own_message_id: true, event: event() }],
             rejected: vec![RejectedLine { line: 3, code: "time".into(), message: "no".into() }],
         };
+        let prints = vec![Print([0, u64::MAX]), Print([7, 8])];
+        let erasure = Erasure { received: -7, prints, before: -3, for_good: true };
         let records = [
             Record::Event(event()),
             consenting(0, &[]),
             consenting(0xff_ffff, &[1, 755, u16::MAX]),
             Record::Choice(choice),
             Record::Import(import),
+            Record::Erase(erasure),
         ];
         for record in records {
             let mut bytes = Vec::new();
@@ -285,7 +298,8 @@ mod tests {
                 ControlFlow::Continue(())
             });
             assert_eq!(look, Ok(ControlFlow::Continue(())));
-            assert_eq!(seen.len(), usize::from(!matches!(record, Record::Choice(_))));
+            let has_none = matches!(record, Record::Choice(_) | Record::Erase(_));
+            assert_eq!(seen.len(), usize::from(!has_none));
             let consent = match &record {
                 Record::Event(event) => event.consent.clone(),
                 _ => None,

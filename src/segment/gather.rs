@@ -16,6 +16,7 @@ use super::Counted;
 use super::Found;
 use super::Step;
 use super::shards::Asked;
+use super::shards::Disclosed;
 use super::shards::Group;
 use super::shards::Of;
 use super::shards::Outcome;
@@ -386,6 +387,20 @@ impl Shards for Gather {
 
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
         Ok(self.bitmaps(self.all(|shards| shards.group(group))?))
+    }
+
+    fn events_of(&self, owners: &[Identifier]) -> Result<Of<u64>, AskError> {
+        let parts = self.all(|shards| shards.events_of(owners))?;
+        let shards = Self::shards(parts.iter().map(|part| part.shards.as_slice()));
+        Ok(Of { shards, found: parts.into_iter().map(|part| part.found).sum() })
+    }
+
+    fn disclose(&self, named: &[Identifier], caller: &Caller) -> Result<Of<Disclosed>, AskError> {
+        let parts = self.all(|shards| shards.disclose(named, caller))?;
+        let shards = Self::shards(parts.iter().map(|part| part.shards.as_slice()));
+        let mut found = Disclosed::default();
+        parts.into_iter().for_each(|part| found.add(part.found));
+        Ok(Of { shards, found })
     }
 
     fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError> {

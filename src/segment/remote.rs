@@ -19,6 +19,7 @@ use super::Step;
 use super::local::KEEP_PATIENCE;
 use super::serve;
 use super::shards::Asked;
+use super::shards::Disclosed;
 use super::shards::Group;
 use super::shards::Of;
 use super::shards::Outcome;
@@ -329,6 +330,16 @@ impl Shards for Remote {
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError> {
         let answer = self.ask("group", &Message::of(group), LONG)?;
         Ok(Of { shards: answer.read()?, found: wire::bitmaps(answer.blob(0)?, self.count)? })
+    }
+
+    fn events_of(&self, owners: &[Identifier]) -> Result<Of<u64>, AskError> {
+        let (shards, found) = self.head("events-of", &Message::of(&owners), LONG)?;
+        Ok(Of { shards, found })
+    }
+
+    fn disclose(&self, named: &[Identifier], _caller: &Caller) -> Result<Of<Disclosed>, AskError> {
+        let (shards, found) = self.head("disclose", &Message::of(&named), LONG)?;
+        Ok(Of { shards, found })
     }
 
     fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError> {

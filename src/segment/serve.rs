@@ -223,6 +223,14 @@ impl Serve {
                 }))
             }
             "group" => bitmaps(&local.group(&message.read()?)?),
+            "events-of" => {
+                let Of { shards, found } = local.events_of(&message.read::<Vec<Identifier>>()?)?;
+                Message::of(&(shards, found))
+            }
+            "disclose" => {
+                let of = local.disclose(&message.read::<Vec<Identifier>>()?, caller)?;
+                Message::of(&(of.shards, of.found))
+            }
             "watermarks" => {
                 let Of { shards, found } = local.watermarks()?;
                 let of = |shard: ShardId| Some((shard, *found.get(usize::from(shard))?));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::AskError;
 use super::Caller;
@@ -118,6 +119,32 @@ pub enum Group {
     Matching(Vec<String>),
 }
 
+/// What is held of some profiles, as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Disclosed {
+    /// The profiles: identifiers, marks, consent, attributes with their history, traits with their facts.
+    pub profiles: Vec<Value>,
+    /// The events, those of the archive first.
+    pub events: Vec<Value>,
+    /// What was put aside of them.
+    pub dead_letters: Vec<Value>,
+    /// Whether these are all events: no more than [`MOST_DISCLOSED`] are told.
+    pub is_cut: bool,
+}
+
+/// So many events are told by each lane.
+pub const MOST_DISCLOSED: usize = 100_000;
+
+impl Disclosed {
+    /// Adds what another has.
+    pub fn add(&mut self, other: Self) {
+        self.profiles.extend(other.profiles);
+        self.events.extend(other.events);
+        self.dead_letters.extend(other.dead_letters);
+        self.is_cut |= other.is_cut;
+    }
+}
+
 /// Which identifiers of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -222,6 +249,12 @@ pub trait Shards: Send + Sync {
 
     /// Profiles by what is known of them beside events, a bitmap for each shard of the store.
     fn group(&self, group: &Group) -> Result<Of<Vec<RoaringBitmap>>, AskError>;
+
+    /// How many events the columns have of the profiles that some identifiers own.
+    fn events_of(&self, owners: &[Identifier]) -> Result<Of<u64>, AskError>;
+
+    /// All that is held of the profiles that have one of some identifiers, with the events that carry one.
+    fn disclose(&self, named: &[Identifier], caller: &Caller) -> Result<Of<Disclosed>, AskError>;
 
     /// How far the identifiers of profiles are, for each shard of the store.
     fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError>;

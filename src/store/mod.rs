@@ -21,6 +21,7 @@ pub mod shelf;
 pub mod sizes;
 pub mod spools;
 pub mod state;
+pub mod suppression;
 
 use std::error::Error;
 use std::io;

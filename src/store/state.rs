@@ -5,11 +5,16 @@
 //! with the checkpoint, or nothing. What deltas, images and seen sets say is bytes that `ingest` writes and
 //! reads; their form carries [`CONTENT_VERSION`].
 
+use std::hash::Hasher;
 use std::path::Path;
+
+use siphasher::sip128::Hasher128;
+use siphasher::sip128::SipHasher24;
 
 use crate::model::Malformed;
 use crate::model::Millis;
 use crate::model::Namespace;
+use crate::model::Print;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::model::time::Day;
@@ -28,6 +33,25 @@ pub struct Identity {
     pub shards: u16,
     /// The key of every hash that outlives the process.
     pub key: [u8; 16],
+}
+
+impl Identity {
+    /// A hash of parts, for one purpose. It does not tell what was hashed to who does not have the key.
+    pub fn hash(&self, purpose: &[u8], parts: &[&[u8]]) -> [u64; 2] {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write(purpose);
+        for part in parts {
+            hasher.write(&(part.len() as u64).to_le_bytes());
+            hasher.write(part);
+        }
+        let hash = hasher.finish128();
+        [hash.h1, hash.h2]
+    }
+
+    /// The hash that an identifier is placed by, and known by once it is erased.
+    pub fn print(&self, namespace: &str, value: &str) -> Print {
+        Print(self.hash(b"id", &[namespace.as_bytes(), value.as_bytes()]))
+    }
 }
 
 /// Shows no key.
@@ -455,6 +479,11 @@ pub trait State: Send + Sync {
     /// Sets aside `count` numbers of generations for the caller and returns the first; none is ever given
     /// twice.
     fn reserve_generations(&self, count: u64) -> Result<u64, StoreError>;
+
+    /// Writes over what the store keeps of rows that are gone, where the backend keeps any.
+    fn scrub(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// How many bytes the store takes on disk, where that is known.
     fn bytes(&self) -> Option<u64>;

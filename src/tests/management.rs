@@ -45,6 +45,12 @@ GET /api/v1/profiles/{namespace}/{value} read
 GET /api/v1/profiles/{namespace}/{value}/audiences read
 GET /api/v1/profiles/{namespace}/{value}/why/{segment} read
 GET /api/v1/schema read
+POST /api/v1/privacy/access privacy
+POST /api/v1/privacy/erase privacy
+POST /api/v1/privacy/opt-out privacy
+GET /api/v1/privacy/receipts privacy
+GET /api/v1/privacy/receipts/{id} privacy
+GET /api/v1/privacy/key privacy
 GET /api/v1/quarantine read
 POST /api/v1/quarantine/{namespace}/{value}/restore import
 GET /api/v1/partners read

@@ -19,6 +19,7 @@ mod consent;
 mod consent_channels;
 mod consent_strings;
 mod dashboards;
+mod deletion;
 mod disk;
 mod doctor;
 mod edges;
@@ -43,6 +44,7 @@ mod outages;
 mod pinterest;
 mod plan;
 mod prebid;
+mod privacy;
 mod prometheus;
 #[path = "../store/redis/tests/proxy.rs"]
 #[expect(dead_code, reason = "the unit tests use all of it")]

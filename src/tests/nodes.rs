@@ -21,6 +21,31 @@ impl Nodes {
         Self { redis: redis_server::Server::start(&[]), archive: tempfile::tempdir().unwrap() }
     }
 
+    /// Whether a text is in a key of Redis, a value of one, or the archive.
+    pub(super) fn holds(&self, text: &str) -> bool {
+        let mut found = Vec::new();
+        for key in self.redis.cli(&["--scan"]).lines() {
+            let value = match self.redis.cli(&["type", key]).trim() {
+                "string" => self.redis.cli(&["get", key]),
+                "hash" => self.redis.cli(&["hgetall", key]),
+                "stream" => self.redis.cli(&["xrange", key, "-", "+"]),
+                "zset" => self.redis.cli(&["zrange", key, "0", "-1"]),
+                "set" => self.redis.cli(&["smembers", key]),
+                "list" => self.redis.cli(&["lrange", key, "0", "-1"]),
+                "none" => String::new(),
+                kind => panic!("a {kind}"),
+            };
+            if key.contains(text) || value.contains(text) {
+                found.push(key.to_owned());
+            }
+        }
+        found.extend(crate::privacy::holding(self.archive.path(), &[text]));
+        if !found.is_empty() {
+            eprintln!("{text} is in {found:?}");
+        }
+        !found.is_empty()
+    }
+
     pub(super) fn start(&self, role: &str, settings: &str) -> Server {
         self.start_with(&BUYERS, role, settings)
     }

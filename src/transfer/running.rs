@@ -71,6 +71,7 @@ use crate::store::nodes::Heard;
 use crate::store::redis::Claims as RedisClaims;
 use crate::store::redis::Keys;
 use crate::store::redis::Ledger as RedisLedger;
+use crate::store::redis::Shelf as RedisShelf;
 use crate::store::redis::Store;
 use crate::store::redis::Times;
 use crate::store::state::ManifestRow;
@@ -360,6 +361,8 @@ impl RunningStore {
         let mut reached = loaded.archived;
         let mut manifest = std::mem::take(&mut loaded.manifest);
         let mut lane = Lane::of(shards, pinned.state, pinned.journal, loaded)?;
+        self.fold.suppression.load(&RedisShelf::privacy(self.store.clone()))?;
+        lane.stored = lane.stored.without(self.fold.suppression.clone());
         let to = lane.stored.committed();
         while reached.position < to.position {
             let mut reader = lane.journal.reader(reached.position);

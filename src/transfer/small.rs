@@ -23,7 +23,8 @@ use crate::store::redis::Store;
 use crate::store::shelf::Shelf;
 
 /// The files and folders of a data directory that are small values.
-pub(super) const FILES: [&str; 4] = [Secret::FILE, TOKENS_FILE, COPIES, embedded::HISTORY];
+pub(super) const FILES: [&str; 5] =
+    [Secret::FILE, TOKENS_FILE, COPIES, embedded::HISTORY, embedded::PRIVACY];
 
 /// What a store keeps beside its tables. An operator's token is not among it: each node has its own.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -38,6 +39,8 @@ pub(super) struct Small {
     pub(super) made: BTreeMap<String, Vec<u8>>,
     /// The history of the audiences.
     history: BTreeMap<String, Vec<u8>>,
+    /// What was erased, and the receipts of it.
+    privacy: BTreeMap<String, Vec<u8>>,
 }
 
 impl Small {
@@ -64,6 +67,10 @@ impl Small {
             tokens: read(&dir.join(TOKENS_FILE))?,
             good,
             made: BTreeMap::new(),
+            privacy: match dir.join(embedded::PRIVACY).is_dir() {
+                true => below(&embedded::Shelf::privacy(dir)?, "")?,
+                false => BTreeMap::new(),
+            },
             history: match dir.join(embedded::HISTORY).is_dir() {
                 true => below(&embedded::Shelf::history(dir)?, "")?,
                 false => BTreeMap::new(),
@@ -78,6 +85,7 @@ impl Small {
             tokens: shelf.get(TOKENS_NAME)?,
             good: below(&shelf, GOOD)?,
             made: below(&shelf, MADE)?,
+            privacy: below(&RedisShelf::privacy(store.clone()), "")?,
             history: below(&RedisShelf::history(store.clone()), "")?,
         })
     }
@@ -97,14 +105,8 @@ impl Small {
         for (id, text) in &self.good {
             write(folder.join(format!("{id}.toml")), text)?;
         }
-        self.write_history(&embedded::Shelf::history(dir)?)
-    }
-
-    fn write_history(&self, shelf: &dyn Shelf) -> Result<(), MoveError> {
-        for (name, day) in &self.history {
-            shelf.keep(name, day)?;
-        }
-        Ok(())
+        write_below(&embedded::Shelf::privacy(dir)?, &self.privacy)?;
+        write_below(&embedded::Shelf::history(dir)?, &self.history)
     }
 
     pub(super) fn write_store(&self, store: &Store) -> Result<(), MoveError> {
@@ -120,13 +122,14 @@ impl Small {
                 shelf.keep(&format!("{prefix}{id}"), text)?;
             }
         }
-        self.write_history(&RedisShelf::history(store.clone()))
+        write_below(&RedisShelf::privacy(store.clone()), &self.privacy)?;
+        write_below(&RedisShelf::history(store.clone()), &self.history)
     }
 
     /// How many values there are.
     pub(super) fn count(&self) -> u64 {
         let single = u64::from(self.cookie.is_some()) + u64::from(self.tokens.is_some());
-        let texts = self.good.len() + self.made.len() + self.history.len();
+        let texts = self.good.len() + self.made.len() + self.history.len() + self.privacy.len();
         single + texts as u64
     }
 
@@ -151,6 +154,13 @@ impl Small {
         }
         Ok(written)
     }
+}
+
+fn write_below(shelf: &dyn Shelf, values: &BTreeMap<String, Vec<u8>>) -> Result<(), MoveError> {
+    for (name, value) in values {
+        shelf.keep(name, value)?;
+    }
+    Ok(())
 }
 
 /// The values whose names begin with a text, by what follows it.

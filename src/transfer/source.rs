@@ -47,6 +47,7 @@ use crate::store::redis::Ledger as RedisLedger;
 use crate::store::redis::Link;
 use crate::store::redis::Mode;
 use crate::store::redis::Registry;
+use crate::store::redis::Shelf as RedisShelf;
 use crate::store::redis::Spools;
 use crate::store::redis::Store;
 use crate::store::redis::Streams;
@@ -149,6 +150,9 @@ impl Source {
         let shards = (0..loaded.identity.shards).collect();
         let next_generation = state.reserve_generations(0)?;
         let raw = Raw { shards, state, journal: Arc::new(journal) };
+        if dir.join(embedded::PRIVACY).is_dir() {
+            options.fold.suppression.load(&embedded::Shelf::privacy(dir)?)?;
+        }
         let lanes = rest(options, vec![raw], None, meter)?;
         let (state, newest) = (&*lanes[0].state, lanes[0].checkpoint.received);
         let ids = [SeenSet::Recent, SeenSet::Imported];
@@ -180,6 +184,7 @@ impl Source {
             journal: taken.journal,
         });
         let claims: Arc<dyn Claims> = Arc::new(RedisClaims::new(store.clone()));
+        options.fold.suppression.load(&RedisShelf::privacy(store.clone()))?;
         let lanes = rest(options, lanes.collect(), Some(&claims), meter)?;
         let newest = lanes.iter().map(|lane| lane.checkpoint.received).max();
         Ok(Self {

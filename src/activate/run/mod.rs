@@ -13,6 +13,7 @@ mod place;
 use std::cell::Cell;
 use std::cell::OnceCell;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use roaring::RoaringBitmap;
 
@@ -33,6 +34,7 @@ use super::report::PushReport;
 use super::shared::Shared;
 use crate::config::Destination;
 use crate::ingest::Matches;
+use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::Namespace;
 use crate::segment::Group;
@@ -305,8 +307,13 @@ impl Run<'_> {
     fn remove_opted_out(&self, stamp: Stamp, report: &mut PushReport) -> Result<(), Halt> {
         let ledger = &self.shared.ledger;
         let (leaving, others) = self.leaving_and_others()?;
-        if leaving.profiles.iter().all(RoaringBitmap::is_empty) {
+        let erased = self.erased(&others, &leaving)?;
+        if leaving.profiles.iter().all(RoaringBitmap::is_empty) && erased.is_empty() {
             return Ok(());
+        }
+        if !erased.is_empty() && !self.dry_run {
+            // What it was in step with is of people who are gone.
+            self.basis.take();
         }
         if let Some(basis) = &mut *self.basis.borrow_mut() {
             basis.doubt(&leaving.profiles);
@@ -319,6 +326,7 @@ impl Run<'_> {
                 report.removes += 1;
                 Ok(())
             })?;
+            report.removes += erased.len() as u64;
             let kept = others.among(&open)?;
             report.removes += leaving.among(&open)?.difference(&kept).count() as u64;
             report.batches = report.removes.div_ceil(self.max_rows() as u64);
@@ -330,7 +338,31 @@ impl Run<'_> {
             changes.removes.push(identifier);
             self.post(stamp, &mut changes, self.max_rows(), report)
         })?;
+        for identifier in erased {
+            changes.removes.push(identifier);
+            self.post(stamp, &mut changes, self.max_rows(), report)?;
+        }
         self.post(stamp, &mut changes, 1, report)
+    }
+
+    /// The identifiers of people who were erased that the target holds and that nobody has any more, in order.
+    fn erased(
+        &self,
+        others: &IdentifiersOf<'_>,
+        leaving: &IdentifiersOf<'_>,
+    ) -> Result<Vec<Identifier>, Halt> {
+        let erased: BTreeSet<Identifier> =
+            self.shared.leaving.lock().values().flatten().cloned().collect();
+        if erased.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<Identifier> = erased.into_iter().collect();
+        let held = self.shared.ledger.held_among(self.target, &all)?;
+        let mut held: Vec<Identifier> = held.into_iter().map(|held| held.identifier).collect();
+        let asked: BTreeSet<&Identifier> = held.iter().collect();
+        let (kept, left) = (others.among(&asked)?, leaving.among(&asked)?);
+        held.retain(|identifier| !kept.contains(identifier) && !left.contains(identifier));
+        Ok(held)
     }
 
     fn identifiers_of<'b>(

@@ -1,4 +1,5 @@
 mod bucket;
+mod erase;
 mod merge;
 #[expect(dead_code, reason = "the integration tests use all of it")]
 pub(crate) mod object_store;
@@ -122,6 +123,7 @@ fn odd_events() -> Vec<Event> {
 struct TestFold {
     committed: Mutex<ArchivePosition>,
     skipped: Mutex<BTreeSet<EventNo>>,
+    erased: Mutex<BTreeSet<Identifier>>,
     archived: Mutex<ArchivePosition>,
     first_day: AtomicI64,
 }
@@ -137,6 +139,10 @@ impl Folded for TestFold {
 
     fn shard_of(&self, owner: &Identifier) -> ShardId {
         owner.value().bytes().map(u16::from).sum::<u16>() % 4
+    }
+
+    fn is_erased(&self, event: &Event) -> bool {
+        self.erased.lock().contains(event.owner())
     }
 
     fn is_counted(&self, event: EventNo) -> bool {

@@ -301,7 +301,7 @@ fn a_port_in_use_is_told_with_its_way_out() {
     let data = tempfile::tempdir().unwrap();
     let quarantine = Arc::new(crate::ingest::Quarantine::open(data.path()).unwrap());
     let error = actix_web::rt::System::new().block_on(async {
-        let own = (secret, None, quarantine);
+        let own = (secret, None, None, quarantine);
         super::run(&config, sink, clock, Metrics::new(), own, BTreeSet::new()).err().unwrap()
     });
     let text = error.to_string();

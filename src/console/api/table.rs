@@ -21,6 +21,7 @@ use crate::console::lookalike;
 use crate::console::nodes;
 use crate::console::overlap;
 use crate::console::partners;
+use crate::console::privacy;
 use crate::console::profiles;
 use crate::console::quarantine;
 use crate::console::rules;
@@ -47,6 +48,7 @@ pub(super) fn calls() -> Vec<Call> {
     let mut all = probes();
     all.extend(of_segments());
     all.extend(of_profiles());
+    all.extend(of_privacy());
     all.extend(of_destinations());
     all.extend(of_events());
     all.extend(of_server());
@@ -118,6 +120,24 @@ fn of_profiles() -> Vec<Call> {
             .query::<profiles::WhyAsked>() .gives::<super::shapes::Object>() .refuses(&[422]);
         GET "/api/v1/schema" Scope::Read, profiles::schema, "The events and their properties, as they were seen"
             .gives::<profiles::Schema>();
+    }
+}
+
+fn of_privacy() -> Vec<Call> {
+    calls! {
+        POST "/api/v1/privacy/access" Scope::Privacy, privacy::access, "All that is held of someone"
+            .asks() .takes::<privacy::Subject>() .gives::<super::shapes::Object>() .refuses(&[422]);
+        POST "/api/v1/privacy/erase" Scope::Privacy, privacy::erase, "Erases someone; 202 while anything is pending"
+            .takes::<privacy::Subject>() .gives::<super::shapes::Object>()
+            .gives_as::<super::shapes::Object>(202) .refuses(&[422]);
+        POST "/api/v1/privacy/opt-out" Scope::Privacy, privacy::opt_out, "Keeps someone out of every destination, or no longer"
+            .takes::<privacy::Subject>() .gives::<super::shapes::Object>() .refuses(&[422]);
+        GET "/api/v1/privacy/receipts" Scope::Privacy, privacy::receipts, "The newest receipts of erasures, as they stand"
+            .query::<privacy::Page>() .gives::<super::shapes::Object>();
+        GET "/api/v1/privacy/receipts/{id}" Scope::Privacy, privacy::receipt, "A receipt, as it stands and signed now"
+            .gives::<super::shapes::Object>();
+        GET "/api/v1/privacy/key" Scope::Privacy, privacy::key, "What receipts are verified with"
+            .gives::<super::shapes::Object>();
     }
 }
 

@@ -75,6 +75,26 @@ const HASHES_OF_NOTHING: [&str; 2] = [
     "da39a3ee5e6b4b0d3255bfef95601890afd80709",
 ];
 
+/// What someone is known by under a namespace, as a caller writes it: `email` and `phone` stand for their hashes. The
+/// error says what is wrong.
+pub fn identifiers_of(namespace: &str, value: &str) -> Result<Vec<Identifier>, String> {
+    let mut ids = Ids::default();
+    ids.add(namespace, value, None);
+    let mut taken = ids.taken();
+    taken.sort_unstable();
+    taken.dedup();
+    if !taken.is_empty() {
+        return Ok(taken);
+    }
+    Err(match namespace {
+        "email" => "this is no e-mail address".to_owned(),
+        "phone" => "this is no phone number; it begins with `+` and the country's code".to_owned(),
+        _ => "a namespace is [a-z][a-z0-9_]{0,31}, a value 1 to 256 bytes without control characters, and neither \
+              zeros alone nor the hash of nothing"
+            .to_owned(),
+    })
+}
+
 /// Gathers the identifiers of one event.
 #[derive(Debug, Default)]
 pub struct Ids {

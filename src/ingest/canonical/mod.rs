@@ -19,7 +19,7 @@ pub mod split;
 pub mod time;
 
 pub use agent::{Agent, Agents};
-pub use ids::{DropReason, Dropped, Ids};
+pub use ids::{DropReason, Dropped, Ids, identifiers_of};
 pub use import::{Import, import_lines};
 pub use sent::Sent;
 pub use time::Window;

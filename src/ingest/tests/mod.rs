@@ -2,6 +2,7 @@
 
 mod counting;
 mod engine;
+mod erase;
 mod matches;
 mod random;
 mod restart;

@@ -15,7 +15,18 @@ use ureq::unversioned::transport::NextTimeout;
 /// Looks names up, and leaves out the addresses that no call may go to. The connection is made to what it gives, so
 /// a name that leads elsewhere a moment later changes nothing.
 #[derive(Debug, Default)]
-pub(super) struct Guarded(DefaultResolver);
+pub(super) struct Guarded {
+    resolver: DefaultResolver,
+    /// Whether no address of a private network is allowed, either.
+    is_strict: bool,
+}
+
+impl Guarded {
+    /// Leaves out the addresses of private networks, too.
+    pub(super) fn strict() -> Self {
+        Self { is_strict: true, ..Self::default() }
+    }
+}
 
 /// A name that leads to no other address.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +46,14 @@ impl Resolver for Guarded {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = || uri.host().unwrap_or_default().to_owned();
-        let found = self.0.resolve(uri, config, timeout).map_err(|error| match error {
+        let found = self.resolver.resolve(uri, config, timeout).map_err(|error| match error {
             // Nothing was sent yet, and no connection broke off.
             ureq::Error::Io(error) => ureq::Error::Other(Box::new(Unknown(host(), error))),
             error => error,
         })?;
         let mut allowed = self.empty();
-        for address in found.iter().filter(|address| !is_off_limits(address.ip())) {
+        let is_barred = |ip: IpAddr| is_off_limits(ip) || (self.is_strict && is_private(ip));
+        for address in found.iter().filter(|address| !is_barred(address.ip())) {
             allowed.push(*address);
         }
         if allowed.is_empty() {
@@ -75,6 +87,39 @@ pub fn is_off_limits(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether it is an address that is not reached over the internet: who names it means this machine or its network.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_private_v4(ip),
+        IpAddr::V6(ip) => {
+            let [first, second, ..] = ip.segments();
+            let low = Ipv4Addr::from_bits(u32::try_from(ip.to_bits() & 0xffff_ffff).unwrap_or(0));
+            // Addresses that carry one of the other kind lead there.
+            let is_6to4 = first == 0x2002;
+            let is_teredo = (first, second) == (0x2001, 0);
+            let is_translated = first == 0x64 && second == 0xff9b;
+            ip.is_loopback()
+                || ip.is_unique_local()
+                || is_6to4
+                || is_teredo
+                || ip.to_ipv4_mapped().is_some_and(is_private_v4)
+                || (is_translated && is_private_v4(low))
+        }
+    }
+}
+
+fn is_private_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, ..] = ip.octets();
+    let is_shared = a == 100 && (64..128).contains(&b);
+    let is_benchmark = a == 198 && (18..20).contains(&b);
+    ip.is_loopback()
+        || ip.is_private()
+        || is_shared
+        || is_benchmark
+        || ip.is_documentation()
+        || a >= 240
+}
+
 fn is_off_limits_v4(ip: Ipv4Addr) -> bool {
     // All of 0/8 is this host for some systems.
     let is_this = ip.octets()[0] == 0;
@@ -86,6 +131,28 @@ fn is_off_limits_v4(ip: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_lead_to_no_private_network() {
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+            "2002:7f00:1::",
+            "64:ff9b::a00:1",
+            "255.255.255.255",
+        ] {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+        for public in ["8.8.8.8", "100.63.0.1", "2606:4700::1", "64:ff9b::808:808"] {
+            assert!(!is_private(public.parse().unwrap()), "{public}");
+        }
+    }
 
     #[test]
     fn metadata_services_are_off_limits_in_every_spelling_and_private_networks_are_not() {

@@ -94,6 +94,15 @@ pub fn unverified() -> TlsConfig {
 impl Outgoing {
     /// Calls that trust whom the system trusts.
     pub fn new() -> Self {
+        Self::with(Guarded::default())
+    }
+
+    /// Calls to addresses that strangers name: none of a private network is among them.
+    pub fn to_strangers() -> Self {
+        Self::with(Guarded::strict())
+    }
+
+    fn with(guard: Guarded) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -104,8 +113,7 @@ impl Outgoing {
             .user_agent(concat!("throng/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls())
             .build();
-        let agent =
-            ureq::Agent::with_parts(config, DefaultConnector::default(), Guarded::default());
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), guard);
         Self { agent, paces: Paces::default() }
     }
 

@@ -81,6 +81,8 @@ struct Kept {
     columns: Arc<Columns>,
     /// The columns hold every event before it.
     position: Position,
+    /// How many profiles were erased by then: of one that was erased since they may have facts.
+    erasures: u64,
     bytes: usize,
 }
 
@@ -155,21 +157,18 @@ impl Unread<'_> {
     /// Keeps what was made of the tail and of all shards.
     pub(super) fn keep(self, of: &Holding, columns: Columns, part: &Part<'_>) {
         let Some(Reading { pin, new, .. }) = self.reading else { return };
-        of.cache.keep(&made(columns, new, pin.position), MOST_BYTES / part.of);
+        of.cache.keep(&made(columns, new, &pin), MOST_BYTES / part.of);
     }
 }
 
 /// Columns trait by trait, as they are kept.
-fn made(
-    columns: Columns,
-    new: Vec<(TraitSpec, TraitId)>,
-    position: Position,
-) -> Vec<(TraitSpec, Kept)> {
+fn made(columns: Columns, new: Vec<(TraitSpec, TraitId)>, pin: &Pin) -> Vec<(TraitSpec, Kept)> {
+    let Pin { position, erasures, .. } = *pin;
     let mut split = columns.split();
     let made = new.into_iter().map(|(spec, id)| {
         let columns = Arc::new(split.remove(&id).unwrap_or_default());
         let bytes = columns.memory();
-        (spec, Kept { id, columns, position, bytes })
+        (spec, Kept { id, columns, position, erasures, bytes })
     });
     made.collect()
 }
@@ -201,7 +200,9 @@ impl Cache {
         }
         for (spec, own) in made {
             let known = state.kept.get(spec);
-            if known.is_none_or(|known| known.position < own.position) {
+            let is_behind =
+                |known: &Kept| (known.erasures, known.position) < (own.erasures, own.position);
+            if known.is_none_or(is_behind) {
                 state.kept.insert(spec.clone(), own.clone());
             }
         }
@@ -327,7 +328,9 @@ impl Holding {
             let (held, pin) = lane.catalog.pin(&*lane.journal, |_| lane.engine.pin());
             let (set, missing) = held_by(&pin, specs)?;
             // Before the archive's end the fold has forgotten which events were not counted.
-            state.kept.retain(|_, kept| kept.position >= held.reached.position);
+            state.kept.retain(|_, kept| {
+                kept.position >= held.reached.position && kept.erasures == pin.erasures
+            });
             let (known, new): (Vec<&TraitSpec>, Vec<&TraitSpec>) =
                 missing.into_iter().partition(|spec| state.kept.contains_key(spec));
             let mut names: Vec<TraitSpec> = Vec::new();
@@ -396,7 +399,7 @@ impl Holding {
         self.scan(pin, &traits, caller).all(held, &mut columns, None, &mut |share| {
             caller.note(Stage::read(part.of_all(share)))
         })?;
-        Ok(made(columns, new, pin.position))
+        Ok(made(columns, new, pin))
     }
 
     fn scan<'a>(&'a self, pin: &'a Pin, traits: &'a TraitSet, caller: &'a Caller) -> Scan<'a> {

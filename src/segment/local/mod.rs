@@ -9,6 +9,7 @@ mod barred;
 mod book;
 mod columns;
 mod count;
+mod disclose;
 mod evaluate;
 mod fill;
 mod keep;

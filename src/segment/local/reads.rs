@@ -28,6 +28,7 @@ use crate::segment::AskError;
 use crate::segment::Asked;
 use crate::segment::Caller;
 use crate::segment::Counted;
+use crate::segment::Disclosed;
 use crate::segment::Found;
 use crate::segment::Group;
 use crate::segment::Of;
@@ -205,6 +206,14 @@ impl Shards for Local {
                 (0..).zip(lane.engine.pin().holders(namespaces)).map(matching).collect()
             }
         }))
+    }
+
+    fn events_of(&self, owners: &[Identifier]) -> Result<Of<u64>, AskError> {
+        Ok(self.counted_of(owners))
+    }
+
+    fn disclose(&self, named: &[Identifier], caller: &Caller) -> Result<Of<Disclosed>, AskError> {
+        self.disclosed(named, caller)
     }
 
     fn watermarks(&self) -> Result<Of<Vec<Watermark>>, AskError> {

@@ -225,6 +225,9 @@ impl Scan<'_> {
             return;
         }
         let Some(profile) = self.engine.find(event.owner()) else { return };
+        if self.engine.is_erased(event) {
+            return;
+        }
         for (id, value) in facts.drain(..).filter(|(id, _)| *id != TraitId::ANY) {
             give(Fact { profile, id, time: event.time, value });
         }

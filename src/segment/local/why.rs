@@ -85,6 +85,7 @@ impl Holding {
             if times.contains(&event.time)
                 && names.contains(&*event.name)
                 && lane.engine.find(event.owner()) == Some(profile)
+                && !lane.engine.is_erased(event)
             {
                 completion.give(event);
             }

@@ -31,6 +31,17 @@ use crate::store::StoreError;
 /// Numbers and small rows by name; every file has it, with its format under `format`.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
+/// Zeros, while pages are written over.
+const SCRUB: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("scrub");
+/// So many pages are written over by one transaction.
+const AT_A_TIME: u64 = 2048;
+/// So many commits in a row free all pages that were given up.
+const SETTLING: u8 = 3;
+/// Pages of the file that are no pages of rows.
+const HEADERS: u64 = 4;
+/// What a page has besides one value.
+const PAGE_OVERHEAD: usize = 96;
+
 /// What a file is.
 pub(super) struct Layout {
     /// The format of its tables and rows, with its version.
@@ -172,16 +183,76 @@ impl RedbFile {
     ) -> Result<T, StoreError> {
         let open = self.opened()?;
         let database = open.as_ref().expect("it was just opened");
-        let done = (|| {
-            let mut write = database.begin_write()?;
-            // Without it, opening after a crash walks the whole file.
-            write.set_quick_repair(true);
-            let done = body(&write)?;
-            write.commit()?;
-            Ok(done)
-        })();
+        let done = Self::transact(database, body);
         drop(open);
         done.map_err(|failure| self.failed(failure))
+    }
+
+    fn transact<T>(
+        database: &Database,
+        body: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut write = database.begin_write()?;
+        // Without it, opening after a crash walks the whole file.
+        write.set_quick_repair(true);
+        let done = body(&write)?;
+        write.commit()?;
+        Ok(done)
+    }
+
+    /// Has the pages given up that deleted rows were in, which redb keeps for whoever reads: nobody does meanwhile.
+    fn settle_pages(&self) -> Result<(), StoreError> {
+        drop(self.opened()?);
+        let open = self.open.write();
+        let Some(database) = open.as_ref() else { return Ok(()) };
+        // Each commit frees what the one before gave up.
+        let done = (0..SETTLING).try_for_each(|round: u8| {
+            Self::transact(database, |write| {
+                write.open_table(META)?.insert("scrub", &[round][..])?;
+                Ok(())
+            })
+        });
+        drop(open);
+        done.map_err(|failure| self.failed(failure))
+    }
+
+    /// Writes zeros over the pages that nothing uses any more: redb leaves in them what they held. While it goes on,
+    /// writes wait for some of it at a time.
+    pub(super) fn scrub(&self) -> Result<(), StoreError> {
+        self.settle_pages()?;
+        let mut next = 0;
+        let mut before = u64::MAX;
+        loop {
+            let (pages, page) = self.write(|write| {
+                let stats = write.stats()?;
+                Ok((stats.allocated_pages(), stats.page_size()))
+            })?;
+            let all = self.bytes().unwrap_or_default() / page as u64;
+            let free = all.saturating_sub(pages + HEADERS);
+            // Each pass leaves some hundredths for the branches of the table; nothing else shrinks it any more.
+            if free == 0 || free >= before {
+                break;
+            }
+            before = free;
+            let zeros = vec![0; page - PAGE_OVERHEAD];
+            let mut left = (free - free / 50).max(1);
+            while left > 0 {
+                let count = left.min(AT_A_TIME);
+                self.write(|write| {
+                    let mut table = write.open_table(SCRUB)?;
+                    for key in next..next + count {
+                        table.insert(key, &zeros[..])?;
+                    }
+                    Ok(())
+                })?;
+                next += count;
+                left -= count;
+            }
+        }
+        self.write(|write| {
+            write.delete_table(SCRUB)?;
+            Ok(())
+        })
     }
 
     /// The length of the file, where it can be told.
@@ -281,6 +352,48 @@ impl RedbFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_removed_is_not_in_the_file_any_more() {
+        const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rows");
+        for rows in [1u64, 40, 3_000] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.redb");
+            let layout = Layout { format: "a-1".into(), start_over: "x", cache: 1 << 20 };
+            let file = RedbFile::open(path.clone(), Access::on_disk(&path), layout, |_| Ok(()));
+            let file = file.unwrap();
+            for row in 0..rows {
+                let value = format!("someone-{row}-").repeat(40 + (row % 700) as usize);
+                file.write(|write| {
+                    write.open_table(ROWS)?.insert(row, value.as_bytes())?;
+                    Ok(())
+                })
+                .unwrap();
+                if rows > 100 && row > 200 {
+                    break;
+                }
+            }
+            let holds = || {
+                let bytes = std::fs::read(&path).unwrap();
+                bytes.windows(8).any(|window| window == b"someone-")
+            };
+            assert!(holds());
+            file.write(|write| {
+                write.open_table(ROWS)?.retain(|_, _| false)?;
+                Ok(())
+            })
+            .unwrap();
+            let length = file.bytes().unwrap();
+            file.scrub().unwrap();
+            assert!(!holds(), "{rows}");
+            for _ in 0..3 {
+                file.scrub().unwrap();
+            }
+            // A file of a few pages has to make room for a table.
+            let most = length.max(512 << 10);
+            assert!(file.bytes().unwrap() <= most, "{} from {length}", file.bytes().unwrap());
+        }
+    }
 
     #[test]
     fn a_file_of_another_format_is_refused_with_the_way_out() {

@@ -46,6 +46,8 @@ pub const AUDIT: &str = "audit";
 pub const SHELF: &str = "shelf";
 /// The folder of the history of audiences in a data directory.
 pub const HISTORY: &str = "history";
+/// The folder of what was erased in a data directory.
+pub const PRIVACY: &str = "privacy";
 /// The state's file in a data directory.
 pub const STATE: &str = "state.redb";
 /// There while a store is being moved into the data directory, or where that was cut short.

@@ -49,6 +49,20 @@ impl Shelf {
         Self::at(data, super::HISTORY)
     }
 
+    /// Another one, for what was erased and the receipts of it.
+    pub fn privacy(data: &Path) -> Result<Self, StoreError> {
+        let shelf = Self::at(data, super::PRIVACY)?;
+        let unavailable = |error| shelf.unavailable(error);
+        for entry in fs::read_dir(&shelf.folder).map_err(unavailable)? {
+            let path = entry.map_err(unavailable)?.path();
+            // What a crash left half written may name someone.
+            if path.extension().is_some() {
+                fs::remove_file(&path).map_err(unavailable)?;
+            }
+        }
+        Ok(shelf)
+    }
+
     fn at(data: &Path, folder: &str) -> Result<Self, StoreError> {
         let folder = data.join(folder);
         let shelf = Self { folder, turn: Mutex::default() };

@@ -381,6 +381,10 @@ impl Port for State {
         })
     }
 
+    fn scrub(&self) -> Result<(), StoreError> {
+        self.file.scrub()
+    }
+
     fn bytes(&self) -> Option<u64> {
         self.file.bytes()
     }

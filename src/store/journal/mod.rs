@@ -279,6 +279,12 @@ pub trait Journal: Send + Sync {
     /// again with the same position is how what a reader held is given up later.
     fn release(&self, before: Position) -> Result<(), JournalError>;
 
+    /// Begins a new unit of what is given up at once, where the backend has any, so that what lies before the end
+    /// can be released.
+    fn roll(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+
     /// Its books; `None` of a backend that keeps none, for its frames follow each other without a gap.
     fn books(&self) -> Result<Option<Balance>, StoreError> {
         Ok(None)

@@ -352,6 +352,11 @@ pub trait Ledger: Send + Sync {
     /// Takes over what a destination would not take of a target, or a part of it, after its books. May be called again.
     fn take_refused(&self, target: &Target, refused: &[Refused]) -> Result<(), StoreError>;
 
+    /// Writes over what the ledger keeps of rows that are gone, where the backend keeps any.
+    fn scrub(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// How many bytes the ledger takes on disk, where that is known.
     fn bytes(&self) -> Option<u64> {
         None

@@ -1,4 +1,5 @@
-//! The shelf: `throng:{store}:shelf`, a hash of values by name, and that of the history: `throng:{store}:history`.
+//! The shelf: `throng:{store}:shelf`, a hash of values by name, that of the history: `throng:{store}:history`,
+//! and that of what was erased: `throng:{store}:privacy`.
 
 use redis::Value;
 
@@ -27,6 +28,12 @@ impl Shelf {
     /// Another one, for the history of audiences, whose values are many.
     pub fn history(store: Store) -> Self {
         let key = store.keys.store("history");
+        Self { store, key }
+    }
+
+    /// Another one, for what was erased and the receipts of it.
+    pub fn privacy(store: Store) -> Self {
+        let key = store.keys.store("privacy");
         Self { store, key }
     }
 

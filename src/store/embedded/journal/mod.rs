@@ -342,6 +342,15 @@ impl Journal for EmbeddedJournal {
         self.shared.release(before.0)
     }
 
+    fn roll(&self) -> Result<(), JournalError> {
+        let mut writer = self.shared.writer.lock();
+        if self.shared.stopped.load(Ordering::Acquire) {
+            return Err(JournalError::Stopped);
+        }
+        let end = self.shared.end.load(Ordering::Relaxed);
+        if end > writer.segment.start { self.shared.rotate(&mut writer, end) } else { Ok(()) }
+    }
+
     fn copy_to(
         &self,
         dir: &Path,

@@ -24,6 +24,8 @@ pub(super) struct SegmentReader {
     /// Its entry among the readers that hold segments back.
     id: u64,
     at: u64,
+    /// The place that the journal knows of.
+    noted: u64,
     segment: Option<Arc<Segment>>,
     window: Window,
 }
@@ -33,7 +35,7 @@ impl SegmentReader {
         let within = shared.gaps.iter().find(|gap| gap.contains(&from));
         let at = within.map_or(from, |gap| gap.end);
         let id = shared.readers.lock().add(at);
-        Self { shared, id, at, segment: None, window: Window::default() }
+        Self { shared, id, at, noted: at, segment: None, window: Window::default() }
     }
 
     /// The segment that holds the position, and where that segment ends for now.
@@ -49,9 +51,15 @@ impl SegmentReader {
         if self.segment.as_ref().is_none_or(|held| held.start != segment.start) {
             self.segment = Some(segment.clone());
             self.window.clear();
-            self.shared.readers.lock().move_to(self.id, self.at);
+            self.note();
         }
         Ok((segment, limit))
+    }
+
+    /// Says that nothing before its place is needed.
+    fn note(&mut self) {
+        self.shared.readers.lock().move_to(self.id, self.at);
+        self.noted = self.at;
     }
 
     fn out_of_range(&self, end: u64) -> JournalError {
@@ -70,6 +78,10 @@ impl JournalReader for SegmentReader {
         loop {
             let end = self.shared.end.load(Ordering::Acquire);
             if self.at == end {
+                // At the end of a segment that is over it needs nothing of it any more.
+                if self.noted < self.at {
+                    self.note();
+                }
                 return Ok(None);
             }
             if self.at > end {

@@ -452,6 +452,10 @@ impl Ledger for EmbeddedLedger {
         self.note_all_refused(target, refused)
     }
 
+    fn scrub(&self) -> Result<(), StoreError> {
+        self.file.scrub()
+    }
+
     fn bytes(&self) -> Option<u64> {
         self.file.bytes()
     }

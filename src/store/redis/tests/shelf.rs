@@ -13,6 +13,7 @@ use crate::store::redis::Shelf;
 use crate::store::redis::Store;
 use crate::store::shelf::Shelf as Port;
 use crate::store::shelf::conformance;
+use crate::store::suppression;
 
 fn shelf(link: &Link, keys: &Keys) -> Shelf {
     Shelf::new(Store::open(link.clone(), keys.clone(), 4, 1).unwrap())
@@ -25,6 +26,16 @@ fn it_keeps_the_contracts_of_the_port() {
             let keys = fresh_keys();
             contract(&|| Arc::new(shelf(&link, &keys)) as Arc<dyn Port>);
         }
+    }
+}
+
+#[test]
+fn it_keeps_what_was_erased_for_good_and_for_every_process() {
+    for (_, link) in both() {
+        let keys = fresh_keys();
+        suppression::conformance::it_is_there_for_good_and_for_every_process(&|| {
+            Arc::new(Shelf::privacy(Store::open(link.clone(), keys.clone(), 4, 1).unwrap()))
+        });
     }
 }
 

@@ -1,0 +1,314 @@
+//! Access and erasure on the running product: what is erased is nowhere any more, and does not come back.
+
+use serde_json::Value;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+
+use std::sync::Arc;
+
+use crate::harness::Server;
+use crate::nodes::Nodes;
+use crate::standins::Fault;
+use crate::standins::StandIn;
+use crate::standins::webhook::Webhook;
+
+/// Someone, by values that are found again wherever they lie.
+const ADA: &str = "ada-lovelace-4711@whole.example";
+const PAGE: &str = "https://shop.example/only-ada-reads-this";
+
+const SEGMENT: &str = "rule = 'did buy in 30d'\nmin_size = 1\n";
+const SENT: &str = "rule = 'did buy in 30d'\nmin_size = 1\n\
+                    [[activate]]\ndestination = \"hook\"\nidentifiers = [\"user_id\"]\n";
+const SECRET: &str = "a secret of two";
+
+pub(super) fn event(user: &str, name: &str, message: &str) -> Value {
+    json!({
+        "site": "t", "event": name, "message_id": message,
+        "ids": { "cookie": format!("c-{user}"), "user_id": user },
+        "props": { "value": 7.5, "note": format!("note of {user}") },
+        "attrs": { "plan": format!("plan-of-{user}") },
+        "page": { "url": format!("{PAGE}?{user}") },
+    })
+}
+
+/// The files below a folder that hold a text.
+pub(super) fn holding(folder: &Path, texts: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(bytes) = fs::read(&path) {
+                for text in texts {
+                    if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                        found.push(format!("{}: {text}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn erase(server: &Server, arguments: &[&str]) -> Value {
+    let all = [&["erase"], arguments, &["--json", "--wait", "30"]].concat();
+    let output = server.throng(&all);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn access(server: &Server, user: &str) -> Value {
+    serde_json::from_str(&server.ok(&["access", "user_id", user])).unwrap()
+}
+
+/// Nothing is held of someone, and nothing lies anywhere.
+fn is_gone(server: &Server, user: &str) {
+    let access = access(server, user);
+    for part in ["profiles", "events", "dead_letters", "destinations", "queued", "refused"] {
+        assert_eq!(access[part], json!([]), "{access}");
+    }
+    let left = holding(server.data(), &[user]);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+#[test]
+fn who_is_erased_is_nowhere_in_the_data_directory_and_others_are_as_they_were() {
+    let mut server = Server::start(&[("buyers", SEGMENT)]);
+    let others: Vec<Value> =
+        (0..200).map(|n| event(&format!("user-{n}"), "buy", &format!("m-{n}"))).collect();
+    server.accepts(&others);
+    server.accepts(&[event(ADA, "buy", "ada-1"), event(ADA, "look", "ada-2")]);
+    assert_eq!(server.count("did buy"), 201);
+    let is_listed = |held: &Value| held["audiences"][0]["segments"] == json!(["buyers"]);
+    server.until("the audience is told", || is_listed(&access(&server, ADA)));
+    let held = access(&server, ADA);
+    assert_eq!(held["profiles"].as_array().unwrap().len(), 1);
+    assert_eq!(held["events"].as_array().unwrap().len(), 2);
+    assert_eq!(held["profiles"][0]["attributes"]["plan"][0]["value"], format!("plan-of-{ADA}"));
+    assert!(!holding(server.data(), &[ADA]).is_empty());
+
+    let receipt = erase(&server, &["user_id", ADA]);
+    let told = &receipt["receipt"];
+    assert_eq!(told["state"], "done", "{receipt}");
+    assert_eq!(told["erased"]["profiles"], 1, "{receipt}");
+    assert_eq!(told["erased"]["events"], 2, "{receipt}");
+    let left = holding(server.data(), &[ADA]);
+    assert!(left.is_empty(), "{left:#?}");
+    assert_eq!(server.count("did buy"), 200);
+    assert_eq!(server.members("did buy", "user_id").len(), 200);
+    is_gone(&server, ADA);
+    // The receipt says who made it, and nothing may be changed of it.
+    let file = server.folder().join("receipt.json");
+    fs::write(&file, receipt.to_string()).unwrap();
+    server.ok(&["receipt", "verify", "receipt.json"]);
+    fs::write(&file, receipt.to_string().replace("\"profiles\":1", "\"profiles\":0")).unwrap();
+    assert!(!server.throng(&["receipt", "verify", "receipt.json"]).status.success());
+
+    // It stays so over a kill, and a rule that nobody had asked finds the others alone.
+    server.kill();
+    server.run();
+    assert_eq!(server.count("did buy[value > 7]"), 200);
+    let left = holding(server.data(), &[ADA]);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// An event at a time, as files have it.
+fn at(user: &str, time: &str, message: &str) -> Value {
+    let mut event = event(user, "buy", message);
+    event["time"] = time.into();
+    event
+}
+
+#[test]
+fn what_is_of_before_the_erasure_does_not_come_back_and_who_comes_again_is_new() {
+    let mut server = Server::start(&[("buyers", SEGMENT)]);
+    server.accepts(&[event("ada", "buy", "1"), event("bob", "buy", "2")]);
+    let file = server.folder().join("old.ndjson");
+    let old = [at("ada", "2026-11-01T10:00:00Z", "3"), at("bob", "2026-11-01T10:00:00Z", "4")];
+    fs::write(&file, format!("{}\n{}\n", old[0], old[1])).unwrap();
+    server.ok(&["import", "events", "old.ndjson"]);
+    assert_eq!(server.count("count buy >= 2"), 2);
+    let receipt = erase(&server, &["user_id", "ada"]);
+    assert_eq!(receipt["receipt"]["erased"]["events"], 2, "{receipt}");
+    // Late, again, by another file, under a message id of its own, and from another device.
+    let mut late = at("ada", "2026-11-02T10:00:00Z", "5");
+    server.accepts(&[late.clone(), event("bob", "look", "6")]);
+    late["ids"]["cookie"] = "c-other".into();
+    late["message_id"] = "7".into();
+    server.accepts(&[late]);
+    fs::write(&file, format!("{}\n{}\n", old[1], old[0])).unwrap();
+    server.ok(&["import", "events", "old.ndjson", "--name", "again"]);
+    server.kill();
+    server.run();
+    assert_eq!(server.members("did buy", "user_id"), ["bob"]);
+    assert_eq!(server.members("did buy[value > 7]", "cookie"), ["c-bob"]);
+    assert_eq!(access(&server, "ada")["events"], json!([]));
+    // A new visit is of a new visitor, with what comes from here on alone.
+    server.accepts(&[event("ada", "buy", "8")]);
+    assert_eq!(server.members("did buy", "user_id"), ["ada", "bob"]);
+    assert_eq!(server.members("count buy >= 2", "user_id"), ["bob"]);
+    assert_eq!(server.members("count buy[value > 7] >= 2", "user_id"), ["bob"]);
+    assert_eq!(access(&server, "ada")["events"].as_array().unwrap().len(), 1);
+    // Unless nothing is to be taken any more.
+    erase(&server, &["user_id", "ada", "--suppress"]);
+    server.accepts(&[event("ada", "buy", "9")]);
+    assert_eq!(server.members("did buy", "user_id"), ["bob"]);
+    assert_eq!(access(&server, "ada")["profiles"], json!([]));
+}
+
+#[test]
+fn all_profiles_of_a_person_go_and_those_that_share_nothing_stay() {
+    let server = Server::start(&[]);
+    let visit = |cookie: &str, user: Option<&str>| {
+        let mut ids = json!({ "cookie": cookie });
+        if let Some(user) = user {
+            ids["user_id"] = user.into();
+        }
+        json!({ "site": "t", "event": "buy", "ids": ids })
+    };
+    server.accepts(&[
+        visit("ph-0001", Some("ada")),
+        visit("lap-0001", Some("ada")),
+        visit("ph-0001", None),
+        visit("tablet", Some("bob")),
+    ]);
+    // A device alone, and what was done on it; the other device of the same user is another profile.
+    let receipt = erase(&server, &["cookie", "ph-0001"]);
+    assert_eq!(receipt["receipt"]["erased"]["profiles"], 1, "{receipt}");
+    assert_eq!(server.members("did buy", "cookie"), ["lap-0001", "tablet"]);
+    server.accepts(&[visit("ph-0001", Some("ada")), visit("ph-0001", Some("carl"))]);
+    let receipt = erase(&server, &["user_id", "carl", "--person"]);
+    assert_eq!(receipt["receipt"]["erased"]["profiles"], 2, "{receipt}");
+    assert_eq!(server.members("did buy", "cookie"), ["tablet"]);
+    is_gone(&server, "ph-0001");
+    is_gone(&server, "lap-0001");
+    let wrong = server.throng(&["erase", "email", "nobody"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("no e-mail address"), "{wrong:?}");
+}
+
+#[test]
+fn a_destination_is_told_also_while_it_is_paused_and_the_ledger_keeps_no_more_than_that() {
+    let receiver = Arc::new(Webhook::new(SECRET));
+    let standin = StandIn::start(Arc::clone(&receiver) as _, None);
+    let mut server = Server::start(&[("buyers", SENT)]);
+    assert!(server.stop());
+    let destination = format!(
+        "[[destination]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"http://{}/in?key=k3y\"\n\
+         secret = \"file:secret\"\nevery = \"200ms\"\n",
+        standin.address
+    );
+    fs::write(server.folder().join("destinations.toml"), destination).unwrap();
+    fs::write(server.folder().join("secret"), format!("{SECRET}\n")).unwrap();
+    server.run();
+    let others: Vec<Value> =
+        (0..20).map(|n| event(&format!("user-{n}"), "buy", &format!("m-{n}"))).collect();
+    server.accepts(&others);
+    server.accepts(&[event(ADA, "buy", "ada-1")]);
+    let held = || receiver.held("buyers");
+    server.until("all are held", || held().len() == 21);
+    server.ok(&["destination", "pause", "hook"]);
+    let before = access(&server, ADA);
+    assert_eq!(before["destinations"][0]["destination"], "hook", "{before}");
+    assert_eq!(before["destinations"][0]["sure"], true, "{before}");
+    // It does not answer: what it has is pending, and its identifier is kept for that alone.
+    standin.script([Fault::Lose, Fault::Lose]);
+    let answer = server.api_send(
+        "POST",
+        "/api/v1/privacy/erase",
+        &json!({ "namespace": "user_id", "value": ADA }).to_string(),
+        "application/json",
+    );
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let id = answer.json()["receipt"]["id"].as_str().unwrap().to_owned();
+    server.until("the calls are lost", || standin.is_through());
+    server.kill();
+    server.run();
+    let receipt = || -> Value {
+        serde_json::from_str(&server.ok(&["receipt", "show", &id, "--json"])).unwrap()
+    };
+    server.until("it is told", || receipt()["receipt"]["state"] == "done");
+    assert_eq!(held().len(), 20);
+    assert!(!held().iter().any(|(_, value)| value == ADA));
+    is_gone(&server, ADA);
+    assert!(server.ok(&["receipt", "list"]).contains(&id));
+}
+
+/// Where an erasure is killed, it goes on from there and comes to the same end.
+#[test]
+fn an_erasure_that_is_killed_anywhere_comes_to_the_same_end() {
+    let mut server = Server::start(&[("buyers", SEGMENT)]);
+    for (round, delay) in [0, 2, 5, 9, 15, 30, 60, 100, 160, 250, 400].into_iter().enumerate() {
+        let user = format!("ada-{round}@whole.example");
+        server.accepts(&[event(&user, "buy", &format!("{round}-1"))]);
+        server.accepts(&[event(&user, "look", &format!("{round}-2")), event("bob", "buy", "b")]);
+        let body = json!({ "namespace": "user_id", "value": user }).to_string();
+        std::thread::scope(|scope| {
+            let url = format!("{}/api/v1/privacy/erase", server.console());
+            let token = fs::read_to_string(server.data().join("token")).unwrap();
+            scope.spawn(move || {
+                let bearer = format!("Bearer {}", token.trim());
+                // The answer may never come.
+                let _ = ureq::post(&url)
+                    .header("Authorization", bearer)
+                    .header("Content-Type", "application/json")
+                    .send(body);
+            });
+            std::thread::sleep(std::time::Duration::from_millis(delay));
+            server.kill();
+        });
+        server.run();
+        let last = || -> Option<Value> {
+            let list = server.ok(&["receipt", "list", "--json"]);
+            let all: Vec<Value> = serde_json::from_str(&list).unwrap();
+            (all.len() > round).then(|| all[0].clone())
+        };
+        if last().is_none() {
+            // Nothing was kept of it, so nothing was promised.
+            assert_eq!(server.count("did look"), 1);
+            erase(&server, &["user_id", &user]);
+        }
+        server.until("it is done", || last().unwrap()["receipt"]["state"] == "done");
+        let erased = last().unwrap()["receipt"]["erased"].clone();
+        assert_eq!((&erased["profiles"], &erased["events"]), (&json!(1), &json!(2)), "{delay}");
+        assert_eq!(server.members("did buy", "user_id"), ["bob"]);
+        is_gone(&server, &user);
+    }
+}
+
+#[test]
+fn who_is_erased_on_redis_is_in_no_value_of_any_key_and_no_file() {
+    let nodes = Nodes::new();
+    let collector = nodes.start("collect", "");
+    let first = nodes.start("work", "");
+    let second = nodes.start("work", "");
+    let others: Vec<Value> =
+        (0..60).map(|n| event(&format!("user-{n}"), "purchase", &format!("m-{n}"))).collect();
+    collector.accepts(&others);
+    collector.accepts(&[event(ADA, "purchase", "ada-1"), event(ADA, "look", "ada-2")]);
+    first.until("a node answers", || first.throng(&["eval", "everyone"]).status.success());
+    assert_eq!(first.count("did purchase"), 61);
+    assert_eq!(access(&second, ADA)["events"].as_array().unwrap().len(), 2);
+    assert!(nodes.holds(ADA));
+    let receipt = erase(&second, &["user_id", ADA]);
+    assert_eq!(receipt["receipt"]["erased"]["events"], 2, "{receipt}");
+    assert_eq!(receipt["receipt"]["pending"]["lanes"], 0, "{receipt}");
+    for node in [&first, &second, &collector] {
+        assert_eq!(node.count("did purchase"), 60);
+        let access = access(node, ADA);
+        assert_eq!((&access["profiles"], &access["events"]), (&json!([]), &json!([])), "{access}");
+    }
+    assert!(!nodes.holds(ADA));
+    // Late, and again after another has taken the lanes over.
+    let mut late = event(ADA, "purchase", "ada-3");
+    late["time"] = "2026-11-02T10:00:00Z".into();
+    collector.accepts(&[late]);
+    drop(second);
+    first.until("the lanes are taken over", || first.metric("throng_lanes_held") == 4.0);
+    assert_eq!(first.count("did purchase"), 60);
+    assert_eq!(first.count("did purchase[value > 7]"), 60);
+}
