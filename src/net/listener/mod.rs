@@ -2,7 +2,7 @@
 //! a certificate.
 //!
 //! actix-web would time a connection's first head alone, and no answer that is not read. Its HTTP/1.1 is used as it is;
-//! what it reads from and writes to is a [`Stream`], which knows when a client owes something.
+//! what it reads from and writes to is a `Stream`, which knows when a client owes something.
 //!
 //! ```text
 //! accept ─► Gate (how many, in all and from one address) ─► TLS, within its time ─► Stream ─► HTTP/1.1 ─► handlers
