@@ -261,6 +261,7 @@ async fn serve(
         pusher: pusher.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
+        quarantine: quarantine.clone(),
         is_shared: base.peering.is_some(),
     });
     let services = console::Services {

@@ -128,7 +128,9 @@ impl From<PrivacyError> for Problem {
             PrivacyError::Journal(
                 ref error @ (JournalError::Full(_) | JournalError::NoRoom(_)),
             ) => Self::unavailable(error.to_string()),
-            PrivacyError::Store(_) | PrivacyError::Journal(_) => Self::internal(&error),
+            PrivacyError::Store(_) | PrivacyError::Journal(_) | PrivacyError::Quarantine(_) => {
+                Self::internal(&error)
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::config::Durability;
 use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::Millis;
+use crate::model::Namespace;
 use crate::model::Record;
 use crate::model::hex;
 use crate::store::embedded::journal::EmbeddedJournal;
@@ -80,6 +81,12 @@ struct Kept {
     aside: BTreeMap<String, Millis>,
     /// Of an identifier what lies before this position was put back.
     restored: BTreeMap<String, u64>,
+}
+
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.aside.is_empty() && self.restored.is_empty()
+    }
 }
 
 /// One identifier that is set aside, or of which events are kept.
@@ -193,6 +200,55 @@ impl Quarantine {
         }
         self.clear()?;
         Ok((was_aside || restored > 0).then_some(restored))
+    }
+
+    /// Erases the events that are of someone, and who of those set aside that is; tells how many events. What is left is
+    /// written anew, so that nothing of theirs lies in any file.
+    pub fn erase(
+        &self,
+        is_of: &dyn Fn(&Event) -> bool,
+        is_it: &dyn Fn(&Identifier) -> bool,
+    ) -> Result<u64, QuarantineError> {
+        let _one_at_a_time = self.restoring.lock();
+        if self.kept.read().is_empty() && self.journal.begin() == self.journal.end() {
+            return Ok(0);
+        }
+        let is_named = |of: &str| {
+            let (namespace, value) = of.split_once(':').unwrap_or((of, ""));
+            let identifier =
+                Namespace::new(namespace).ok().map(|name| Identifier::new(name, value));
+            identifier.and_then(Result::ok).is_some_and(|identifier| is_it(&identifier))
+        };
+        let mut erased = 0;
+        self.each(Position(0), |_, event, _| {
+            erased += u64::from(is_of(&event));
+            Ok(())
+        })?;
+        if erased > 0 {
+            self.journal.roll()?;
+            let (end, kept) = (self.journal.end(), self.kept.read().clone());
+            // After a crash in between, what is there twice is put back twice and counts once.
+            let mut batch = Batch::new();
+            self.each(Position(0), |start, event, _| {
+                let is_left = start < end && is_held(&kept, &name(event.owner()), start);
+                if !is_left || is_of(&event) {
+                    return Ok(());
+                }
+                if batch.len() >= PART || batch.push_event(&event).is_err() {
+                    Journal::append(&self.journal, &batch)?;
+                    batch.clear();
+                    batch.push_event(&event).map_err(|_| too_large())?;
+                }
+                Ok(())
+            })?;
+            Journal::append(&self.journal, &batch)?;
+            self.journal.release(end)?;
+        }
+        self.change(|kept| {
+            kept.aside.retain(|of, _| !is_named(of));
+            kept.restored.retain(|of, _| !is_named(of));
+        })?;
+        Ok(erased)
     }
 
     fn put_back(&self, of: &str, to: &dyn Sink, now: Millis) -> Result<u64, QuarantineError> {
@@ -313,7 +369,6 @@ fn of_name(name: &str) -> Aside {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Namespace;
     use crate::model::Source;
 
     fn id(value: &str) -> Identifier {
@@ -412,6 +467,36 @@ mod tests {
         assert!(quarantine.list().unwrap().is_empty());
         assert_eq!(folded.events.lock().len(), 4);
         assert_eq!(quarantine.restore(&id("nobody"), &folded, 12).unwrap(), None);
+    }
+
+    #[test]
+    fn who_is_erased_lies_in_no_file_and_others_come_back_whole() {
+        let data = tempfile::tempdir().unwrap();
+        let folded = Folded::default();
+        let quarantine = Quarantine::open(data.path()).unwrap();
+        assert!(quarantine.set_aside(&id("whole-ada"), 5) && quarantine.set_aside(&id("b"), 6));
+        keep(&quarantine, &[event("whole-ada", 1), event("b", 2), event("c", 3)]);
+        assert_eq!(quarantine.restore(&id("c"), &folded, 7).unwrap(), Some(1));
+        keep(&quarantine, &[event("whole-ada", 4), event("b", 5)]);
+        let is_ada = |identifier: &Identifier| identifier.value() == "whole-ada";
+        let is_hers = |event: &Event| event.ids.iter().any(is_ada);
+        assert_eq!(quarantine.erase(&is_hers, &is_ada).unwrap(), 2);
+        assert_eq!(quarantine.erase(&is_hers, &is_ada).unwrap(), 0);
+        let holds = |path: &Path| {
+            let bytes = fs::read(path).unwrap();
+            bytes.windows(9).any(|window| window == b"whole-ada")
+        };
+        let folder = fs::read_dir(data.path().join(FOLDER)).unwrap();
+        assert!(!folder.map(|entry| entry.unwrap().path()).any(|path| holds(&path)));
+        assert!(!holds(&data.path().join(FILE)));
+        let left = quarantine.list().unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert_eq!((left[0].value.as_str(), left[0].events), ("b", 2));
+        drop(quarantine);
+        let quarantine = Quarantine::open(data.path()).unwrap();
+        assert_eq!(quarantine.restore(&id("b"), &folded, 9).unwrap(), Some(2));
+        let times: Vec<_> = folded.events.lock().iter().map(|event| event.time).collect();
+        assert_eq!(times, [3, 2, 5]);
     }
 
     #[test]

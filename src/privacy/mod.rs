@@ -29,6 +29,8 @@ use parking_lot::Mutex;
 
 use crate::activate::Pusher;
 use crate::ingest::Lanes;
+use crate::ingest::Quarantine;
+use crate::ingest::QuarantineError;
 use crate::ingest::canonical::identifiers_of;
 use crate::metrics::Metrics;
 use crate::model::Choice;
@@ -86,6 +88,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Metrics,
+    /// What this process has set aside.
+    pub quarantine: Arc<Quarantine>,
     /// Whether other processes share the store.
     pub is_shared: bool,
 }
@@ -123,6 +127,9 @@ pub enum PrivacyError {
     /// The journal did not take it.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What was set aside cannot be read or written.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     /// The erasure goes on, and has not come to its end in the time that it was waited for.
     #[error("the erasure {0} goes on, and is looked after until it is done: ask for its receipt")]
     GoesOn(String),

@@ -40,6 +40,8 @@ impl Privacy {
                 self.note(job, *number, &mut |swept| swept.is_done = true)?;
             }
         }
+        let is_it = |identifier: &Identifier| self.has_any(job, std::slice::from_ref(identifier));
+        self.parts.quarantine.erase(&|event| self.is_of(job, event), &is_it)?;
         let (count, now) = (usize::from(self.parts.lane_count), self.now());
         self.change(&job.id, &mut |job| {
             let done = job.lanes.values().filter(|swept| swept.is_done).count();
