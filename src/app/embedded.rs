@@ -103,7 +103,10 @@ pub(super) fn open(ground: &Ground) -> anyhow::Result<Base> {
     let audit = Arc::new(embedded::AuditLog::open(data)?);
     let key = console::audit_key_of(data).context("the key of the audit log")?;
     let folders = [segment::COPIES, embedded::HISTORY, embedded::AUDIT, embedded::PRIVACY];
-    let small = console::FILES.into_iter().chain([collect::Secret::FILE]).chain(folders);
+    let small = console::FILES
+        .into_iter()
+        .chain([collect::Secret::FILE, embedded::AUDIT_SEAL])
+        .chain(folders);
     let backups = Backups::new(backup::Source {
         data: data.clone(),
         state: state.clone(),

@@ -74,7 +74,7 @@ fn a_seal_that_is_gone_or_made_without_the_key_is_told() {
     fs::rename(data.path().join(KEY), data.path().join("away")).unwrap();
     assert_eq!(broken(&open(data.path())).1, "the seal was made with another key");
     fs::rename(data.path().join("away"), data.path().join(KEY)).unwrap();
-    fs::remove_file(data.path().join("audit/seal")).unwrap();
+    fs::remove_file(data.path().join("audit.seal")).unwrap();
     assert!(broken(&open(data.path())).1.contains("no seal"));
 }
 

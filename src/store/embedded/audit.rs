@@ -3,7 +3,7 @@
 //! ```text
 //! audit/00000000000000000001.ndjson   the lines from number 1 on
 //! audit/00000000000000031207.ndjson   the lines from number 31,207 on
-//! audit/seal
+//! audit.seal
 //! ```
 //!
 //! A line is its number, a space, and what it says. A file is ended at 16 MiB. The newest 64 files are kept, which is
@@ -36,13 +36,14 @@ use crate::store::audit::check_line;
 const FILE: u64 = 16 << 20;
 /// So many files are kept.
 const FILES: usize = 64;
-const SEAL: &str = "seal";
 const END: &str = ".ndjson";
 
 /// The audit log of a data directory. The files are their owner's alone.
 #[derive(Debug)]
 pub struct AuditLog {
     folder: PathBuf,
+    /// Beside the folder: a backup copies it first, so that no copy of the log ends before its seal.
+    seal: PathBuf,
     end: Mutex<End>,
 }
 
@@ -58,7 +59,8 @@ impl AuditLog {
     /// The log below a data directory, made where there is none. Half a line that a crash left is cut off: nobody was
     /// told that it stands.
     pub fn open(data: &Path) -> Result<Self, StoreError> {
-        let log = Self { folder: data.join(super::AUDIT), end: Mutex::default() };
+        let (folder, seal) = (data.join(super::AUDIT), data.join(super::AUDIT_SEAL));
+        let log = Self { folder, seal, end: Mutex::default() };
         match fs::DirBuilder::new().mode(0o700).create(&log.folder) {
             Ok(()) => sync_dir(data).map_err(|error| log.failed(error))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -180,12 +182,11 @@ impl Port for AuditLog {
     }
 
     fn put_seal(&self, seal: &str) -> Result<(), StoreError> {
-        write_small_file(&self.folder.join(SEAL), seal.as_bytes(), 0o600)
-            .map_err(|error| self.failed(error))
+        write_small_file(&self.seal, seal.as_bytes(), 0o600).map_err(|error| self.failed(error))
     }
 
     fn seal(&self) -> Result<Option<String>, StoreError> {
-        match fs::read_to_string(self.folder.join(SEAL)) {
+        match fs::read_to_string(&self.seal) {
             Ok(seal) => Ok(Some(seal)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed(error)),

@@ -42,6 +42,8 @@ pub const AUDIENCES: &str = "audiences.redb";
 pub const LEDGER: &str = "ledger.redb";
 /// The folder of the audit log in a data directory.
 pub const AUDIT: &str = "audit";
+/// What says up to where the audit log goes, in a data directory.
+pub const AUDIT_SEAL: &str = "audit.seal";
 /// The folder of the shelf in a data directory.
 pub const SHELF: &str = "shelf";
 /// The folder of the history of audiences in a data directory.
