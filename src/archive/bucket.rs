@@ -23,6 +23,7 @@ use object_store::PutMode;
 use object_store::PutOptions;
 use object_store::RetryConfig;
 use object_store::aws::AmazonS3;
+use object_store::aws::AmazonS3ConfigKey;
 use object_store::path::Path as Key;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -37,6 +38,7 @@ use super::home::Check;
 use super::home::Content;
 use super::home::missing;
 use super::keys;
+use super::reach;
 
 /// The object that says whose files they are.
 const OWNER: &str = "throng-archive";
@@ -110,7 +112,12 @@ impl Bucket {
         // Where it is there already, it is that one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = keys::builder(address, settings).map_err(refused)?;
+        let allow_private = settings.allow_private;
+        if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint) {
+            reach::check(&endpoint, allow_private).map_err(|error| refused(error.to_string()))?;
+        }
         let store = builder
+            .with_http_connector(reach::Guarded::new(allow_private, REQUEST, CONNECT))
             // Not all stores answer it as AWS does.
             .with_disable_bulk_delete(true)
             .with_retry(RetryConfig {
@@ -118,12 +125,7 @@ impl Bucket {
                 retry_timeout: AGAIN,
                 ..RetryConfig::default()
             })
-            .with_client_options(
-                object_store::ClientOptions::new()
-                    .with_timeout(REQUEST)
-                    .with_connect_timeout(CONNECT)
-                    .with_allow_http(true),
-            )
+            .with_client_options(object_store::ClientOptions::new().with_allow_http(true))
             .build()
             .map_err(|error| refused(explain(&error)))?;
         let prefix = Key::parse(&address.prefix).map_err(|error| refused(error.to_string()))?;

@@ -27,6 +27,7 @@ mod merge;
 mod names;
 mod pace;
 mod pile;
+mod reach;
 mod rows;
 mod scan;
 #[cfg(test)]

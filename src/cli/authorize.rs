@@ -44,6 +44,8 @@ fn timeout(text: &str) -> Result<Period, String> {
 /// Prints the address to open, waits for the answer, and writes the token.
 pub(super) fn run(global: &Global, command: &Authorize) -> Result<ExitCode, Failure> {
     let Authorize { name, port, timeout } = command;
+    // For the master key, should its secret be encrypted.
+    serve::settings(global)?;
     let path = serve::destinations(global);
     let told = |error: config::ConfigError| Failure::Usage(serve::told(&error));
     let destinations = config::read_destinations(&path).map_err(told)?;

@@ -27,6 +27,7 @@ mod partner;
 mod plan;
 mod privacy;
 mod quarantine;
+mod secret;
 mod serve;
 mod snippet;
 mod store;
@@ -143,6 +144,9 @@ enum Command {
     /// List who changed what, or check that nobody has touched that list
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Encrypt secrets that are to stand in the settings, and take another master key
+    #[command(subcommand)]
+    Secret(secret::Secret),
     /// Make, list and revoke tokens of the private listener
     #[command(subcommand)]
     Token(token::Token),
@@ -197,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Store(command) => store::run(&global, &command),
         Command::Move(command) => transfer::run(&global, &command),
         Command::Partner(command) => partner::run(&global, &command),
+        Command::Secret(command) => secret::run(&global, &command),
         Command::Audit(command) => audit::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Snippet(command) => snippet::run(&global, &command),

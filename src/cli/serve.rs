@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::config;
 use crate::config::Config;
 use crate::config::Overrides;
+use crate::net::use_master_key;
 use crate::store::nodes;
 use crate::store::nodes::Roles;
 
@@ -78,7 +79,10 @@ pub(super) fn settings(global: &Global) -> Result<Config, Failure> {
         set: global.set.clone(),
     };
     let file = config_file(global);
-    config::read(file.as_deref(), &overrides).map_err(|error| Failure::Usage(told(&error)))
+    let config = config::read(file.as_deref(), &overrides);
+    let config = config.map_err(|error| Failure::Usage(told(&error)))?;
+    use_master_key(config.secrets.master_key.clone());
+    Ok(config)
 }
 
 /// What is wrong with settings, for people.
@@ -101,10 +105,31 @@ pub(super) fn destinations(global: &Global) -> PathBuf {
     beside.parent().unwrap_or(Path::new(".")).join("destinations.toml")
 }
 
+/// Libraries that would write into a talkative log what they send and receive.
+const TALKATIVE: [&str; 11] = [
+    "actix_http",
+    "actix_web",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "object_store",
+    "reqwest",
+    "russh",
+    "rustls",
+    "ureq",
+    "ureq_proto",
+];
+
 /// Starts the log on standard error; `THRONG_LOG` says how much (`debug`, `throng::ingest=debug`).
 pub(super) fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("THRONG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,actix_server=warn"));
+    // What these send and receive has secrets in it.
+    let filter =
+        TALKATIVE.iter().fold(filter, |filter, name| match format!("{name}=info").parse() {
+            Ok(directive) => filter.add_directive(directive),
+            Err(_) => filter,
+        });
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -26,6 +26,9 @@ pub struct Archive {
     /// Of a bucket: where the store answers, such as `http://127.0.0.1:9000`. Default AWS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Of a bucket: whether it may be at an address of a private network or of this machine. Default `false`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_private: bool,
     /// Of a bucket: its region. Default `AWS_REGION`, else `us-east-1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
@@ -46,6 +49,7 @@ impl Default for Archive {
         Self {
             path: None,
             endpoint: None,
+            allow_private: false,
             region: None,
             access_key: None,
             secret_key: None,

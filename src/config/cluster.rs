@@ -3,12 +3,9 @@
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::Serialize;
-use serde::Serializer;
 use serde::de::Error;
-use std::borrow::Cow;
-use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
+
+use super::SecretSource;
 
 /// How nodes of one store reach each other.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -20,57 +17,6 @@ pub struct Cluster {
     /// Where the secret is that all nodes share: `env:NAME` or `file:PATH`. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretSource>,
-}
-
-/// Where a secret is; what it is stands in no file of settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// The value of a variable.
-    Env(String),
-    /// The first line of a file.
-    File(PathBuf),
-}
-
-/// What does not say where a secret is. The text is not repeated: it may be the secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected where the secret is, \"env:NAME\" or \"file:PATH\", and not the secret itself")]
-pub struct NoSource;
-
-impl FromStr for SecretSource {
-    type Err = NoSource;
-
-    fn from_str(text: &str) -> Result<Self, NoSource> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        match text.split_once(':') {
-            Some(("env", name)) if !name.is_empty() && name.bytes().all(fits) => {
-                Ok(Self::Env(name.to_owned()))
-            }
-            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err(NoSource),
-        }
-    }
-}
-
-impl fmt::Display for SecretSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Env(name) => write!(f, "env:{name}"),
-            Self::File(path) => write!(f, "file:{}", path.display()),
-        }
-    }
-}
-
-impl Serialize for SecretSource {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretSource {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = Cow::<'_, str>::deserialize(from).map_err(|_| D::Error::custom(NoSource))?;
-        text.parse().map_err(D::Error::custom)
-    }
 }
 
 /// A host and a port.

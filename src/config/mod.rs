@@ -13,6 +13,7 @@ mod partner;
 mod places;
 mod privacy;
 mod read;
+mod secret;
 mod site;
 mod tls;
 mod units;
@@ -23,7 +24,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use archive::{Archive, BucketUrl};
-pub use cluster::{Cluster, NoSource, SecretSource};
+pub use cluster::Cluster;
 pub use destinations::{
     AdobeStyle, Destination, DestinationKind, FileFormat, FileStyle, Gcs, Google, GoogleGrant,
     GoogleMembers, LiveRampStyle, Platform, S3, Sftp, Xandr, XandrFormat, read_destinations,
@@ -33,6 +34,7 @@ pub use lookup::Lookup;
 pub use partner::{LIFETIME, MACROS, Partner, PartnerKind, lifetimes};
 pub use privacy::Privacy;
 pub use read::{ConfigError, Overrides, read};
+pub use secret::{NoSource, SEALED, Sealed, SecretSource, Secrets};
 pub use site::{ConsentRegime, OriginPattern, Site};
 pub use tls::Tls;
 pub use units::{ByteSize, InvalidUnit, Period};
@@ -60,6 +62,8 @@ pub struct Config {
     pub store: Store,
     /// How nodes of one store reach each other.
     pub cluster: Cluster,
+    /// What secrets in the settings are encrypted with.
+    pub secrets: Secrets,
     /// The journal.
     pub journal: Journal,
     /// What is kept of events.
@@ -283,6 +287,7 @@ impl Default for Config {
             console: Console::default(),
             store: Store::default(),
             cluster: Cluster::default(),
+            secrets: Secrets::default(),
             journal: Journal::default(),
             events: Events::default(),
             identity: Identity::default(),

@@ -67,6 +67,7 @@ pub fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Config, Config
             None => problems.push(format!("--set {set}: expected key=value")),
         }
     }
+    super::secret::bind(&mut table, "");
     let mut found = Vec::new();
     let config = parse(table, &mut found);
     found.extend(config.problems());

@@ -45,6 +45,8 @@ pub struct InstalledApp {
     pub client_secret: SecretSource,
     /// The file that the refresh token is written to.
     pub file: PathBuf,
+    /// Whether the code may be exchanged in a private network.
+    pub allow_private: bool,
 }
 
 /// One request for a refresh token. What it is recognised by is its own and never shown.
@@ -137,6 +139,7 @@ impl Authorization {
 
     /// Exchanges a code, and writes the refresh token to its file.
     pub fn redeem(&self, code: &str, outgoing: &Outgoing) -> Result<(), OauthError> {
+        let outgoing = &outgoing.allowing_private(self.app.allow_private);
         let app = &self.app;
         let form = [
             ("grant_type", "authorization_code".to_owned()),
@@ -205,6 +208,7 @@ mod tests {
             more: &[("access_type", "offline")],
             client_id: "a client".into(),
             client_secret: SecretSource::File(secret),
+            allow_private: true,
             file: folder.path().join("refresh"),
         }
     }

@@ -27,7 +27,7 @@ use super::Answered;
 use super::Outgoing;
 use super::OutgoingRequest;
 use super::read_secret;
-use super::secret::text_of;
+use super::secret::secret_text;
 use crate::config::SecretSource;
 use crate::model::Millis;
 use crate::model::time::SECOND;
@@ -174,14 +174,7 @@ impl AccessTokens {
     fn assertion(&self, key: &SecretSource, now: Millis) -> Result<String, OauthError> {
         let refused =
             |why: String| OauthError::Refused(format!("the service account's key: {why}"));
-        let text = match key {
-            SecretSource::Env(name) => {
-                std::env::var(name).map_err(|_| refused(format!("the variable {name} is not set")))
-            }
-            SecretSource::File(path) => {
-                text_of(path).map_err(|error| refused(format!("{}: {error}", path.display())))
-            }
-        }?;
+        let text = secret_text("key", key).map_err(refused)?;
         let ServiceAccount { client_email, private_key } = serde_json::from_str(&text)
             // What is wrong would be shown with what is there.
             .map_err(|_| {

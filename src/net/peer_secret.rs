@@ -11,6 +11,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::secret::secret_text;
 use crate::config::SecretSource;
 
 const LEAST: usize = 16;
@@ -23,6 +24,9 @@ pub struct PeerSecret(Arc<str>);
 /// Why there is no secret. None of them repeats what was found.
 #[derive(Debug, thiserror::Error)]
 pub enum BadSecret {
+    /// It is encrypted and does not open.
+    #[error("{0}")]
+    Closed(String),
     /// It is too short, too long, or cannot be a token.
     #[error(
         "the secret of the nodes has to be {LEAST} to {MOST} characters of ASCII without spaces"
@@ -71,6 +75,9 @@ impl PeerSecret {
                         Err(BadSecret::Unreadable { path: path.display().to_string(), source })
                     }
                 }
+            }
+            SecretSource::Sealed(_) => {
+                Self::new(&secret_text("cluster.secret", from).map_err(BadSecret::Closed)?)
             }
         }
     }

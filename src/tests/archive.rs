@@ -104,7 +104,7 @@ print(json.dumps(rows))
 /// Settings of a server whose archive is in a bucket.
 pub(super) fn in_bucket(store: &ObjectStore, prefix: &str) -> String {
     format!(
-        "[archive]\npath = \"s3://{BUCKET}/{prefix}\"\nendpoint = \"{}\"\nfile_age = \"1s\"\n\
+        "[archive]\nallow_private = true\npath = \"s3://{BUCKET}/{prefix}\"\nendpoint = \"{}\"\nfile_age = \"1s\"\n\
          access_key = \"env:KEY_OF_TEST\"\nsecret_key = \"env:SECRET_OF_TEST\"\n",
         store.endpoint()
     )
@@ -225,7 +225,9 @@ fn a_store_moves_into_a_bucket_and_out_of_it() {
     let (access, secret) = (set("access_key", ACCESS), set("secret_key", SECRET));
     let endpoint = format!("archive.endpoint={}", store.endpoint());
     let keys_of = |arguments: &[&str]| -> Vec<String> {
-        let sets = [&endpoint, &access, &secret].map(|set| ["--set".to_owned(), set.clone()]);
+        let private = "archive.allow_private=true".to_owned();
+        let sets =
+            [&endpoint, &access, &secret, &private].map(|set| ["--set".to_owned(), set.clone()]);
         arguments.iter().map(|a| (*a).to_owned()).chain(sets.into_iter().flatten()).collect()
     };
     assert_eq!(embedded.post_events(&visits(0..60, "visit")).json()["accepted"], 60);

@@ -40,7 +40,7 @@ fn start(standin: &StandIn) -> Server {
     let mut server = Server::start(&[("buyers", SEGMENT)]);
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"bucket\"\nkind = \"gcs\"\npath = \"gs://partner/in box\"\nurl = \"http://{0}\"\n\
+        "[[destination]]\nname = \"bucket\"\nkind = \"gcs\"\nallow_private = true\npath = \"gs://partner/in box\"\nurl = \"http://{0}\"\n\
          token_url = \"http://{0}/token\"\nrefresh_token = \"file:refresh\"\nclient_id = \"c\"\n\
          client_secret = \"file:refresh\"\nevery = \"1h\"\n",
         standin.address

@@ -42,7 +42,7 @@ pub(super) fn start(more: &str) -> (Server, Arc<Google>, StandIn) {
     assert!(server.stop());
     let grant = if more.contains("refresh_token") { "" } else { "key = \"file:key.json\"\n" };
     let destination = format!(
-        "[[destination]]\nname = \"ads\"\nkind = \"google\"\nurl = \"http://{0}/v1\"\ntoken_url = \"http://{0}/token\"\n\
+        "[[destination]]\nname = \"ads\"\nkind = \"google\"\nallow_private = true\nurl = \"http://{0}/v1\"\ntoken_url = \"http://{0}/token\"\n\
          auth_url = \"http://{0}/auth\"\n\
          account = \"1234567890\"\nterms_accepted = true\nad_user_data = true\nad_personalization = true\n\
          poll = \"1s\"\nevery = \"1h\"\n{grant}{more}",

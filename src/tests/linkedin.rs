@@ -37,7 +37,7 @@ fn start(standin: &StandIn, more: &str) -> Server {
 
 fn configure(server: &Server, standin: &StandIn, more: &str) {
     let destination = format!(
-        "[[destination]]\nname = \"ads\"\nkind = \"linkedin\"\nurl = \"http://{}/rest\"\naccount = \"123\"\n\
+        "[[destination]]\nname = \"ads\"\nkind = \"linkedin\"\nallow_private = true\nurl = \"http://{}/rest\"\naccount = \"123\"\n\
          source = \"A SOURCE\"\ntoken = \"file:token\"\nevery = \"1h\"\n{more}",
         standin.address
     );

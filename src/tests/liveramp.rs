@@ -56,17 +56,17 @@ impl Places {
         let destinations = [
             "kind = \"file\"\npath = \"pushed\"\n".to_owned(),
             format!(
-                "kind = \"s3\"\npath = \"s3://{BUCKET}/lr\"\nendpoint = \"{}\"\naccess_key = \"env:KEY_OF_TEST\"\n\
+                "kind = \"s3\"\nallow_private = true\npath = \"s3://{BUCKET}/lr\"\nendpoint = \"{}\"\naccess_key = \"env:KEY_OF_TEST\"\n\
                  secret_key = \"env:SECRET_OF_TEST\"\n",
                 store.endpoint()
             ),
             format!(
-                "kind = \"gcs\"\npath = \"gs://partner/lr\"\nurl = \"http://{0}\"\ntoken_url = \"http://{0}/token\"\n\
+                "kind = \"gcs\"\nallow_private = true\npath = \"gs://partner/lr\"\nurl = \"http://{0}\"\ntoken_url = \"http://{0}/token\"\n\
                  refresh_token = \"file:refresh\"\nclient_id = \"c\"\nclient_secret = \"file:refresh\"\n",
                 standin.address
             ),
             format!(
-                "kind = \"sftp\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\npath = \"{}\"\nhost_key = \"{}\"\nkey = \"file:{}\"\n",
+                "kind = \"sftp\"\nallow_private = true\nhost = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\npath = \"{}\"\nhost_key = \"{}\"\nkey = \"file:{}\"\n",
                 sshd.port,
                 user(),
                 sshd.at("inbox").display(),

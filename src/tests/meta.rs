@@ -26,7 +26,7 @@ fn start(standin: &StandIn, more: &str) -> Server {
     let mut server = Server::start(&[("buyers", SEGMENT)]);
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"meta\"\nkind = \"meta\"\nurl = \"http://{}/v25.0\"\naccount = \"77\"\n\
+        "[[destination]]\nname = \"meta\"\nkind = \"meta\"\nallow_private = true\nurl = \"http://{}/v25.0\"\naccount = \"77\"\n\
          token = \"file:token\"\nsecret = \"file:secret\"\nevery = \"1h\"\n{more}",
         standin.address
     );

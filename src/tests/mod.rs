@@ -57,6 +57,7 @@ mod replicas;
 mod restart;
 mod s3;
 mod same;
+mod secrets;
 mod sftp;
 mod snippet;
 mod spool;

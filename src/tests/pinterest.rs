@@ -20,7 +20,7 @@ fn start(standin: &StandIn, every: &str, more: &str) -> Server {
     let mut server = Server::start(&[("buyers", SEGMENT)]);
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"pins\"\nkind = \"pinterest\"\nurl = \"http://{}/v5\"\naccount = \"5497\"\n\
+        "[[destination]]\nname = \"pins\"\nkind = \"pinterest\"\nallow_private = true\nurl = \"http://{}/v5\"\naccount = \"5497\"\n\
          token = \"file:token\"\nevery = \"{every}\"\n{more}",
         standin.address
     );

@@ -55,7 +55,7 @@ fn a_bucket_is_kept_in_step_and_nothing_in_it_is_written_over() {
     assert!(server.stop());
     let destination = |prefix: &str| {
         format!(
-            "[[destination]]\nname = \"bucket\"\nkind = \"s3\"\npath = \"s3://{BUCKET}/{prefix}\"\n\
+            "[[destination]]\nname = \"bucket\"\nkind = \"s3\"\nallow_private = true\npath = \"s3://{BUCKET}/{prefix}\"\n\
              endpoint = \"{}\"\naccess_key = \"env:KEY_OF_TEST\"\nsecret_key = \"file:key\"\nevery = \"1h\"\n",
             store.endpoint()
         )

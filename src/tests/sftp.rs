@@ -129,7 +129,7 @@ fn configure(server: &mut Server, sshd: &Sshd, more: &str) {
 fn configure_at(server: &mut Server, port: u16, user: &str, path: &Path, more: &str) {
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"partner\"\nkind = \"sftp\"\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"{user}\"\n\
+        "[[destination]]\nname = \"partner\"\nkind = \"sftp\"\nallow_private = true\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"{user}\"\n\
          path = \"{}\"\nevery = \"1h\"\n{more}",
         path.display()
     );

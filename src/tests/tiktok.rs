@@ -25,7 +25,7 @@ fn start(standin: &StandIn, more: &str) -> Server {
     let mut server = Server::start(&[("buyers", SEGMENT)]);
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"ads\"\nkind = \"tiktok\"\nurl = \"http://{}/open_api/v1.3\"\naccount = \"7001\"\n\
+        "[[destination]]\nname = \"ads\"\nkind = \"tiktok\"\nallow_private = true\nurl = \"http://{}/open_api/v1.3\"\naccount = \"7001\"\n\
          token = \"file:token\"\nevery = \"1h\"\n{more}",
         standin.address
     );

@@ -24,7 +24,7 @@ fn start(standin: &StandIn, every: &str, more: &str) -> Server {
     let mut server = Server::start(&[("buyers", SEGMENT)]);
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"ttd\"\nkind = \"trade-desk\"\nurl = \"http://{}\"\naccount = \"adv1\"\n\
+        "[[destination]]\nname = \"ttd\"\nkind = \"trade-desk\"\nallow_private = true\nurl = \"http://{}\"\naccount = \"adv1\"\n\
          token = \"file:token\"\nevery = \"{every}\"\n{more}",
         standin.address
     );

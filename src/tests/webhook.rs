@@ -20,7 +20,7 @@ fn start(url: &str, every: &str, environment: &[(&'static str, String)]) -> Serv
     let mut server = Server::start_in(&[("buyers", SEGMENT)], "", &[], environment);
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"{url}\"\nsecret = \"file:secret\"\n\
+        "[[destination]]\nname = \"hook\"\nkind = \"webhook\"\nallow_private = true\nurl = \"{url}\"\nsecret = \"file:secret\"\n\
          every = \"{every}\"\n"
     );
     fs::write(server.folder().join("destinations.toml"), destination).unwrap();

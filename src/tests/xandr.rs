@@ -24,7 +24,7 @@ fn start(more: &str) -> (Server, Arc<Xandr>, StandIn) {
     let mut server = Server::start(&[("buyers", SEGMENT)]);
     assert!(server.stop());
     let destination = format!(
-        "[[destination]]\nname = \"bss\"\nkind = \"xandr\"\nurl = \"http://{}\"\nmember = \"456\"\nusername = \"u\"\n\
+        "[[destination]]\nname = \"bss\"\nkind = \"xandr\"\nallow_private = true\nurl = \"http://{}\"\nmember = \"456\"\nusername = \"u\"\n\
          password = \"file:password\"\nevery = \"1h\"\npace = \"1s\"\nsettle = \"1s\"\n{more}",
         standin.address
     );

@@ -39,6 +39,7 @@ pub fn installed_app(destination: &Destination) -> Result<InstalledApp, String> 
         client_id: client_id.clone(),
         client_secret: client_secret.clone(),
         file: file.clone(),
+        allow_private: destination.allow_private,
     })
 }
 

@@ -65,6 +65,8 @@ fn spoken(
     outgoing: &Outgoing,
     clock: &Arc<dyn Clock>,
 ) -> Box<dyn Connector> {
+    let allow_private = destination.allow_private;
+    let outgoing = &outgoing.allowing_private(allow_private);
     match &destination.kind {
         DestinationKind::File { path, style } => {
             Box::new(file::FileConnector::new(path.clone(), style.clone()))
@@ -90,11 +92,15 @@ fn spoken(
         DestinationKind::TikTok(settings) => {
             Box::new(tiktok::TikTokConnector::new(settings.clone(), outgoing.clone()))
         }
-        DestinationKind::Sftp(settings) => Box::new(sftp::SftpConnector::new(settings.clone())),
+        DestinationKind::Sftp(settings) => {
+            Box::new(sftp::SftpConnector::new(settings.clone(), allow_private))
+        }
         DestinationKind::Xandr(settings) => {
             Box::new(xandr::XandrConnector::new(settings.clone(), outgoing.clone()))
         }
-        DestinationKind::S3(settings) => Box::new(s3::S3Connector::new(settings.clone())),
+        DestinationKind::S3(settings) => {
+            Box::new(s3::S3Connector::new(settings.clone(), allow_private))
+        }
         DestinationKind::Webhook { url, secret } => Box::new(webhook::WebhookConnector::new(
             url.clone(),
             secret.clone(),

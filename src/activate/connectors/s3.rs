@@ -26,6 +26,7 @@ const MAX_ROWS: usize = 50_000;
 /// Writes objects into a bucket.
 pub struct S3Connector {
     settings: S3,
+    allow_private: bool,
     /// Once the keys were read.
     bucket: Mutex<Option<Arc<Bucket>>>,
     caps: Caps,
@@ -33,10 +34,10 @@ pub struct S3Connector {
 
 impl S3Connector {
     /// A connector for a bucket; nothing is asked of it yet.
-    pub fn new(settings: S3) -> Self {
+    pub fn new(settings: S3, allow_private: bool) -> Self {
         let caps =
             Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None, min_size: None };
-        Self { settings, bucket: Mutex::default(), caps }
+        Self { settings, allow_private, bucket: Mutex::default(), caps }
     }
 
     /// The bucket. Keys are read again until it could be used.
@@ -48,6 +49,7 @@ impl S3Connector {
         let S3 { path, endpoint, region, access_key, secret_key, .. } = &self.settings;
         let way = Archive {
             endpoint: endpoint.clone(),
+            allow_private: self.allow_private,
             region: region.clone(),
             access_key: access_key.clone(),
             secret_key: secret_key.clone(),

@@ -39,9 +39,10 @@ use crate::activate::connector::Verdict;
 use crate::config::SecretSource;
 use crate::config::Sftp;
 use crate::model::Millis;
-use crate::net::is_off_limits;
+use crate::net::OffLimits;
+use crate::net::is_reachable;
 use crate::net::read_secret;
-use crate::net::secret::text_of;
+use crate::net::secret::secret_text;
 use crate::store::ledger::Batch;
 
 /// A file of this many lines is about 3 MiB.
@@ -59,6 +60,7 @@ const MAX_QUESTIONS: usize = 4;
 /// Puts files on a server.
 pub struct SftpConnector {
     settings: Sftp,
+    allow_private: bool,
     caps: Caps,
 }
 
@@ -103,10 +105,10 @@ impl client::Handler for KnownHost {
 
 impl SftpConnector {
     /// A connector for a folder; nothing is asked of the server yet.
-    pub fn new(settings: Sftp) -> Self {
+    pub fn new(settings: Sftp, allow_private: bool) -> Self {
         let caps =
             Caps { max_rows: MAX_ROWS, namespaces: None, mixes: true, ttl: None, min_size: None };
-        Self { settings, caps }
+        Self { settings, allow_private, caps }
     }
 
     fn name(&self) -> String {
@@ -156,7 +158,11 @@ impl SftpConnector {
         let Sftp { host, port, user, host_keys, key, password, .. } = &self.settings;
         let connect = async {
             let found = tokio::net::lookup_host((host.as_str(), *port)).await?;
-            let found: Vec<SocketAddr> = found.filter(|one| !is_off_limits(one.ip())).collect();
+            let found: Vec<SocketAddr> =
+                found.filter(|one| is_reachable(one.ip(), self.allow_private)).collect();
+            if found.is_empty() {
+                return Err(std::io::Error::other(OffLimits(host.clone())));
+            }
             tokio::net::TcpStream::connect(&found[..]).await
         };
         let stream = tokio::time::timeout(CONNECT, connect).await;
@@ -366,13 +372,7 @@ async fn with_password(
 
 /// The key that logs in.
 fn private_key(from: &SecretSource) -> Result<russh::keys::PrivateKey, Trouble> {
-    let text = match from {
-        SecretSource::Env(name) => std::env::var(name)
-            .map_err(|_| Trouble::Later(format!("key: the variable {name} is not set"))),
-        SecretSource::File(path) => text_of(path).map_err(|error| {
-            Trouble::Later(format!("key: cannot read {}: {error}", path.display()))
-        }),
-    }?;
+    let text = secret_text("key", from).map_err(Trouble::Later)?;
     russh::keys::decode_secret_key(&text, None).map_err(|_| {
         Trouble::Fatal(format!(
             "key: {from} holds no private key of Ed25519 or ECDSA without a passphrase (ssh-keygen -t ed25519 makes one)"

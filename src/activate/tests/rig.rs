@@ -428,6 +428,7 @@ pub(super) fn destination(name: &str, kind: DestinationKind) -> Destination {
         suppress: Vec::new(),
         fresh: None,
         tcf_vendor: None,
+        allow_private: true,
         kind,
     }
 }

@@ -25,6 +25,7 @@ fn home(server: &ObjectStore, dir: &Path, place: &str, access: &str, secret: &st
     };
     let settings = config::Archive {
         endpoint: Some(server.endpoint()),
+        allow_private: true,
         access_key: key("access", access),
         secret_key: key("secret", secret),
         ..config::Archive::default()

@@ -34,6 +34,7 @@ use super::SecretSource;
 use super::WebUrl;
 use super::places::Places;
 use super::read::hint;
+use super::secret;
 use crate::model::time::MINUTE;
 
 /// One account on one platform.
@@ -57,6 +58,10 @@ pub struct Destination {
     /// this vendor. Consent is kept from when the setting is there. Default none: purposes 3 and 4 are enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcf_vendor: Option<u16>,
+    /// Whether it may be at an address of a private network or of this machine. Default `false`: a name that leads there is
+    /// not called.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_private: bool,
     /// The kind, and what the kind needs.
     #[serde(flatten)]
     pub kind: DestinationKind,
@@ -119,8 +124,8 @@ pub enum FileFormat {
     LiveRamp,
 }
 
-const COMMON_KEYS: [&str; 7] =
-    ["name", "kind", "every", "max_drain", "suppress", "fresh", "tcf_vendor"];
+const COMMON_KEYS: [&str; 8] =
+    ["name", "kind", "every", "max_drain", "suppress", "fresh", "tcf_vendor", "allow_private"];
 const MAX_DRAIN: u8 = 30;
 const WEBHOOK_KEYS: [&str; 2] = ["url", "secret"];
 const KINDS: &str = "\"file\", \"s3\", \"gcs\", \"sftp\", \"webhook\", \"google\", \"meta\", \"trade-desk\", \"tiktok\", \"linkedin\", \
@@ -184,7 +189,8 @@ pub fn read_destinations(path: &Path) -> Result<Vec<Destination>, ConfigError> {
 
 /// Reads the text of the file; every problem with its place.
 fn parse(text: &str) -> Result<Vec<Destination>, Vec<String>> {
-    let table: Table = text.parse().map_err(|error| vec![format!("{error}")])?;
+    let mut table: Table = text.parse().map_err(|error| vec![format!("{error}")])?;
+    bind(&mut table);
     let mut problems = Vec::new();
     let mut destinations = Vec::new();
     for (key, value) in &table {
@@ -224,6 +230,17 @@ fn parse(text: &str) -> Result<Vec<Destination>, Vec<String>> {
     if problems.is_empty() { Ok(destinations) } else { Err(problems) }
 }
 
+/// Notes with each encrypted secret whose it is.
+fn bind(table: &mut Table) {
+    let Some(Value::Array(items)) = table.get_mut("destination") else { return };
+    for item in items {
+        let Value::Table(item) = item else { continue };
+        let name = item.get("name").and_then(Value::as_str).unwrap_or_default();
+        let prefix = format!("destination.{name}");
+        secret::bind(item, &prefix);
+    }
+}
+
 /// The path without the parts that lead nowhere, such as `./`.
 fn plain(path: &Path) -> Vec<Component<'_>> {
     path.components().filter(|part| *part != Component::CurDir).collect()
@@ -250,6 +267,7 @@ impl<'a> Entry<'a> {
         let max_drain = self.max_drain();
         let (suppress, fresh) = (self.suppress(), self.fresh());
         let tcf_vendor = self.tcf_vendor();
+        let allow_private = self.allow_private();
         let kind = match self.text("kind")? {
             Some("file") => {
                 self.refuse_unknown(&[&["path"][..], &STYLE_KEYS].concat());
@@ -285,6 +303,7 @@ impl<'a> Entry<'a> {
             suppress: suppress?,
             fresh: fresh?,
             tcf_vendor: tcf_vendor?,
+            allow_private: allow_private?,
             kind: kind?,
         })
     }
@@ -358,6 +377,17 @@ impl<'a> Entry<'a> {
             self.problem("tcf_vendor", "expected an id of the Global Vendor List, 1 to 65535");
         }
         vendor.map(Some)
+    }
+
+    fn allow_private(&mut self) -> Option<bool> {
+        match self.table.get("allow_private") {
+            None => Some(false),
+            Some(Value::Boolean(allow)) => Some(*allow),
+            Some(_) => {
+                self.problem("allow_private", "expected true or false");
+                None
+            }
+        }
     }
 
     fn file(&mut self) -> Option<DestinationKind> {

@@ -16,22 +16,24 @@ use ureq::unversioned::transport::NextTimeout;
 /// a name that leads elsewhere a moment later changes nothing.
 #[derive(Debug, Default)]
 pub(super) struct Guarded {
-    resolver: DefaultResolver,
-    /// Whether no address of a private network is allowed, either.
-    is_strict: bool,
+    names: DefaultResolver,
+    allow_private: bool,
 }
 
 impl Guarded {
-    /// Leaves out the addresses of private networks, too.
-    pub(super) fn strict() -> Self {
-        Self { is_strict: true, ..Self::default() }
+    /// Lets private networks and this machine pass, or not.
+    pub(super) fn new(allow_private: bool) -> Self {
+        Self { names: DefaultResolver::default(), allow_private }
     }
 }
 
 /// A name that leads to no other address.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} leads to an address of this machine's network that nothing is ever sent to")]
-pub(super) struct OffLimits(String);
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} leads to an address of a private network, of this machine or of a cloud's metadata, and is not called; if it is \
+     meant, and no metadata, write allow_private = true where it is named"
+)]
+pub struct OffLimits(pub String);
 
 /// A name that is not found.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +48,14 @@ impl Resolver for Guarded {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = || uri.host().unwrap_or_default().to_owned();
-        let found = self.resolver.resolve(uri, config, timeout).map_err(|error| match error {
+        let found = self.names.resolve(uri, config, timeout).map_err(|error| match error {
             // Nothing was sent yet, and no connection broke off.
             ureq::Error::Io(error) => ureq::Error::Other(Box::new(Unknown(host(), error))),
             error => error,
         })?;
         let mut allowed = self.empty();
-        let is_barred = |ip: IpAddr| is_off_limits(ip) || (self.is_strict && is_private(ip));
-        for address in found.iter().filter(|address| !is_barred(address.ip())) {
+        for address in found.iter().filter(|address| is_reachable(address.ip(), self.allow_private))
+        {
             allowed.push(*address);
         }
         if allowed.is_empty() {
@@ -63,19 +65,70 @@ impl Resolver for Guarded {
     }
 }
 
-/// Whether it is no address of a server that somebody would name: the metadata services of clouds are among them.
-/// Private networks are not: a CRM in the own network is a destination like others, and who writes the file of
-/// destinations runs the server.
-pub fn is_off_limits(ip: IpAddr) -> bool {
+/// Whether a call may go to an address: one of the internet, or with `allow_private` one of a private network or of this
+/// machine. What is nobody's, and the metadata services of clouds, are never called.
+pub fn is_reachable(ip: IpAddr, allow_private: bool) -> bool {
+    !is_off_limits(ip) && (allow_private || !is_private(ip))
+}
+
+/// Whether it is an address that others than ours cannot have, in whatever spelling.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_private_v4(ip),
+        IpAddr::V6(ip) => {
+            let [first, second, third, ..] = ip.segments();
+            let [.., a, b, c, d] = ip.octets();
+            let is_of_v4 = ip.octets()[..12] == [0; 12];
+            // By the prefix that all networks may use any server of IPv4 is reached; by others, their own.
+            let is_translated = (first, second) == (0x64, 0xff9b)
+                && (ip.octets()[4..12] != [0; 8] || is_private_v4(Ipv4Addr::new(a, b, c, d)));
+            // 6to4 and Teredo lead to any address of IPv4.
+            let is_tunnel = first == 0x2002 || (first, second) == (0x2001, 0);
+            let is_own = first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0;
+            let is_example =
+                (first, second) == (0x2001, 0xdb8) || first == 0x3fff && second < 0x1000;
+            let is_discarded = (first, second, third) == (0x100, 0, 0);
+            is_of_v4
+                || is_translated
+                || is_tunnel
+                || is_own
+                || is_example
+                || is_discarded
+                || ip.to_ipv4_mapped().is_some()
+        }
+    }
+}
+
+fn is_private_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let is_shared = a == 100 && b & 0xc0 == 64;
+    let is_protocol = (a, b, c) == (192, 0, 0) || (a, b, c) == (192, 88, 99);
+    let is_bench = a == 198 && b & 0xfe == 18;
+    ip.is_private()
+        || ip.is_loopback()
+        || ip.is_documentation()
+        || is_shared
+        || is_protocol
+        || is_bench
+        || a >= 240
+}
+
+/// Whether it is no address of a server that anybody would name: the metadata services of clouds are among them.
+fn is_off_limits(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_off_limits_v4(ip),
         IpAddr::V6(ip) => {
-            let [first, second, .., seventh, eighth] = ip.segments();
+            let [first, second, third, .., seventh, eighth] = ip.segments();
             let low = || {
                 let ([a, b], [c, d]) = (seventh.to_be_bytes(), eighth.to_be_bytes());
                 Ipv4Addr::new(a, b, c, d)
             };
+            let in_6to4 = || {
+                let ([a, b], [c, d]) = (second.to_be_bytes(), third.to_be_bytes());
+                Ipv4Addr::new(a, b, c, d)
+            };
             let is_translated = (first, second) == (0x64, 0xff9b);
+            let is_6to4 = first == 0x2002;
             let is_metadata = ip == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
             ip.is_unspecified()
                 || ip.is_multicast()
@@ -83,41 +136,9 @@ pub fn is_off_limits(ip: IpAddr) -> bool {
                 || is_metadata
                 || ip.to_ipv4_mapped().is_some_and(is_off_limits_v4)
                 || (is_translated && is_off_limits_v4(low()))
+                || (is_6to4 && is_off_limits_v4(in_6to4()))
         }
     }
-}
-
-/// Whether it is an address that is not reached over the internet: who names it means this machine or its network.
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_private_v4(ip),
-        IpAddr::V6(ip) => {
-            let [first, second, ..] = ip.segments();
-            let low = Ipv4Addr::from_bits(u32::try_from(ip.to_bits() & 0xffff_ffff).unwrap_or(0));
-            // Addresses that carry one of the other kind lead there.
-            let is_6to4 = first == 0x2002;
-            let is_teredo = (first, second) == (0x2001, 0);
-            let is_translated = first == 0x64 && second == 0xff9b;
-            ip.is_loopback()
-                || ip.is_unique_local()
-                || is_6to4
-                || is_teredo
-                || ip.to_ipv4_mapped().is_some_and(is_private_v4)
-                || (is_translated && is_private_v4(low))
-        }
-    }
-}
-
-fn is_private_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, ..] = ip.octets();
-    let is_shared = a == 100 && (64..128).contains(&b);
-    let is_benchmark = a == 198 && (18..20).contains(&b);
-    ip.is_loopback()
-        || ip.is_private()
-        || is_shared
-        || is_benchmark
-        || ip.is_documentation()
-        || a >= 240
 }
 
 fn is_off_limits_v4(ip: Ipv4Addr) -> bool {
@@ -132,30 +153,13 @@ fn is_off_limits_v4(ip: Ipv4Addr) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn strangers_lead_to_no_private_network() {
-        for private in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "100.64.0.1",
-            "::1",
-            "fd00::1",
-            "::ffff:10.0.0.1",
-            "2002:7f00:1::",
-            "64:ff9b::a00:1",
-            "255.255.255.255",
-        ] {
-            assert!(is_private(private.parse().unwrap()), "{private}");
-        }
-        for public in ["8.8.8.8", "100.63.0.1", "2606:4700::1", "64:ff9b::808:808"] {
-            assert!(!is_private(public.parse().unwrap()), "{public}");
-        }
+    fn reachable(text: &str) -> (bool, bool) {
+        let ip = text.parse().unwrap();
+        (is_reachable(ip, false), is_reachable(ip, true))
     }
 
     #[test]
-    fn metadata_services_are_off_limits_in_every_spelling_and_private_networks_are_not() {
+    fn metadata_services_and_what_is_nobody_s_are_never_called() {
         for text in [
             "169.254.169.254",
             "0.0.0.0",
@@ -170,13 +174,55 @@ mod tests {
             "::ffff:169.254.169.254",
             "::ffff:0.0.0.0",
             "64:ff9b::169.254.169.254",
+            "2002:a9fe:a9fe::1",
         ] {
-            assert!(is_off_limits(text.parse().unwrap()), "{text}");
+            assert_eq!(reachable(text), (false, false), "{text}");
         }
-        for text in
-            ["127.0.0.1", "10.0.0.7", "192.168.1.1", "8.8.8.8", "::1", "fd00::7", "2001:db8::1"]
-        {
-            assert!(!is_off_limits(text.parse().unwrap()), "{text}");
+    }
+
+    #[test]
+    fn private_networks_and_this_machine_are_called_where_that_is_said() {
+        for text in [
+            "127.0.0.1",
+            "127.8.8.8",
+            "10.0.0.7",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "240.0.0.1",
+            "::1",
+            "fc00::1",
+            "fd00::7",
+            "fec0::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::1",
+            "2001::1",
+            "2001:db8::1",
+            "100::1",
+        ] {
+            assert_eq!(reachable(text), (false, true), "{text}");
+        }
+        for text in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "198.20.0.1",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "64:ff9b::808:808",
+        ] {
+            assert_eq!(reachable(text), (true, true), "{text}");
         }
     }
 }

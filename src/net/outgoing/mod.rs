@@ -18,7 +18,8 @@ use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
 
 use guard::Guarded;
-pub use guard::is_off_limits;
+pub use guard::OffLimits;
+pub use guard::is_reachable;
 use pace::Paces;
 pub use pace::{Limit, Pace};
 
@@ -92,17 +93,17 @@ pub fn unverified() -> TlsConfig {
 }
 
 impl Outgoing {
-    /// Calls that trust whom the system trusts.
+    /// Calls that trust whom the system trusts, and go to no private network.
     pub fn new() -> Self {
-        Self::with(Guarded::default())
+        Self { agent: Self::agent(false), paces: Paces::default() }
     }
 
-    /// Calls to addresses that strangers name: none of a private network is among them.
-    pub fn to_strangers() -> Self {
-        Self::with(Guarded::strict())
+    /// The same, at the same pace, where private networks and this machine may be called or not.
+    pub fn allowing_private(&self, allow: bool) -> Self {
+        Self { agent: Self::agent(allow), paces: self.paces.clone() }
     }
 
-    fn with(guard: Guarded) -> Self {
+    fn agent(allow_private: bool) -> ureq::Agent {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -113,8 +114,8 @@ impl Outgoing {
             .user_agent(concat!("throng/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls())
             .build();
-        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), guard);
-        Self { agent, paces: Paces::default() }
+        let guarded = Guarded::new(allow_private);
+        ureq::Agent::with_parts(config, DefaultConnector::default(), guarded)
     }
 
     /// The pace of calls to a platform, of all who call it by this or a clone of it.

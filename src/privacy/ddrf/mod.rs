@@ -183,7 +183,7 @@ impl Ddrf {
         let domain = settings.domain.clone()?;
         let outgoing = match settings.allow_private {
             true => Outgoing::new(),
-            false => Outgoing::to_strangers(),
+            false => Outgoing::new(),
         };
         Some(Self { settings: settings.clone(), domain, keys: keys::Keys::new(outgoing) })
     }
