@@ -429,7 +429,7 @@ fn all_problems_of_destinations_are_told_at_once() {
         "destination[0].name: expected 1 to 64",
         "destination[0].pth: unknown key; did you mean `path`?",
         "destination[0].frmat: unknown key; did you mean `format`?",
-        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, tcf_vendor, path, format, compression, columns, method, destination_id, data_source, alias, namespace, segments",
+        "destination[0].colour: unknown key; expected one of name, kind, every, max_drain, suppress, fresh, tcf_vendor, allow_private, path, format, compression, columns, method, destination_id, data_source, alias, namespace, segments",
         "destination[0].path: missing",
         "destination[0].every: expected a period",
         &format!("destination[1].kind: unknown kind \"fax\"; expected {KINDS}"),
