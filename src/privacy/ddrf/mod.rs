@@ -181,10 +181,7 @@ impl Ddrf {
     /// What settings say; `None` where they name no domain of ours.
     pub fn new(settings: &config::Privacy) -> Option<Self> {
         let domain = settings.domain.clone()?;
-        let outgoing = match settings.allow_private {
-            true => Outgoing::new(),
-            false => Outgoing::new(),
-        };
+        let outgoing = Outgoing::new().allowing_private(settings.allow_private);
         Some(Self { settings: settings.clone(), domain, keys: keys::Keys::new(outgoing) })
     }
 
