@@ -112,7 +112,7 @@ impl Bucket {
         // Where it is there already, it is that one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = keys::builder(address, settings).map_err(refused)?;
-        let allow_private = settings.allow_private;
+        let allow_private = settings.allows_private();
         if let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint) {
             reach::check(&endpoint, allow_private).map_err(|error| refused(error.to_string()))?;
         }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::ByteSize;
 use super::Period;
 use super::SecretSource;
+use super::web_url::names_this_machine;
 use crate::model::time::DAY;
 use crate::model::time::MINUTE;
 use crate::model::time::SECOND;
@@ -26,9 +27,10 @@ pub struct Archive {
     /// Of a bucket: where the store answers, such as `http://127.0.0.1:9000`. Default AWS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Of a bucket: whether it may be at an address of a private network or of this machine. Default `false`.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub allow_private: bool,
+    /// Of a bucket: whether it may be at an address of a private network or of this machine. Default whether `endpoint` is
+    /// written as one of this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_private: Option<bool>,
     /// Of a bucket: its region. Default `AWS_REGION`, else `us-east-1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
@@ -49,7 +51,7 @@ impl Default for Archive {
         Self {
             path: None,
             endpoint: None,
-            allow_private: false,
+            allow_private: None,
             region: None,
             access_key: None,
             secret_key: None,
@@ -60,6 +62,12 @@ impl Default for Archive {
 }
 
 impl Archive {
+    /// Whether its bucket may be at an address of a private network or of this machine.
+    pub fn allows_private(&self) -> bool {
+        let is_here = || self.endpoint.as_deref().is_some_and(names_this_machine);
+        self.allow_private.unwrap_or_else(is_here)
+    }
+
     /// Tells `within` of each setting whether it is as it has to be.
     pub(super) fn see(&self, within: &mut dyn FnMut(&str, bool, &str)) {
         let size = self.file_size.0;

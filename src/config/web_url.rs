@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde::Serializer;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use url::Url;
 
@@ -20,6 +21,19 @@ impl WebUrl {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+}
+
+/// Whether an address, or the name of a server alone, is written as one of this machine: `localhost`, or a number of
+/// 127.0.0.0/8 or `::1`. Whoever writes that means it.
+pub(super) fn names_this_machine(text: &str) -> bool {
+    let host = match text.contains("://") {
+        true => Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)),
+        false => Some(text.to_ascii_lowercase()),
+    };
+    host.is_some_and(|host| {
+        let number = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || number.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    })
 }
 
 impl FromStr for WebUrl {

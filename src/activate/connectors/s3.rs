@@ -49,7 +49,7 @@ impl S3Connector {
         let S3 { path, endpoint, region, access_key, secret_key, .. } = &self.settings;
         let way = Archive {
             endpoint: endpoint.clone(),
-            allow_private: self.allow_private,
+            allow_private: Some(self.allow_private),
             region: region.clone(),
             access_key: access_key.clone(),
             secret_key: secret_key.clone(),

@@ -25,7 +25,7 @@ fn home(server: &ObjectStore, dir: &Path, place: &str, access: &str, secret: &st
     };
     let settings = config::Archive {
         endpoint: Some(server.endpoint()),
-        allow_private: true,
+        allow_private: Some(true),
         access_key: key("access", access),
         secret_key: key("secret", secret),
         ..config::Archive::default()

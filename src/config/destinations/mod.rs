@@ -35,6 +35,7 @@ use super::WebUrl;
 use super::places::Places;
 use super::read::hint;
 use super::secret;
+use crate::config::web_url::names_this_machine;
 use crate::model::time::MINUTE;
 
 /// One account on one platform.
@@ -380,8 +381,13 @@ impl<'a> Entry<'a> {
     }
 
     fn allow_private(&mut self) -> Option<bool> {
+        // What calls are made to, where it is named.
+        let named = ["url", "token_url", "endpoint", "host"].map(|key| self.table.get(key));
         match self.table.get("allow_private") {
-            None => Some(false),
+            None => {
+                let mut named = named.into_iter().flatten().filter_map(Value::as_str);
+                Some(named.any(names_this_machine))
+            }
             Some(Value::Boolean(allow)) => Some(*allow),
             Some(_) => {
                 self.problem("allow_private", "expected true or false");
