@@ -121,7 +121,7 @@ fn what_audiences_share_adds_up_to_each_of_them() {
         assert!(output.status.code() == Some(1) && text.contains(part), "{arguments:?}: {text}");
     }
     let answer = server.api_send("POST", "/api/v1/overlap", "{}", "application/json");
-    assert!(answer.status == 400 && answer.body.contains("`audiences`"), "{answer:?}");
+    assert!(answer.status == 422 && answer.body.contains("`audiences`"), "{answer:?}");
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn the_past_is_answered_as_far_as_it_is_kept() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("earliest"));
     let answer = server.api("/api/v1/audiences/visitors/members?as=user_id&at=noon");
-    assert!(answer.status == 400 && answer.body.contains("noon"), "{answer:?}");
+    assert!(answer.status == 422 && answer.body.contains("noon"), "{answer:?}");
 }
 
 #[test]

@@ -106,6 +106,8 @@ impl Drop for Prometheus {
 
 const SEGMENT: &str = "rule = 'sum purchase.size in 1h > 1'\nmin_size = 1\n\
                        [[activate]]\ndestination = \"files\"\n[[activate]]\ndestination = \"nowhere\"\n";
+const SETTINGS: &str = "[archive]\nfile_age = \"1s\"\n\
+                        [[partner]]\nname = \"dsp\"\nurl = \"https://dsp.example/?id={id}\"\n";
 /// One that takes what comes, and one that cannot: its folder is a file.
 const DESTINATIONS: &str = "[[destination]]\nname = \"files\"\nkind = \"file\"\npath = \"pushed\"\nevery = \"1s\"\n\
                             [[destination]]\nname = \"nowhere\"\nkind = \"file\"\npath = \"throng.toml/x\"\nevery = \"1s\"\n";
@@ -122,6 +124,14 @@ fn load(server: &Server, round: u64) {
     server.post_events(&json!({ "site": "t", "event": "x", "ids": { "email": "no address" } }));
     get(&format!("{}/pixel.gif?s=t&id.user_id=3", server.collect()), &[]);
     get(&format!("{}/nothing", server.collect()), &[]);
+    // A browser that is sent to a partner, and comes back with its id.
+    let hit = get(&format!("{}/pixel.gif?s=t", server.collect()), &[]);
+    let cookie = hit.headers.get("set-cookie").and_then(|cookie| cookie.to_str().ok());
+    if let Some(cookie) = cookie.and_then(|cookie| cookie.split(';').next()) {
+        for path in ["sync/dsp?s=t".to_owned(), format!("match/dsp?s=t&uid=theirs-{round}")] {
+            get(&format!("{}/{path}", server.collect()), &[("Cookie", cookie)]);
+        }
+    }
     // A page that has no cookie, and a server without a token.
     for query in ["", "?id.user_id=1"] {
         get(&format!("{}/v1/audiences{query}", server.collect()), &[]);
@@ -132,8 +142,7 @@ fn load(server: &Server, round: u64) {
 fn every_query_has_data_and_no_page_goes_out_for_healthy_servers() {
     let shared = Nodes::new();
     let nodes = [shared.start("all", ""), shared.start("work", "")];
-    let mut server =
-        Server::start_with(&[("buyers", SEGMENT)], "[archive]\nfile_age = \"1s\"\n", &[]);
+    let mut server = Server::start_with(&[("buyers", SEGMENT)], SETTINGS, &[]);
     assert!(server.stop());
     fs::write(server.folder().join("destinations.toml"), DESTINATIONS).unwrap();
     server.run();

@@ -43,7 +43,7 @@ fn destinations() -> String {
         one("meta", "meta", &format!("{url}token = \"env:META_TOKEN\"\nsecret = \"env:META\"")),
         one("ttd", "trade-desk", &format!("{url}token = \"env:TTD_TOKEN\"\nsecret = \"env:TTD\"")),
         one("tiktok", "tiktok", &format!("{url}token = \"env:TIKTOK\"")),
-        one("pins", "pinterest", &format!("{url}token = \"env:PINS\"")),
+        one("pins", "pinterest", &format!("{url}token = \"env:PINS\"\naudiences = {{ buyers = \"1\" }}")),
         one("linkedin", "linkedin", &format!("{url}source = \"A\"\ntoken = \"env:LINKEDIN\"")),
         one(
             "xandr",
@@ -60,7 +60,7 @@ fn destinations() -> String {
         one(
             "bucket",
             "s3",
-            "path = \"s3://b/x\"\nendpoint = \"http://127.0.0.1:1\"\naccess_key = \"env:S3_KEY\"\nsecret_key = \"env:S3\"",
+            "path = \"s3://bucket/x\"\nendpoint = \"http://127.0.0.1:1\"\naccess_key = \"env:S3_KEY\"\nsecret_key = \"env:S3\"",
         ),
         one(
             "partner",
@@ -218,7 +218,7 @@ fn nothing_private_is_called_unless_that_is_said() {
     }
     assert!(server.stop());
     let key = |name: &str| format!("archive.{name}=env:S3");
-    let (path, endpoint) = ("archive.path=s3://b/y", "archive.endpoint=http://10.255.255.1:1");
+    let (path, endpoint) = ("archive.path=s3://bucket/y", "archive.endpoint=http://10.255.255.1:1");
     let output = server
         .command()
         .args([

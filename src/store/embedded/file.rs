@@ -223,7 +223,18 @@ impl RedbFile {
     /// Writes zeros over the pages that nothing uses any more: redb leaves in them what they held. While it goes on,
     /// writes wait for some of it at a time.
     pub(super) fn scrub(&self) -> Result<(), StoreError> {
-        self.settle_pages()?;
+        // A page that is used anew begins as redb remembers it, and keeps that behind what is written: what was used since
+        // the rows were deleted, such as by the first pass, is given up and written over by the second.
+        for _ in 0..2 {
+            // What redb remembers goes with it.
+            *self.open.write() = None;
+            self.settle_pages()?;
+            self.write_zeros()?;
+        }
+        Ok(())
+    }
+
+    fn write_zeros(&self) -> Result<(), StoreError> {
         let mut next = 0;
         let begun = self.bytes().unwrap_or_default();
         // Some pages are no pages of rows. Of a small file not one may be left, though it may grow by as much again; a
