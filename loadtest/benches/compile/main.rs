@@ -27,6 +27,10 @@ use std::time::{Duration, Instant};
 use throng::bitmap::Snapshot;
 use throng::model::time::DAY;
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Throng's rule compiler beside ClickHouse, DuckDB, CRoaring and bit-sliced roaring bitmaps.
 #[derive(Debug, Parser)]
 #[command(name = "compile")]
