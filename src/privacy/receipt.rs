@@ -26,10 +26,19 @@ pub struct Receipt {
     pub is_done: bool,
 }
 
+/// No id of an erasure has more bytes.
+const MOST_ID: usize = 64;
+
 impl Privacy {
     /// The receipt of an erasure, as it stands now.
     pub fn receipt(&self, id: &str) -> Result<Receipt, PrivacyError> {
-        let job = self.job(id)?.ok_or_else(|| PrivacyError::Unknown(id.to_owned()))?;
+        let unknown = || PrivacyError::Unknown(id.to_owned());
+        // What an id never is, no store is asked for.
+        let is_id = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
+        if id.is_empty() || id.len() > MOST_ID || !id.bytes().all(is_id) {
+            return Err(unknown());
+        }
+        let job = self.job(id)?.ok_or_else(unknown)?;
         self.signed(&job)
     }
 

@@ -109,6 +109,10 @@ fn who_is_erased_is_nowhere_in_the_data_directory_and_others_are_as_they_were() 
     fs::write(&file, receipt.to_string().replace("\"profiles\":1", "\"profiles\":0")).unwrap();
     assert!(!server.throng(&["receipt", "verify", "receipt.json"]).status.success());
 
+    // Whatever is no id is no receipt's.
+    for id in ["%C2%84", "..%2Ftoken", "0", &"f".repeat(5_000)] {
+        assert_eq!(server.api(&format!("/api/v1/privacy/receipts/{id}")).status, 404, "{id}");
+    }
     // It stays so over a kill, and a rule that nobody had asked finds the others alone.
     server.kill();
     server.run();
