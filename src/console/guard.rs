@@ -89,6 +89,9 @@ impl Change {
         let known = api::known(request).filter(|known| known.effect == Effect::Changes)?;
         let By { bearer, address } = request.extensions().get::<By>()?.clone();
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        // The log is for good, and an identifier is not: nobody could be erased from it.
+        let is_of_somebody = known.path.contains("{value}");
+        let told = if is_of_somebody { known.path } else { target };
         Some(Self {
             services: services.clone(),
             tokens: request.app_data::<web::Data<Tokens>>()?.clone(),
@@ -98,7 +101,7 @@ impl Change {
                 actor: (bearer.name, Some(bearer.id).filter(|id| !id.is_empty())),
                 address,
                 action: format!("{} {}", request.method(), known.path),
-                target: Some(target.to_owned()),
+                target: Some(told.to_owned()),
                 outcome: "begun".to_owned(),
                 ..Entry::default()
             },

@@ -1,6 +1,7 @@
 //! The segments that rules may name.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::collections::HashSet;
 
 use super::window::Window;
@@ -10,6 +11,9 @@ use crate::rules::Rule;
 use crate::rules::SegmentFile;
 use crate::rules::ast::Name;
 use crate::rules::ast::RuleKind;
+
+/// How deep a rule may nest, those of the segments it names put in their place: as deep is every walk over it.
+pub(super) const MAX_LEVELS: usize = 400;
 
 /// Segments by id: what `segment X` means.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +63,8 @@ impl Library {
         if let Some(place) = path.iter().position(|other| *other == id) {
             return Some(path[place..].iter().chain([&id]).map(|id| Box::from(*id)).collect());
         }
-        if done.contains(id) {
+        // What is deeper is an error of its own.
+        if done.contains(id) || path.len() > MAX_LEVELS {
             return None;
         }
         path.push(id);
@@ -70,6 +75,47 @@ impl Library {
         path.pop();
         done.insert(id);
         found
+    }
+
+    /// Whether a body nests more than [`MAX_LEVELS`] deep, with those of the segments it names. In a circle it does.
+    pub(super) fn is_deep(&self, body: &Body) -> bool {
+        self.levels(body, MAX_LEVELS, &mut HashMap::new()).is_none()
+    }
+
+    /// How many levels a body has; `None` where they are more than there is room for.
+    fn levels<'a>(
+        &'a self,
+        body: &'a Body,
+        room: usize,
+        known: &mut HashMap<&'a str, usize>,
+    ) -> Option<usize> {
+        let own = match body {
+            Body::Rule(rule) => levels_of(rule),
+            Body::Lookalike(lookalike) => 1 + lookalike.within.as_ref().map_or(0, levels_of),
+        };
+        let room = room.checked_sub(own)?;
+        let mut behind = 0;
+        for name in references_of(body) {
+            let Some((id, body)) = self.get(&name.text) else { continue };
+            let levels = match known.get(id) {
+                Some(levels) => *levels,
+                None => self.levels(body, room, known)?,
+            };
+            known.insert(id, levels);
+            behind = behind.max(levels);
+        }
+        (behind <= room).then_some(own + behind)
+    }
+}
+
+/// How deep a rule nests, without those of the segments it names.
+fn levels_of(rule: &Rule) -> usize {
+    match &rule.kind {
+        RuleKind::And(parts) | RuleKind::Or(parts) => {
+            1 + parts.iter().map(levels_of).max().unwrap_or(0)
+        }
+        RuleKind::Not(part) => 1 + levels_of(part),
+        _ => 1,
     }
 }
 

@@ -12,6 +12,7 @@ use self::rule::Checker;
 use super::compile::Lowering;
 use super::graph::NodeId;
 use super::library::Library;
+use super::library::MAX_LEVELS;
 use super::library::references_of;
 use super::traits::TraitSpec;
 use crate::bitmap::TraitId;
@@ -24,6 +25,7 @@ use crate::rules::Level;
 use crate::rules::Rule;
 use crate::rules::SegmentFile;
 use crate::rules::ast::RuleKind;
+use crate::rules::ast::Span;
 use crate::rules::has_errors;
 
 /// What has been sent so far. Where too much was sent to remember it all, it knows everything.
@@ -87,6 +89,8 @@ pub fn check(files: &[&SegmentFile], context: &Context<'_>) -> Vec<(String, Vec<
             let message = format!("segments go in a circle: {}", cycle.join(" → "));
             let told = Diagnostic::error("cycle", span, message);
             diagnostics.push(told.with_hint("say what one of them means without the others"));
+        } else if library.cycle(&names).is_none() && library.is_deep(&file.body) {
+            diagnostics.push(too_deep(names.first().map(|name| name.span)));
         }
         if let Body::Rule(rule) = &file.body
             && !has_errors(&diagnostics)
@@ -124,10 +128,20 @@ pub fn check_rule(rule: &Rule, library: &Library, context: &Context<'_>) -> Vec<
             break;
         }
     }
+    if !has_errors(&diagnostics) && library.is_deep(&Body::Rule(rule.clone())) {
+        diagnostics.push(too_deep(Some(rule.span)));
+    }
     if !has_errors(&diagnostics) {
         diagnostics.extend(logic::check(rule, library));
     }
     diagnostics
+}
+
+fn too_deep(span: Option<Span>) -> Diagnostic {
+    let message =
+        format!("this nests more than {MAX_LEVELS} levels deep, with the segments it names");
+    let told = Diagnostic::error("depth", span, message);
+    told.with_hint("let fewer of these segments stand one behind the other")
 }
 
 /// A number for each trait, for graphs that are looked at and never run.

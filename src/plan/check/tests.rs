@@ -88,6 +88,34 @@ fn names_are_followed() {
     assert_eq!(told(&[("a", "segment a")], None, None), ["a error cycle"]);
 }
 
+/// Walks over rules are as deep as these nest, segment behind segment: endlessly, and the process would be at its end.
+#[test]
+fn nesting_has_an_end() {
+    let chain = |rule: &dyn Fn(usize) -> String| -> Vec<(String, String)> {
+        let rules = (1..1_000).map(|number| (format!("s{number:04}"), rule(number)));
+        std::iter::once(("s0000".to_owned(), "did x".to_owned())).chain(rules).collect()
+    };
+    let told = |rules: &[(String, String)]| {
+        let rules: Vec<(&str, &str)> = rules.iter().map(|(id, rule)| (&**id, &**rule)).collect();
+        told(&rules, None, None)
+    };
+    // Two levels each.
+    let flat = chain(&|number| format!("segment s{:04} or did e{number}", number - 1));
+    assert_eq!(told(&flat[..200]), ["x"; 0]);
+    assert_eq!(told(&flat[..202]), ["s0200 error depth", "s0201 error depth"]);
+    assert_eq!(told(&flat).len(), 800);
+    // A hundred each.
+    let steep = chain(&|number| {
+        let inner = format!("segment s{:04}", number - 1);
+        (1..100).fold(inner, |inner, level| {
+            let word = ["or", "and"][level % 2];
+            format!("(did e{number}_{level} {word} {inner})")
+        })
+    });
+    assert_eq!(told(&steep[..4]), ["x"; 0]);
+    assert_eq!(told(&steep[..6]), ["s0004 error depth", "s0005 error depth"]);
+}
+
 #[test]
 fn a_circle_is_printed() {
     let files = [file("a", "segment b"), file("b", "did x and segment a")];
