@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::days::Days;
-use super::packed::DENSE;
 use super::set::BlockSet;
 use crate::model::Measure;
 use crate::model::time::DAY;
@@ -113,8 +112,6 @@ struct Base {
 pub struct DayColumn {
     base: Base,
     tail: Run,
-    /// The ordinals of all facts, where these are many: a whole day is then one union.
-    present: Option<Arc<BlockSet>>,
     /// The largest size of a value, which bounds sums.
     pub(super) largest: u64,
 }
@@ -133,9 +130,6 @@ impl DayColumn {
     }
 
     fn set_base(&mut self, run: Run) {
-        if run.ordinals.len() >= DENSE {
-            self.present = Some(Arc::new(run.ordinals.iter().copied().collect()));
-        }
         self.base = Base {
             millis: run.millis.into(),
             ordinals: run.ordinals.into(),
@@ -152,11 +146,6 @@ impl DayColumn {
         }
         self.largest = self.largest.max(value.map_or(0, i64::unsigned_abs));
         self.tail.insert(millis, ordinal, value);
-        if let Some(present) = &mut self.present
-            && !present.contains(ordinal)
-        {
-            Arc::make_mut(present).insert(ordinal);
-        }
         let limit = (self.base.ordinals.len() / 8).clamp(SMALLEST_TAIL, LARGEST_TAIL);
         if self.tail.ordinals.len() > limit {
             self.set_base(self.merged());
@@ -179,25 +168,14 @@ impl DayColumn {
         [Facts { millis, ordinals, values }, self.tail.facts()]
     }
 
-    /// The ordinals of all facts, where these are many.
-    pub(super) fn present(&self) -> Option<&BlockSet> {
-        self.present.as_deref()
-    }
-
     /// Adds the ordinals of all facts to a set.
     pub(super) fn gather(&self, set: &mut BlockSet) {
-        match self.present() {
-            Some(present) => set.union_with(present),
-            None => self.runs().iter().flat_map(|run| run.ordinals).for_each(|o| set.insert(*o)),
-        }
+        self.runs().iter().flat_map(|run| run.ordinals).for_each(|o| set.insert(*o));
     }
 
     /// Whether any of some profiles has a fact.
     fn is_of_any(&self, profiles: &BlockSet) -> bool {
-        match self.present() {
-            Some(present) => profiles.iter().any(|profile| present.contains(profile)),
-            None => self.runs().iter().flat_map(|run| run.ordinals).any(|o| profiles.contains(*o)),
-        }
+        self.runs().iter().flat_map(|run| run.ordinals).any(|o| profiles.contains(*o))
     }
 
     /// The column without the facts of some profiles.
@@ -245,7 +223,6 @@ impl DayColumn {
             + (millis.len() + tail.millis.capacity()) * 4
             + (ordinals.len() + tail.ordinals.capacity()) * 2
             + (values.len() + tail.values.capacity()) * 8
-            + self.present.as_ref().map_or(0, |set| set.words().len() * 8)
     }
 }
 

@@ -23,6 +23,7 @@ mod roar;
 mod rows;
 mod scan;
 mod set;
+mod summed;
 #[cfg(test)]
 mod tests;
 mod unary;
@@ -42,6 +43,7 @@ pub use scan::Interval;
 pub use scan::Scan;
 pub use scan::sequence;
 pub use set::BlockSet;
+pub use summed::Within;
 pub use unary::Unary;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! is read from its own column, until there is too much of that.
 
 use std::ops::Range;
+use std::ops::RangeInclusive;
 
 use super::TraitId;
 use super::block::Block;
@@ -12,6 +13,8 @@ use super::columns::DayColumn;
 use super::kernels;
 use super::set::BlockSet;
 use super::set::words_of;
+use super::summed::Summed;
+use super::summed::Within;
 use crate::model::time::Day;
 
 /// So many profiles with a fact on one day make it a set of bits: 8 KiB, against 2 bytes a fact.
@@ -43,16 +46,8 @@ pub(super) struct Packed {
     /// The values of traits that measure, in the order of their ordinals: those that are all small, and the others.
     small: Vec<i32>,
     wide: Vec<i64>,
-    /// Small values of traits with few facts, those of each by ordinal: to add them up, none is looked for.
-    summed: Vec<Summed>,
-}
-
-/// A value of an ordinal, on a day after the first of all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Summed {
-    ordinal: u16,
-    day: u16,
-    value: i32,
+    /// Small values of traits with few facts, once more.
+    summed: Summed,
 }
 
 /// A trait's days.
@@ -93,7 +88,7 @@ impl Packed {
             stride: words_of(block.population()),
             small: Vec::new(),
             wide: Vec::new(),
-            summed: Vec::new(),
+            summed: Summed::default(),
         };
         let mut scratch = Scratch::default();
         for (id, columns) in &block.traits {
@@ -182,44 +177,28 @@ impl Packed {
         if let Values::Small(less) = values
             && self.ordinals.len() - first <= MOST_SUMMED
         {
+            let mut facts = Vec::with_capacity(self.ordinals.len() - first);
             for place in days {
                 let start = self.starts[place] as usize;
                 let end =
                     self.starts.get(place + 1).map_or(self.ordinals.len(), |end| *end as usize);
                 let values = self.ordinals[start..end].iter().zip(&self.small[start - less..]);
-                let day = self.days[place];
-                self.summed.extend(values.map(|(ordinal, value)| Summed {
-                    ordinal: *ordinal,
-                    day,
-                    value: *value,
-                }));
+                facts.extend(values.map(|(ordinal, value)| (*ordinal, self.days[place], *value)));
             }
-            self.summed[from..].sort_unstable();
+            self.summed.put(facts);
         }
         Some((u32::try_from(from).ok()?, u32::try_from(self.summed.len()).ok()?))
     }
 
-    /// Whether the values of some days are best added up by ordinal: they are most of the trait's, which has them so.
-    pub(super) fn is_summed(&self, of: &PackedTrait, days: &Range<usize>) -> bool {
-        let all = (of.summed.1 - of.summed.0) as usize;
-        all > 0 && self.facts(days).len() * 4 >= all
-    }
-
-    /// The values of some days by ordinal, and 0 for each of another day.
-    pub(super) fn by_ordinal(
-        &self,
-        of: &PackedTrait,
-        days: &Range<usize>,
-    ) -> impl Iterator<Item = (u16, i64)> {
-        let summed = &self.summed[of.summed.0 as usize..of.summed.1 as usize];
-        // Without a day nothing is within.
-        let first = self.days.get(days.start).copied().unwrap_or(u16::MAX);
-        let last = days.end.checked_sub(1).and_then(|last| self.days.get(last)).copied();
-        let last = last.unwrap_or(0);
-        summed.iter().map(move |summed| {
-            let is_within = summed.day >= first && summed.day <= last;
-            (summed.ordinal, i64::from(if is_within { summed.value } else { 0 }))
-        })
+    /// The values of some days by ordinal, where they are best added up so: they are most of the trait's, which has
+    /// them so.
+    pub(super) fn summed(&self, of: &PackedTrait, days: &Range<usize>) -> Option<SummedDays<'_>> {
+        let all = of.summed.0 as usize..of.summed.1 as usize;
+        if all.is_empty() || self.facts(days).len() * 4 < all.len() {
+            return None;
+        }
+        let (first, last) = (self.days[days.start], self.days[days.end.checked_sub(1)?]);
+        Some(SummedDays { summed: &self.summed, all, days: first..=last })
     }
 
     /// A trait's days; `None` where it has none.
@@ -381,7 +360,7 @@ impl Packed {
         }
         let each = match of.values {
             Values::None => 2,
-            Values::Small(_) if of.summed.0 < of.summed.1 => 6 + size_of::<Summed>(),
+            Values::Small(_) if of.summed.0 < of.summed.1 => 6 + Summed::EACH,
             Values::Small(_) => 6,
             Values::Wide(_) => 10,
         };
@@ -400,7 +379,26 @@ impl Packed {
             + self.words.capacity() * 8
             + self.small.capacity() * 4
             + self.wide.capacity() * 8
-            + self.summed.capacity() * size_of::<Summed>()
+            + self.summed.len() * Summed::EACH
+    }
+}
+
+/// A trait's values on some days, by ordinal.
+pub(super) struct SummedDays<'a> {
+    summed: &'a Summed,
+    all: Range<usize>,
+    days: RangeInclusive<u16>,
+}
+
+impl SummedDays<'_> {
+    /// Adds to `out`, which has room, those whose sum is within; 0 is not.
+    pub(super) fn select(&self, within: Within, out: &mut BlockSet) {
+        self.summed.select(self.all.clone(), &self.days, within, out);
+    }
+
+    /// The sum of an ordinal.
+    pub(super) fn of(&self, ordinal: u16) -> i64 {
+        self.summed.of(self.all.clone(), &self.days, ordinal)
     }
 }
 

@@ -27,21 +27,28 @@ pub struct Roar {
     room: usize,
 }
 
-/// Memory to write with.
+/// Memory to write with, and that bitmaps were written to.
 #[derive(Debug)]
-pub struct RoarScratch(Box<[u16; ROOM]>);
+pub struct RoarScratch {
+    list: Box<[u16; ROOM]>,
+    spare: Vec<Vec<u8>>,
+}
 
 impl Default for RoarScratch {
     fn default() -> Self {
-        Self(vec![0; ROOM].try_into().unwrap_or_else(|_| Box::new([0; ROOM])))
+        let list = vec![0; ROOM].try_into().unwrap_or_else(|_| Box::new([0; ROOM]));
+        Self { list, spare: Vec::new() }
     }
 }
 
 impl Roar {
     /// A bitmap of no more than so many blocks.
-    pub fn of(blocks: usize) -> Self {
+    pub fn of(blocks: usize, scratch: &mut RoarScratch) -> Self {
         let room = head_of(blocks);
-        Self { containers: Vec::new(), bytes: vec![0; room], room }
+        let mut bytes = scratch.spare.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.resize(room, 0);
+        Self { containers: Vec::new(), bytes, room }
     }
 
     /// Writes the members of the next block. Blocks come in their order.
@@ -54,23 +61,25 @@ impl Roar {
         if count <= LONGEST_LIST {
             let is_few = count < words.len();
             let list = if is_few { kernels::list_few } else { kernels::list };
-            let listed = list(words, &mut scratch.0).min(count);
+            let listed = list(words, &mut scratch.list).min(count);
             let from = self.bytes.len();
             self.bytes.resize(from + 2 * count, 0);
-            for (two, ordinal) in self.bytes[from..].chunks_exact_mut(2).zip(&scratch.0[..listed]) {
-                two.copy_from_slice(&ordinal.to_le_bytes());
+            for (two, ordinal) in
+                self.bytes[from..].as_chunks_mut::<2>().0.iter_mut().zip(&scratch.list[..listed])
+            {
+                *two = ordinal.to_le_bytes();
             }
         } else {
             let from = self.bytes.len();
             self.bytes.resize(from + words_of(BLOCK) * 8, 0);
-            for (eight, word) in self.bytes[from..].chunks_exact_mut(8).zip(words) {
-                eight.copy_from_slice(&word.to_le_bytes());
+            for (eight, word) in self.bytes[from..].as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                *eight = word.to_le_bytes();
             }
         }
     }
 
     /// The bitmap of all that was written.
-    pub fn finish(self) -> RoaringBitmap {
+    pub fn finish(self, scratch: &mut RoarScratch) -> RoaringBitmap {
         let Self { containers, mut bytes, room } = self;
         let Some(start) = room.checked_sub(head_of(containers.len())) else {
             debug_assert!(false, "there are no more blocks than was said");
@@ -87,6 +96,7 @@ impl Roar {
         bytes[start..].iter_mut().zip(head).for_each(|(byte, said)| *byte = said);
         let read = RoaringBitmap::deserialize_unchecked_from(&bytes[start..]);
         debug_assert!(read.is_ok(), "what was written is a bitmap");
+        scratch.spare.push(bytes);
         read.unwrap_or_default()
     }
 }

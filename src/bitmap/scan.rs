@@ -17,6 +17,7 @@ use super::packed::Form;
 use super::packed::Packed;
 use super::packed::PackedTrait;
 use super::set::BlockSet;
+use super::summed::Within;
 use super::unary::Unary;
 use crate::model::time::DAY;
 use crate::model::time::Day;
@@ -351,10 +352,7 @@ impl<'a> Scan<'a> {
             bytes += match part {
                 Part::Days(packed, of, days) => packed.bytes(of, days) as u64,
                 Part::Day(column, lo, hi) => {
-                    let listed = || column.runs().map(|run| 2 * run.cut(lo, hi).len());
-                    let present = column.present().filter(|_| lo == 0 && hi == LAST_MILLI);
-                    let set = present.map(|set| 8 * set.words().len());
-                    set.unwrap_or_else(|| listed().iter().sum()) as u64
+                    column.runs().map(|run| 2 * run.cut(lo, hi).len()).iter().sum::<usize>() as u64
                 }
             };
         });
@@ -379,13 +377,8 @@ impl<'a> Scan<'a> {
         self.each_part(interval, |part| match part {
             Part::Days(packed, of, days) => packed.did(of, days, out),
             Part::Day(column, lo, hi) => {
-                match column.present().filter(|_| lo == 0 && hi == LAST_MILLI) {
-                    Some(present) => out.union_with(present),
-                    None => {
-                        let runs = column.runs().into_iter();
-                        runs.for_each(|run| out.add_all(run.cut(lo, hi).ordinals));
-                    }
-                }
+                let runs = column.runs().into_iter();
+                runs.for_each(|run| out.add_all(run.cut(lo, hi).ordinals));
             }
         });
     }
@@ -442,54 +435,40 @@ impl<'a> Scan<'a> {
         });
     }
 
-    /// Calls `f` with the ordinals that have a fact, ascending, and what their values add up to, as an `i64` holds where
-    /// [`Scan::sum_bound`] says so; with some others, and 0. `false`, and nothing is called, where another way is
-    /// better. `edges` is scratch.
-    pub fn each_sum(
+    /// Adds to `out`, which has room for the population, the ordinals whose values add up to a number that is within,
+    /// as 0 is not, where [`Scan::sum_bound`] says that an `i64` holds every sum. `false`, and `out` is as it was, where
+    /// another way is better. `edges` is scratch.
+    pub fn select_sums(
         self,
         interval: Interval,
+        within: Within,
         edges: &mut Vec<(u16, i64)>,
-        mut f: impl FnMut(u16, i64),
+        out: &mut BlockSet,
     ) -> bool {
         edges.clear();
-        let (mut whole, mut is_best) = (None, true);
+        let (mut summed, mut is_best) = (None, true);
         self.each_part(interval, |part| match part {
             Part::Days(packed, of, days) => {
-                is_best &= whole.is_none() && packed.is_summed(of, &days);
-                whole = Some((packed, of, days));
+                let days = packed.summed(of, &days);
+                is_best &= summed.is_none() && days.is_some();
+                summed = days;
             }
             Part::Day(column, lo, hi) => {
-                column.each_value(lo, hi, |o, value| edges.push((o, value)))
+                column.each_value(lo, hi, |o, value| edges.push((o, value)));
             }
         });
-        let Some((packed, of, days)) = whole.filter(|_| is_best && edges.len() <= MOST_EDGES)
-        else {
+        let Some(summed) = summed.filter(|_| is_best && edges.len() <= MOST_EDGES) else {
             return false;
         };
-        edges.sort_unstable();
-        let mut edges = edges.iter().peekable();
-        // Of the first there is no fact yet.
-        let (mut last, mut sum, mut is_any) = (0, 0, false);
-        let mut add = |ordinal: u16, value: i64| {
-            if ordinal == last {
-                sum += value;
-            } else {
-                if is_any {
-                    f(last, sum);
-                }
-                (last, sum) = (ordinal, value);
+        summed.select(within, out);
+        edges.sort_unstable_by_key(|(ordinal, _)| *ordinal);
+        for edges in edges.chunk_by(|a, b| a.0 == b.0) {
+            let ordinal = edges[0].0;
+            let sum = summed.of(ordinal) + edges.iter().map(|(_, value)| value).sum::<i64>();
+            match within.holds(sum) {
+                true => out.insert(ordinal),
+                false => out.remove(ordinal),
             }
-            is_any = true;
-        };
-        for (ordinal, value) in packed.by_ordinal(of, &days) {
-            while let Some((edge, value)) = edges.next_if(|(edge, _)| *edge < ordinal) {
-                add(*edge, *value);
-            }
-            add(ordinal, value);
-        }
-        edges.for_each(|(edge, value)| add(*edge, *value));
-        if is_any {
-            f(last, sum);
         }
         true
     }

@@ -48,14 +48,6 @@ impl BlockSet {
         self.words[word] |= 1 << (ordinal & 63);
     }
 
-    /// Adds an ordinal, or not, without a guess which it will be; there is room for it.
-    #[inline]
-    pub fn insert_if(&mut self, ordinal: u16, is_member: bool) {
-        if let Some(word) = self.words.get_mut(usize::from(ordinal >> 6)) {
-            *word |= u64::from(is_member) << (ordinal & 63);
-        }
-    }
-
     /// Adds ordinals for which there is room.
     pub(super) fn add_all(&mut self, ordinals: &[u16]) {
         kernels::add(&mut self.words, ordinals);

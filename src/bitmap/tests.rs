@@ -141,6 +141,14 @@ fn check_scan(
     Ok(())
 }
 
+const WITHIN: [Within; 5] = [
+    Within { lo: 1, hi: i64::MAX, outside: false },
+    Within { lo: 2, hi: 30, outside: false },
+    Within { lo: i64::MIN, hi: -1, outside: false },
+    Within { lo: -3, hi: 3, outside: true },
+    Within { lo: 0, hi: 0, outside: true },
+];
+
 fn check_values(
     columns: &TraitColumns,
     scan: Scan<'_>,
@@ -151,18 +159,17 @@ fn check_values(
     let (mut sums, mut least, mut most) =
         (vec![0i128; size], vec![i64::MAX; size], vec![i64::MIN; size]);
     scan.sum(interval, &mut sums);
-    let mut by_ordinal = vec![0i128; size];
-    let mut seen = Vec::new();
     // No other sums are asked so.
     let is_small = scan.sum_bound(interval) <= i64::MAX as u128;
-    let mut each = |ordinal: u16, sum| {
-        by_ordinal[usize::from(ordinal)] += i128::from(sum);
-        seen.push(ordinal);
-    };
-    if is_small && scan.each_sum(interval, &mut Vec::new(), &mut each) {
-        prop_assert_eq!(&by_ordinal, &sums);
-        prop_assert!(seen.windows(2).all(|two| two[0] < two[1]));
-        prop_assert!(by.keys().all(|ordinal| seen.contains(ordinal)));
+    for within in WITHIN.into_iter().filter(|within| is_small && !within.holds(0)) {
+        let mut set = BlockSet::new();
+        set.reset(POPULATION);
+        if scan.select_sums(interval, within, &mut Vec::new(), &mut set) {
+            let holds = |sum: &i128| within.holds(i64::try_from(*sum).unwrap());
+            let all = (0u16..).zip(&sums);
+            let expected: BlockSet = all.filter(|(_, sum)| holds(sum)).map(|(o, _)| o).collect();
+            prop_assert_eq!(set, expected);
+        }
     }
     scan.min(interval, &mut least);
     scan.max(interval, &mut most);
@@ -420,14 +427,15 @@ proptest! {
         let mut blocks = blocks;
         blocks.sort_by_key(|(number, ..)| *number);
         blocks.dedup_by_key(|(number, ..)| *number);
-        let (mut written, mut scratch) = (Roar::of(4), RoarScratch::default());
+        let mut scratch = RoarScratch::default();
+        let mut written = Roar::of(4, &mut scratch);
         let mut expected = roaring::RoaringBitmap::new();
         for (number, some, many) in blocks {
             let set: BlockSet = some.into_iter().chain((0..many).map(|o| o * 7)).collect();
             expected.extend(set.iter().map(|low| (number << 16) + u32::from(low)));
             written.put(number, &set, &mut scratch);
         }
-        let written = written.finish();
+        let written = written.finish(&mut scratch);
         prop_assert_eq!(&written, &expected);
         // As bytes too: each container is of the kind that it would have been.
         let bytes = |bitmap: &roaring::RoaringBitmap| {
@@ -442,10 +450,11 @@ proptest! {
 fn a_full_block_is_written_whole() {
     let mut set = BlockSet::new();
     set.fill(1 << 16);
-    let mut written = Roar::of(1);
-    written.put(1, &set, &mut RoarScratch::default());
+    let mut scratch = RoarScratch::default();
+    let mut written = Roar::of(1, &mut scratch);
+    written.put(1, &set, &mut scratch);
     let expected: roaring::RoaringBitmap = (1 << 16..2 << 16).collect();
-    assert_eq!(written.finish(), expected);
+    assert_eq!(written.finish(&mut scratch), expected);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::bitmap::Within;
 use crate::model::Decimal;
 use crate::rules::ast::Cmp;
 
@@ -68,35 +69,20 @@ impl Band {
     }
 
     /// The same band of numbers of 64 bits.
-    pub(super) fn narrow(self) -> Narrow {
+    pub(super) fn narrow(self) -> Within {
         let narrow = |edge: i128| {
             let edge = edge.clamp(i128::from(i64::MIN), i128::from(i64::MAX));
             i64::try_from(edge).unwrap_or(i64::MAX)
         };
         let is_empty = self.lo > i128::from(i64::MAX) || self.hi < i128::from(i64::MIN);
         let (lo, hi) = if is_empty { (1, 0) } else { (narrow(self.lo), narrow(self.hi)) };
-        Narrow { lo, hi, outside: self.outside }
+        Within { lo, hi, outside: self.outside }
     }
 
     /// Counts that stop at this number tell which pass: those from it on all do, or none does.
     pub(super) fn stop(self) -> i128 {
         let above = if self.hi == i128::MAX { 0 } else { self.hi.saturating_add(1) };
         above.max(self.lo).max(1)
-    }
-}
-
-/// A band of numbers of 64 bits.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Narrow {
-    lo: i64,
-    hi: i64,
-    outside: bool,
-}
-
-impl Narrow {
-    #[inline]
-    pub(super) fn holds(self, value: i64) -> bool {
-        ((self.lo <= value) & (value <= self.hi)) != self.outside
     }
 }
 

@@ -35,7 +35,6 @@ use super::compile::Program;
 use super::window::Moment;
 use super::window::TooEarly;
 use crate::bitmap::Roar;
-use crate::bitmap::RoarScratch;
 use crate::bitmap::Snapshot;
 use crate::model::time::Millis;
 
@@ -72,13 +71,16 @@ impl Program {
     ) -> Result<Vec<Members>, TooEarly> {
         let outputs = self.outputs.len();
         let shards = self.each_shard(snapshot, now, threads, |worker, blocks| {
-            let mut answers: Vec<Roar> = Vec::new();
-            answers.resize_with(outputs, || Roar::of(blocks.len()));
-            let mut scratch = RoarScratch::default();
+            let mut scratch = std::mem::take(&mut worker.roar);
+            let mut answers: Vec<Roar> =
+                (0..outputs).map(|_| Roar::of(blocks.len(), &mut scratch)).collect();
             for (place, block) in (0u32..).zip(blocks) {
                 worker.block(block, |output, set| answers[output].put(place, set, &mut scratch));
             }
-            answers.into_iter().map(Roar::finish).collect::<Vec<_>>()
+            let answers = answers.into_iter().map(|answer| answer.finish(&mut scratch));
+            let answers = answers.collect::<Vec<_>>();
+            worker.roar = scratch;
+            answers
         })?;
         let mut members: Vec<Members> =
             (0..outputs).map(|_| Members { shards: Vec::with_capacity(shards.len()) }).collect();

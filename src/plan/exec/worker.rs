@@ -11,6 +11,7 @@ use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
 use crate::bitmap::Found;
 use crate::bitmap::Interval;
+use crate::bitmap::RoarScratch;
 use crate::bitmap::Scan as Facts;
 use crate::bitmap::TraitId;
 use crate::bitmap::Unary;
@@ -55,6 +56,8 @@ pub(super) struct Worker<'a> {
     sums: Vec<i128>,
     numbers: Vec<u32>,
     passes: Vec<bool>,
+    /// What answers are written with.
+    pub(super) roar: RoarScratch,
 }
 
 impl<'a> Worker<'a> {
@@ -78,6 +81,7 @@ impl<'a> Worker<'a> {
             sums: Vec::new(),
             numbers: Vec::new(),
             passes: Vec::new(),
+            roar: RoarScratch::default(),
         }
     }
 
@@ -469,10 +473,7 @@ impl<'a> Worker<'a> {
         }
         let mut out = self.take();
         out.reset(population);
-        let band = band.narrow();
-        let is_done = facts.each_sum(interval, &mut self.edges, |ordinal, sum| {
-            out.insert_if(ordinal, band.holds(sum));
-        });
+        let is_done = facts.select_sums(interval, band.narrow(), &mut self.edges, &mut out);
         match is_done {
             true => self.slots[leaf] = Some(out),
             false => self.pool.push(out),
