@@ -43,9 +43,8 @@ impl From<AskError> for Problem {
                 let detail = text.join("\n");
                 Self::diagnostics(detail, serde_json::to_value(&told).unwrap_or(Value::Null))
             }
-            AskError::At(_) | AskError::TooEarly { .. } | AskError::NotYet(_) => {
-                Self::meaningless(error.to_string())
-            }
+            AskError::At(_) => Self::meaningless(error.to_string()),
+            AskError::TooEarly { .. } | AskError::NotYet(_) => Self::conflict(error.to_string()),
             AskError::Unknown(_) => Self::not_found(error.to_string()),
             AskError::Behind
             | AskError::Cancelled

@@ -43,6 +43,8 @@ pub(super) struct As {
     #[schemars(schema_with = "super::api::shapes::namespace")]
     namespace: String,
     /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
+    #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::instant")]
     at: Option<String>,
 }
 

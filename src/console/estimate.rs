@@ -36,6 +36,7 @@ pub(super) struct Asked {
     level: Level,
     /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
     #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::instant_or_none")]
     at: Option<String>,
 }
 

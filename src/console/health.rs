@@ -30,6 +30,7 @@ pub(super) struct NewToken {
     scopes: Vec<Scope>,
     /// From when on it opens nothing, in RFC 3339; never where it is left out.
     #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::time_or_none")]
     expires: Option<String>,
 }
 
@@ -145,9 +146,8 @@ pub(super) async fn revoke_token(
 
 fn problem(error: TokenError) -> Problem {
     match error {
-        TokenError::Taken(_) => Problem::conflict(error.to_string()),
+        TokenError::Taken(_) | TokenError::Expired => Problem::conflict(error.to_string()),
         TokenError::Name | TokenError::NoScope => Problem::bad_request(error.to_string()),
-        TokenError::Expired => Problem::meaningless(error.to_string()),
         TokenError::Unknown(_) => Problem::not_found(error.to_string()),
         TokenError::Io(_) => Problem::internal(&error),
     }

@@ -23,8 +23,12 @@ pub(super) struct Asked {
     #[serde(default)]
     per: Unit,
     /// An instant, in RFC 3339 or such as `-2h`; all that is kept where there is none.
+    #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::instant")]
     from: Option<String>,
     /// As `from`.
+    #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::instant")]
     to: Option<String>,
 }
 

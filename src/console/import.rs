@@ -21,7 +21,7 @@ const LISTED: usize = 10_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The import: 1 to 200 bytes without control characters.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(schema_with = "super::api::shapes::import_name")]
     name: String,
     /// Waits until its last line has been folded.
     #[serde(default)]
@@ -32,7 +32,7 @@ pub(super) struct Asked {
 #[serde(deny_unknown_fields)]
 pub(super) struct Given {
     /// The import: 1 to 200 bytes without control characters.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(schema_with = "super::api::shapes::import_name")]
     name: String,
     /// The number of the first line, counted from 1 over the whole import.
     #[schemars(range(max = 18_446_744_073_709_551_615_u64))]

@@ -26,12 +26,25 @@ use crate::segment::Regions;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "OverlapAsked", example = serde_json::json!({ "audiences": ["lookers", "buyers"] }))]
+#[schemars(extend("anyOf" = [
+    {
+        "required": ["audiences"],
+        "properties": { "audiences": { "type": "array" }, "rows": { "type": "null" }, "columns": { "type": "null" } },
+    },
+    {
+        "required": ["rows"],
+        "properties": { "audiences": { "type": "null" }, "rows": { "type": "array" } },
+    },
+]))]
 pub(super) struct Asked {
     #[serde(default)]
+    #[schemars(length(min = 1, max = 6), extend("uniqueItems" = true))]
     audiences: Option<Vec<String>>,
     #[serde(default)]
+    #[schemars(length(min = 1, max = 100), extend("uniqueItems" = true))]
     rows: Option<Vec<String>>,
     #[serde(default)]
+    #[schemars(length(min = 1, max = 100), extend("uniqueItems" = true))]
     columns: Option<Vec<String>>,
 }
 
@@ -150,9 +163,10 @@ impl From<OverlapError> for Problem {
     fn from(error: OverlapError) -> Self {
         match error {
             OverlapError::Unknown(_) => Self::not_found(error.to_string()),
-            OverlapError::Count { .. } | OverlapError::Twice(_) | OverlapError::Levels { .. } => {
+            OverlapError::Count { .. } | OverlapError::Twice(_) => {
                 Self::meaningless(error.to_string())
             }
+            OverlapError::Levels { .. } => Self::conflict(error.to_string()),
             OverlapError::NotYet { .. } => Self::unavailable(error.to_string()),
             OverlapError::Ask(error) => error.into(),
         }

@@ -26,7 +26,7 @@ pub(super) struct Subject {
     #[schemars(schema_with = "super::api::shapes::namespace")]
     namespace: String,
     /// Its identifier there.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(schema_with = "super::api::shapes::value")]
     value: String,
     /// All profiles that share an identifier with theirs, and so on.
     #[serde(default)]

@@ -19,6 +19,8 @@ use crate::model::time::format_rfc3339;
 #[serde(deny_unknown_fields)]
 pub(super) struct WhyAsked {
     /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
+    #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::instant")]
     at: Option<String>,
     /// How thoroughly the events are looked for whose properties a clause asks for.
     #[serde(default)]

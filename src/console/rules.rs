@@ -41,6 +41,7 @@ pub(super) struct Asked {
     level: Level,
     /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
     #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::instant_or_none")]
     at: Option<String>,
     /// A namespace: answer with the members' identifiers.
     #[serde(default)]
@@ -74,6 +75,7 @@ pub(super) struct ExplainAsked {
     level: Level,
     /// An instant, in RFC 3339 or such as `-2h`; now where there is none.
     #[serde(default)]
+    #[schemars(schema_with = "super::api::shapes::instant_or_none")]
     at: Option<String>,
 }
 

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 
 use super::Call;
 use super::Need;
+use super::shapes;
 use super::shapes::ProblemDocument;
 use super::table;
 use crate::console::problem::PROBLEM;
@@ -209,7 +210,10 @@ fn path_parameter(name: &str) -> (&'static str, Value) {
             "The namespace of an identifier.",
             json!({ "type": "string", "pattern": "^[a-z][a-z0-9_]{0,31}$" }),
         ),
-        "value" => ("The value of an identifier.", text),
+        "value" => (
+            "The value of an identifier.",
+            shapes::value(&mut generator(Contract::Deserialize)).to_value(),
+        ),
         "number" => (
             "The number of a dead letter.",
             json!({ "type": "string", "pattern": "^([0-9]{1,4}:)?[0-9]{1,18}\\.[0-9]{1,9}$" }),

@@ -54,6 +54,50 @@ pub(in crate::console) fn namespace_or_none(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "pattern": "^[a-z][a-z0-9_]{0,31}$" })
 }
 
+/// The schema of an instant, as `segment::ask` reads it.
+pub(in crate::console) fn instant(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [
+            { "type": "string", "format": "date-time" },
+            { "type": "string", "pattern": "^-[0-9]{1,6}[smhdw]$" },
+        ],
+    })
+}
+
+/// The schema of an instant that may be left out.
+pub(in crate::console) fn instant_or_none(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = instant(generator);
+    if let Some(kinds) = schema.get_mut("anyOf").and_then(serde_json::Value::as_array_mut) {
+        kinds.push(serde_json::json!({ "type": "null" }));
+    }
+    schema
+}
+
+/// The schema of a time that may be left out.
+pub(in crate::console) fn time_or_none(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "format": "date-time" })
+}
+
+/// The schema of an identifier's value: 1 to 256 bytes of UTF-8 without control characters, not all of them spaces.
+pub(in crate::console) fn value(_: &mut SchemaGenerator) -> Schema {
+    let plain = "[ -~]*[!-~][ -~]*";
+    let pattern = format!("^{plain}$|^{}[^\\s{CONTROL}]{}$", some(31), some(32));
+    json_schema!({ "type": "string", "pattern": pattern, "minLength": 1, "maxLength": 256 })
+}
+
+/// The schema of an import's name: 1 to 200 bytes of UTF-8 without control characters.
+pub(in crate::console) fn import_name(_: &mut SchemaGenerator) -> Schema {
+    let pattern = format!("^[ -~]*$|^{}$", some(50));
+    json_schema!({ "type": "string", "pattern": pattern, "minLength": 1, "maxLength": 200 })
+}
+
+const CONTROL: &str = "\\u0000-\\u001f\\u007f-\\u009f";
+
+/// Up to so many characters of any kind: lengths are counted in bytes, of which each may have four.
+fn some(most: usize) -> String {
+    format!("[^{CONTROL}]{{0,{most}}}")
+}
+
 /// The schema of the name of a token.
 pub(in crate::console) fn token_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$" })

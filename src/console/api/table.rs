@@ -88,25 +88,25 @@ fn of_segments() -> Vec<Call> {
         GET "/api/v1/audiences/{id}" Scope::Read, audiences::show, "An audience, and what its segment says"
             .gives::<audiences::Shown>();
         GET "/api/v1/audiences/{id}/members" Scope::Read, audiences::members, "A line of JSON for each identifier of members, each once, in no order"
-            .query::<audiences::As>() .gives_members() .refuses(&[422]);
+            .query::<audiences::As>() .gives_members() .refuses(&[409, 422]);
         GET "/api/v1/audiences/{id}/history" Scope::Read, history::history, "The sizes of an audience, and who came and went, by hour or day"
-            .query::<history::Asked>() .gives::<history::History>() .refuses(&[422]);
+            .query::<history::Asked>() .gives::<history::History>() .refuses(&[409, 422]);
         GET "/api/v1/audiences/{id}/lookalike" Scope::Read, lookalike::show, "What a look-alike has learnt"
-            .gives::<super::shapes::Object>() .refuses(&[422]);
+            .gives::<super::shapes::Object>() .refuses(&[409]);
         POST "/api/v1/audiences/{id}/lookalike" Scope::Segments, lookalike::train, "Trains a look-alike now; answers when its members are published"
-            .gives::<super::shapes::Object>() .refuses(&[422]);
+            .gives::<super::shapes::Object>() .refuses(&[409]);
         POST "/api/v1/overlap" Scope::Read, overlap::overlap, "The regions of up to six audiences, or what many share two by two"
-            .asks() .takes::<overlap::Asked>() .gives::<overlap::Overlap>() .refuses(&[404, 422]);
+            .asks() .takes::<overlap::Asked>() .gives::<overlap::Overlap>() .refuses(&[404, 409, 422]);
         GET "/api/v1/costs" Scope::Read, cost::costs, "What each live segment costs, all evaluated once"
             .gives::<cost::Costs>();
         POST "/api/v1/check" Scope::Read, rules::check, "What the author of a rule is told"
             .asks() .takes::<rules::Text>() .gives::<rules::Checked>();
         POST "/api/v1/eval" Scope::Read, rules::eval, "How many a rule holds; with `members` or `progress` lines of JSON"
-            .asks() .takes::<rules::Asked>() .gives::<rules::Counted>() .or_gives_text(NDJSON) .refuses(&[422]);
+            .asks() .takes::<rules::Asked>() .gives::<rules::Counted>() .or_gives_text(NDJSON) .refuses(&[409, 422]);
         POST "/api/v1/estimate" Scope::Read, estimate::estimate, "About how many a rule holds, in lines of JSON, ever more exactly"
-            .asks() .takes::<estimate::Asked>() .gives_text(200, NDJSON) .refuses(&[422]);
+            .asks() .takes::<estimate::Asked>() .gives_text(200, NDJSON) .refuses(&[409, 422]);
         POST "/api/v1/explain" Scope::Read, rules::explain, "How a rule is answered"
-            .asks() .takes::<rules::ExplainAsked>() .gives::<rules::Explained>() .refuses(&[422]);
+            .asks() .takes::<rules::ExplainAsked>() .gives::<rules::Explained>() .refuses(&[409, 422]);
     }
 }
 
@@ -117,7 +117,7 @@ fn of_profiles() -> Vec<Call> {
         GET "/api/v1/profiles/{namespace}/{value}/audiences" Scope::Read, profiles::audiences, "The audiences that a profile is in"
             .gives::<profiles::Audiences>() .refuses(&[400, 422]);
         GET "/api/v1/profiles/{namespace}/{value}/why/{segment}" Scope::Read, profiles::why, "Clause by clause why a profile is in a segment or not, and until when"
-            .query::<profiles::WhyAsked>() .gives::<super::shapes::Object>() .refuses(&[422]);
+            .query::<profiles::WhyAsked>() .gives::<super::shapes::Object>() .refuses(&[409, 422]);
         GET "/api/v1/schema" Scope::Read, profiles::schema, "The events and their properties, as they were seen"
             .gives::<profiles::Schema>();
     }
@@ -175,7 +175,7 @@ fn of_events() -> Vec<Call> {
         GET "/api/v1/import/events" Scope::Import, import::status, "How far an import has come"
             .query::<import::Asked>() .gives::<import::Status>() .refuses(&[422]);
         POST "/api/v1/import/events" Scope::Import, import::take, "Takes lines of JSON, durable when answered"
-            .query::<import::Given>() .takes_text(NDJSON) .gives::<import::Taken>() .refuses(&[409, 413, 422]);
+            .query::<import::Given>() .takes_text(NDJSON) .takes_text("text/plain") .gives::<import::Taken>() .refuses(&[409, 413, 422]);
         GET "/api/v1/dead-letters" Scope::Read, letters::list, "What was accepted and could not be folded"
             .query::<letters::Page>() .gives::<letters::Listed>();
         GET "/api/v1/dead-letters/{number}" Scope::Read, letters::show, "A dead letter with its bytes"
