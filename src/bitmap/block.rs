@@ -324,9 +324,13 @@ impl Block {
 
     /// The bytes of memory that a trait's facts of a day take, about.
     pub fn memory_of_day(&self, id: TraitId, day: Day) -> usize {
+        self.day(id, day).map_or(0, DayColumn::memory) + self.memory_of_packed_day(id, day)
+    }
+
+    /// The bytes of memory of it that windows of whole days read, about.
+    pub fn memory_of_packed_day(&self, id: TraitId, day: Day) -> usize {
         let packed = self.packed.get().and_then(Option::as_ref);
-        let packed = packed.map_or(0, |packed| packed.memory_of(id, day));
-        self.day(id, day).map_or(0, DayColumn::memory) + packed
+        packed.map_or(0, |packed| packed.memory_of(id, day))
     }
 
     /// The bytes of memory that facts take, about.

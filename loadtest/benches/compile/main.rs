@@ -154,18 +154,20 @@ fn bit_sliced(events: &[facts::Event]) -> BTreeMap<String, Asked> {
     ])
 }
 
-/// Of days of a trait in a block that have a hundred facts or more, and of all others.
-fn bytes_a_fact(snapshot: &Snapshot) -> [f64; 2] {
-    let mut sums = [(0, 0); 2];
+/// Of days of a trait in a block that have a hundred facts or more, and of all others: what windows of whole days read,
+/// and all with times and values.
+fn bytes_a_fact(snapshot: &Snapshot) -> [[f64; 2]; 2] {
+    let mut sums = [([0, 0], 0); 2];
     for block in snapshot.shards.iter().flatten() {
         for (id, columns) in block.traits() {
             for (day, column) in columns.days() {
                 let (bytes, facts) = &mut sums[usize::from(column.len() < 100)];
-                *bytes += block.memory_of_day(id, day);
+                bytes[0] += block.memory_of_packed_day(id, day);
+                bytes[1] += block.memory_of_day(id, day);
                 *facts += column.len();
             }
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-    sums.map(|(bytes, facts)| bytes as f64 / facts.max(1) as f64)
+    sums.map(|(bytes, facts)| bytes.map(|bytes| bytes as f64 / facts.max(1) as f64))
 }
