@@ -16,6 +16,7 @@ use super::crossed::Crossed;
 use super::dirty::Candidates;
 use super::dirty::Dirty;
 use super::dirty::Fact;
+use super::dirty::Next;
 use super::dirty::low;
 use super::groups::Groups;
 use super::lone::Lone;
@@ -224,13 +225,14 @@ impl Again<'_> {
         let outputs = &self.of.program.outputs;
         let mut all = std::mem::take(&mut lone.facts);
         rows.facts(&candidates.list, &mut all);
+        let mut next = Next::default();
         for (within, facts) in candidates.list.iter().copied().zip(all.each()) {
             let ordinal = number * BLOCK + u32::from(within);
             let is_device = block.devices().contains(within);
             let is_known = lone.is_known(facts);
             // One who is not known any longer is in nothing, whatever it is that changed.
-            let why =
-                candidates.why(within, facts, self.retained, &self.crossed).filter(|_| is_known);
+            let before = (self.retained, &self.crossed);
+            let why = candidates.why(within, &mut next, facts, before).filter(|_| is_known);
             match why {
                 Some(traits) => {
                     let reached = lone.reached(traits.iter().map(|(_, id)| *id));

@@ -125,18 +125,21 @@ impl Candidates {
     }
 
     /// The traits for which one of them is asked, in order; `None` where it is asked everything. `facts` are those it
-    /// has, by trait and time, and `retained` is what counted before.
+    /// has, by trait and time, and `retained` is what counted before. They are asked in their order, `next` from its
+    /// default on.
     pub(super) fn why(
         &self,
         ordinal: u16,
+        next: &mut Next,
         facts: &[(TraitId, Millis)],
-        retained: Interval,
-        crossed: &Crossed,
+        (retained, crossed): (Interval, &Crossed),
     ) -> Option<&[(u16, TraitId)]> {
+        let traits = of(&self.traits, &mut next.traits, ordinal);
+        let came = of(&self.came, &mut next.came, ordinal);
         if self.is_all || self.whole.binary_search(&ordinal).is_ok() {
             return None;
         }
-        let (events, came) = (lone::of(facts, TraitId::ANY), of(&self.came, ordinal));
+        let events = lone::events(facts);
         // How many it had before of those within some times.
         let had = |is_within: &dyn Fn(Millis) -> bool| {
             let all = events.iter().filter(|(_, time)| is_within(*time)).count();
@@ -148,15 +151,25 @@ impl Candidates {
         let is_of_all = self.is_of_all
             && self.of_all.contains(ordinal)
             && had(&|time| crossed.iter().any(|stretch| stretch.holds(time))) > 0;
-        (was_known && !is_of_all).then(|| of(&self.traits, ordinal))
+        (was_known && !is_of_all).then_some(traits)
     }
 }
 
-/// What is of one ordinal.
-fn of<T>(all: &[(u16, T)], ordinal: u16) -> &[(u16, T)] {
-    let from = all.partition_point(|(other, _)| *other < ordinal);
-    let to = all.partition_point(|(other, _)| *other <= ordinal);
-    &all[from..to]
+/// Where what is of the next profile is looked for.
+#[derive(Debug, Default)]
+pub(super) struct Next {
+    traits: usize,
+    came: usize,
+}
+
+/// What is of one ordinal, from a place on, which becomes that of the next.
+fn of<'a, T>(all: &'a [(u16, T)], next: &mut usize, ordinal: u16) -> &'a [(u16, T)] {
+    let left = all.get(*next..).unwrap_or_default();
+    let before = left.iter().take_while(|(other, _)| *other < ordinal).count();
+    let left = &left[before..];
+    let own = left.iter().take_while(|(other, _)| *other == ordinal).count();
+    *next += before + own;
+    &left[..own]
 }
 
 pub(super) fn low(ordinal: Ordinal) -> u16 {

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 use hashbrown::HashMap;
 
 use super::groups::Comparison;
+use super::needed::Needed;
+use super::needed::Traits;
 use crate::bitmap::Block;
 use crate::bitmap::Interval;
 use crate::bitmap::RowFacts;
@@ -39,6 +41,8 @@ pub(super) struct Tables {
     outputs: Vec<Vec<usize>>,
     /// The outputs that facts of each trait can change, ascending, once that was asked.
     reached: HashMap<TraitId, OnceLock<Vec<usize>>>,
+    /// By output, what a profile needs for the rule to be true of it.
+    needed: Vec<Needed>,
 }
 
 impl Tables {
@@ -53,6 +57,7 @@ impl Tables {
             comparisons: vec![None; nodes.len()],
             outputs: vec![Vec::new(); nodes.len()],
             reached: HashMap::new(),
+            needed: Vec::new(),
         };
         for (id, node) in nodes.iter().enumerate() {
             let mut of_trait = |of: &TraitId| this.of_trait.entry(*of).or_default().push(id);
@@ -88,16 +93,18 @@ impl Tables {
         for (place, output) in program.outputs.iter().enumerate() {
             this.outputs[output.root].push(place);
         }
+        let needed = Needed::of_all(program, &this.none);
+        this.needed = program.outputs.iter().map(|output| needed[output.root].clone()).collect();
         this.reached = this.of_trait.keys().map(|id| (*id, OnceLock::new())).collect();
         this
     }
 
     /// The outputs that facts of a trait can change; `None` where no rule reads it.
     fn reached(&self, program: &Program, id: TraitId) -> Option<&[usize]> {
-        let leaves = self.of_trait.get(&id)?;
         Some(self.reached.get(&id)?.get_or_init(|| {
             let nodes = &program.graph.nodes;
-            let (mut above, mut waiting) = (vec![false; nodes.len()], leaves.clone());
+            let leaves = self.of_trait.get(&id).cloned().unwrap_or_default();
+            let (mut above, mut waiting) = (vec![false; nodes.len()], leaves);
             while let Some(node) = waiting.pop() {
                 if !std::mem::replace(&mut above[node], true) {
                     waiting.extend(&self.parents[node]);
@@ -172,7 +179,7 @@ impl<'a> Lone<'a> {
     /// Whether a profile with these facts, in order of trait and time, is known.
     pub(super) fn is_known(&self, facts: &[(TraitId, Millis)]) -> bool {
         let retained = self.moment.retained();
-        of(facts, TraitId::ANY).iter().any(|(_, time)| retained.holds(*time))
+        events(facts).iter().any(|(_, time)| retained.holds(*time))
     }
 
     /// The outputs that facts of some traits can change.
@@ -220,8 +227,14 @@ impl<'a> Lone<'a> {
             self.found.fill((0, false));
             self.number = 1;
         }
+        let mut has = Traits::default();
+        facts.iter().for_each(|(id, _)| has.add(*id));
         let outputs = std::mem::take(&mut self.outputs);
         for output in &outputs {
+            if !self.tables.needed[*output].may_have(has) {
+                // Not true, as of a profile that has nothing.
+                continue;
+            }
             let root = self.program.outputs[*output].root;
             if self.node(block, ordinal, facts, root) != self.tables.none[root] {
                 differs(*output);
@@ -353,8 +366,14 @@ fn holds(block: &Block, ordinal: u16, namespace: &str) -> bool {
     block.holders(namespace).is_some_and(|set| set.contains(ordinal))
 }
 
+/// The facts of [`TraitId::ANY`], which come first.
+pub(super) fn events(facts: &[(TraitId, Millis)]) -> &[(TraitId, Millis)] {
+    let count = facts.iter().take_while(|(id, _)| *id == TraitId::ANY).count();
+    &facts[..count]
+}
+
 /// The facts of one trait.
-pub(super) fn of(facts: &[(TraitId, Millis)], id: TraitId) -> &[(TraitId, Millis)] {
+fn of(facts: &[(TraitId, Millis)], id: TraitId) -> &[(TraitId, Millis)] {
     let from = facts.partition_point(|(other, _)| *other < id);
     let to = facts.partition_point(|(other, _)| *other <= id);
     &facts[from..to]

@@ -13,6 +13,7 @@ mod earlier;
 mod groups;
 mod lone;
 mod members;
+mod needed;
 mod touched;
 mod worker;
 
