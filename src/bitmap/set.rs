@@ -107,10 +107,18 @@ impl BlockSet {
         &self.words
     }
 
-    /// Makes it the set of these words, 64 ordinals each.
-    pub fn assign_words(&mut self, words: impl Iterator<Item = u64>) {
+    /// Makes it the set of the places whose value passes.
+    #[inline]
+    pub fn select<T: Copy>(&mut self, values: &[T], passes: impl Fn(T) -> bool) {
         self.words.clear();
-        self.words.extend(words.take(words_of(BLOCK)));
+        self.words.extend(values.chunks(64).take(words_of(BLOCK)).map(|chunk| {
+            // Flags first, then bits: the compiler makes vectors of the first.
+            let mut flags = [0u8; 64];
+            for (flag, value) in flags.iter_mut().zip(chunk) {
+                *flag = u8::from(passes(*value));
+            }
+            kernels::bits(&flags)
+        }));
     }
 
     /// The words, for a scan that fills them.

@@ -537,3 +537,16 @@ fn an_image_of_a_consent_of_nobody_is_refused() {
         assert_eq!(why, crate::model::Malformed("a consent of nobody"), "{from_end}");
     }
 }
+
+#[test]
+fn every_place_gets_its_bit() {
+    for length in [0usize, 1, 63, 64, 65, 200] {
+        let values: Vec<u32> =
+            (0..200u32).map(|i| i.wrapping_mul(2_654_435_761) % 5).take(length).collect();
+        let mut out = BlockSet::new();
+        out.select(&values, |value| value == 3);
+        let expected: BlockSet =
+            (0u16..).zip(&values).filter(|(_, v)| **v == 3).map(|(place, _)| place).collect();
+        assert_eq!(out, expected);
+    }
+}

@@ -4,34 +4,6 @@ use crate::bitmap::BlockSet;
 use crate::bitmap::Unary;
 use crate::plan::number::Band;
 
-/// Makes `out` the set of the places whose value passes.
-#[inline]
-pub(super) fn select<T: Copy>(values: &[T], out: &mut BlockSet, passes: impl Fn(T) -> bool) {
-    let words = values.chunks(64).map(|chunk| {
-        // Flags first, then bits: the compiler makes vectors of the first.
-        let mut flags = [0u8; 64];
-        for (flag, value) in flags.iter_mut().zip(chunk) {
-            *flag = u8::from(passes(*value));
-        }
-        pack(&flags)
-    });
-    out.assign_words(words);
-}
-
-/// Gathers 64 flags, each 0 or 1, into the bits of a word.
-#[inline]
-fn pack(flags: &[u8; 64]) -> u64 {
-    let mut word = 0;
-    for (place, eight) in flags.chunks_exact(8).enumerate() {
-        let lanes = u64::from_le_bytes([
-            eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7],
-        ]);
-        // The product moves lane k's flag to bit 56 + k.
-        word |= (lanes.wrapping_mul(0x0102_0408_1020_4080) >> 56) << (place * 8);
-    }
-    word
-}
-
 /// Selects the integers of a type that lie in a band.
 macro_rules! select_band {
     ($name:ident, $type:ty) => {
@@ -46,15 +18,15 @@ macro_rules! select_band {
                 || band.hi < i128::from(<$type>::MIN);
             let outside = band.outside;
             if is_empty {
-                return select(values, out, |_| outside);
+                return out.select(values, |_| outside);
             }
             let (lo, hi) = (clamp(band.lo), clamp(band.hi));
             if outside {
-                select(values, out, |value| (value < lo) | (value > hi));
+                out.select(values, |value| (value < lo) | (value > hi));
             } else if hi == <$type>::MAX {
-                select(values, out, |value| value >= lo);
+                out.select(values, |value| value >= lo);
             } else {
-                select(values, out, |value| (value >= lo) & (value <= hi));
+                out.select(values, |value| (value >= lo) & (value <= hi));
             }
         }
     };
@@ -94,19 +66,6 @@ pub(super) fn select_unary(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_place_gets_its_bit() {
-        for length in [0usize, 1, 63, 64, 65, 200] {
-            let values: Vec<u32> =
-                (0..200u32).map(|i| i.wrapping_mul(2_654_435_761) % 5).take(length).collect();
-            let mut out = BlockSet::new();
-            select(&values, &mut out, |value| value == 3);
-            let expected: BlockSet =
-                (0u16..).zip(&values).filter(|(_, v)| **v == 3).map(|(place, _)| place).collect();
-            assert_eq!(out, expected);
-        }
-    }
 
     #[test]
     fn bands_beyond_the_type_are_cut() {

@@ -451,7 +451,7 @@ impl<'a> Worker<'a> {
             reset(&mut self.sums, population, 0);
             facts.sum(interval, &mut self.sums);
             self.bands(place, |this, band, out| {
-                compare::select(&this.sums, out, |sum| band.holds(sum));
+                out.select(&this.sums, |sum| band.holds(sum));
             });
         }
     }
@@ -486,9 +486,7 @@ impl<'a> Worker<'a> {
         let limit = i128::from(Measure::MAX.0);
         self.bands(place, |this, band, out| {
             if band.outside {
-                compare::select(&this.units, out, |value| {
-                    value != none && band.holds(i128::from(value))
-                });
+                out.select(&this.units, |value| value != none && band.holds(i128::from(value)));
             } else {
                 let (lo, hi) = (band.lo.max(-limit), band.hi.min(limit));
                 compare::select_i64(&this.units, Band { lo, hi, ..band }, out);
@@ -535,7 +533,7 @@ impl<'a> Worker<'a> {
                     self.passes.clear();
                     self.passes.extend(column.values().map(|value| test.passes_value(value)));
                     let passes = &self.passes;
-                    compare::select(&self.numbers, &mut out, |number| {
+                    out.select(&self.numbers, |number| {
                         number != AttributeColumn::NO_VALUE && passes[number as usize]
                     });
                 }
