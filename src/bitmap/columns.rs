@@ -99,9 +99,35 @@ impl Run {
 /// Facts that are shared by clones.
 #[derive(Debug, Clone, Default)]
 struct Base {
-    millis: Arc<[u32]>,
-    ordinals: Arc<[u16]>,
+    count: u32,
+    /// The times, and after them the ordinals, two in a place: there are many days with few facts, and each piece of
+    /// memory costs some more of it, and a way to it.
+    facts: Arc<[u32]>,
     values: Arc<[i64]>,
+}
+
+impl Base {
+    fn new(run: Run) -> Self {
+        let Run { millis, ordinals, values } = run;
+        let mut facts = Vec::with_capacity(millis.len() + ordinals.len().div_ceil(2));
+        facts.extend_from_slice(&millis);
+        facts.resize(facts.capacity(), 0);
+        let places: &mut [u16] = bytemuck::cast_slice_mut(&mut facts[millis.len()..]);
+        places.iter_mut().zip(ordinals).for_each(|(place, ordinal)| *place = ordinal);
+        // A block has fewer facts of a day than 32 bits count.
+        let count = u32::try_from(millis.len()).unwrap_or(u32::MAX);
+        Self { count, facts: facts.into(), values: values.into() }
+    }
+
+    fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        let (millis, ordinals) = self.facts.split_at(self.len());
+        let ordinals = &bytemuck::cast_slice(ordinals)[..self.len()];
+        Facts { millis, ordinals, values: &self.values }
+    }
 }
 
 /// The facts of one trait, day and block.
@@ -111,7 +137,8 @@ struct Base {
 #[derive(Debug, Clone, Default)]
 pub struct DayColumn {
     base: Base,
-    tail: Run,
+    /// Most days have none: they are over.
+    tail: Option<Box<Run>>,
     /// The largest size of a value, which bounds sums.
     pub(super) largest: u64,
 }
@@ -130,12 +157,15 @@ impl DayColumn {
     }
 
     fn set_base(&mut self, run: Run) {
-        self.base = Base {
-            millis: run.millis.into(),
-            ordinals: run.ordinals.into(),
-            values: run.values.into(),
-        };
-        self.tail = Run::default();
+        self.base = Base::new(run);
+        self.tail = None;
+    }
+
+    /// Puts what came last with the rest: the day is over, and little more comes.
+    pub(super) fn settle(&mut self) {
+        if self.tail.is_some() {
+            self.set_base(self.merged());
+        }
     }
 
     fn add(&mut self, millis: u32, ordinal: u16, value: Option<i64>) {
@@ -145,16 +175,17 @@ impl DayColumn {
             return;
         }
         self.largest = self.largest.max(value.map_or(0, i64::unsigned_abs));
-        self.tail.insert(millis, ordinal, value);
-        let limit = (self.base.ordinals.len() / 8).clamp(SMALLEST_TAIL, LARGEST_TAIL);
-        if self.tail.ordinals.len() > limit {
+        let tail = self.tail.get_or_insert_default();
+        tail.insert(millis, ordinal, value);
+        let limit = (self.base.len() / 8).clamp(SMALLEST_TAIL, LARGEST_TAIL);
+        if tail.ordinals.len() > limit {
             self.set_base(self.merged());
         }
     }
 
     /// How many facts there are.
     pub fn len(&self) -> usize {
-        self.base.ordinals.len() + self.tail.ordinals.len()
+        self.base.len() + self.tail.as_ref().map_or(0, |tail| tail.ordinals.len())
     }
 
     /// Whether there is none.
@@ -164,8 +195,8 @@ impl DayColumn {
 
     /// The facts in two stretches, each sorted by time.
     pub(super) fn runs(&self) -> [Facts<'_>; 2] {
-        let Base { millis, ordinals, values } = &self.base;
-        [Facts { millis, ordinals, values }, self.tail.facts()]
+        let tail = self.tail.as_ref().map(|tail| tail.facts());
+        [self.base.facts(), tail.unwrap_or_default()]
     }
 
     /// Adds the ordinals of all facts to a set.
@@ -217,12 +248,15 @@ impl DayColumn {
 
     /// The bytes of memory it takes, about.
     pub fn memory(&self) -> usize {
-        let Base { millis, ordinals, values } = &self.base;
-        let tail = &self.tail;
-        size_of::<Self>()
-            + (millis.len() + tail.millis.capacity()) * 4
-            + (ordinals.len() + tail.ordinals.capacity()) * 2
-            + (values.len() + tail.values.capacity()) * 8
+        let tail = self.tail.as_ref().map_or(0, |tail| {
+            let Run { millis, ordinals, values } = &**tail;
+            size_of::<Run>()
+                + millis.capacity() * 4
+                + ordinals.capacity() * 2
+                + values.capacity() * 8
+        });
+        let Base { facts, values, .. } = &self.base;
+        size_of::<Self>() + facts.len() * 4 + values.len() * 8 + tail
     }
 }
 

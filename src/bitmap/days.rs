@@ -44,7 +44,15 @@ impl Days {
         let column = match &mut self.open {
             Some((open, column)) if *open == day => column,
             // Not shared, then: no list is copied.
-            _ => Arc::make_mut(&mut self.settled).entry(day).or_default(),
+            _ => {
+                let settled = Arc::make_mut(&mut self.settled);
+                if let Some(mut last) = settled.last_entry()
+                    && *last.key() < day
+                {
+                    Arc::make_mut(last.get_mut()).settle();
+                }
+                settled.entry(day).or_default()
+            }
         };
         Arc::make_mut(column)
     }
@@ -70,7 +78,10 @@ impl Days {
         if Arc::get_mut(&mut self.settled).is_some() {
             return;
         }
-        let before = self.open.take();
+        let mut before = self.open.take();
+        if let Some((_, column)) = &mut before {
+            Arc::make_mut(column).settle();
+        }
         let mut column = None;
         if before.is_some() || self.settled.contains_key(&day) {
             let settled = Arc::make_mut(&mut self.settled);
