@@ -22,31 +22,61 @@ use crate::store::ledger::Refusal;
 /// Where so many were refused, and most of all lines, somebody has to look: it is not a few that are wrong.
 const MANY: u64 = 500;
 
+/// What becomes of a batch that has no verdict.
+#[derive(PartialEq)]
+enum Fate {
+    /// It is sent again, as it was.
+    Repeated,
+    /// It waits until it is known who is to be there.
+    Left,
+    /// What it says is not wanted any longer.
+    Withdrawn,
+}
+
 impl Run<'_> {
-    /// Finds a verdict for each batch that has none. Without knowing what is desired none is repeated.
+    /// Finds a verdict for each batch that has none.
     pub(super) fn settle_prepared(
         &self,
-        desired: Option<(&IdentifiersOf<'_>, Scope<'_>)>,
+        (desired, scope): (&IdentifiersOf<'_>, Scope<'_>),
         may_add: bool,
         report: &mut PushReport,
     ) -> Result<(), Halt> {
         let prepared = self.shared.ledger.prepared(self.target)?;
-        let wanted = match desired {
-            None => None,
-            Some((desired, scope)) => {
-                let asked = identifiers(&prepared);
-                let among = scope.among(&asked)?;
-                Some(among.map_or_else(|| desired.among(&asked), Ok)?)
-            }
+        let asked = identifiers(&prepared);
+        let among = scope.among(&asked)?;
+        let wanted = among.map_or_else(|| desired.among(&asked), Ok)?;
+        let fate = |Changes { adds, removes }: &Changes| {
+            let is_wanted = adds.iter().all(|identifier| may_add && wanted.contains(identifier))
+                && !removes.iter().any(|identifier| wanted.contains(identifier));
+            if is_wanted { Fate::Repeated } else { Fate::Withdrawn }
         };
-        let is_wanted = |Changes { adds, removes }: &Changes| {
-            wanted.as_ref().is_some_and(|wanted| {
-                adds.iter().all(|identifier| may_add && wanted.contains(identifier))
-                    && !removes.iter().any(|identifier| wanted.contains(identifier))
-            })
+        self.settle(&prepared, &fate, report)
+    }
+
+    /// As [`Run::settle_prepared`], where it is not known who is to be there: only what adds somebody that `others`, who
+    /// may stay, do not have is taken back. The rest waits, so that it is repeated under the same name.
+    pub(super) fn settle_leaving(
+        &self,
+        others: &IdentifiersOf<'_>,
+        report: &mut PushReport,
+    ) -> Result<(), Halt> {
+        let prepared = self.shared.ledger.prepared(self.target)?;
+        let kept = others.among(&identifiers(&prepared))?;
+        let fate = |Changes { adds, .. }: &Changes| {
+            let stays = adds.iter().all(|identifier| kept.contains(identifier));
+            if stays { Fate::Left } else { Fate::Withdrawn }
         };
+        self.settle(&prepared, &fate, report)
+    }
+
+    fn settle(
+        &self,
+        prepared: &[Batch],
+        fate: &dyn Fn(&Changes) -> Fate,
+        report: &mut PushReport,
+    ) -> Result<(), Halt> {
         let ledger = &self.shared.ledger;
-        for batch in &prepared {
+        for batch in prepared {
             if let Some(job) = ledger.job(batch)? {
                 if job.ask_at <= self.shared.clock.now() {
                     self.ask(batch, &job, report)?;
@@ -56,10 +86,14 @@ impl Run<'_> {
             let encoded = self.connector.encode(batch, self.place()?);
             if self.connector.delivered(&encoded) {
                 self.acknowledge(batch, &encoded.refused, report)?;
-            } else if is_wanted(&batch.changes) && self.is_sendable(batch) {
-                self.deliver(batch, report)?;
             } else {
-                ledger.withdraw(batch, self.shared.clock.now())?;
+                match fate(&batch.changes) {
+                    Fate::Repeated if self.is_sendable(batch) => self.deliver(batch, report)?,
+                    Fate::Left => {}
+                    Fate::Repeated | Fate::Withdrawn => {
+                        ledger.withdraw(batch, self.shared.clock.now())?;
+                    }
+                }
             }
         }
         // Nobody is added by one batch and removed by another while the destination works on both. It may have taken more

@@ -152,7 +152,7 @@ impl Run<'_> {
             self.count(&desired, may_add, report)?;
             return drain()?.map_or(Ok(()), Err);
         }
-        self.settle_prepared(Some((&desired, scope)), may_add, report)?;
+        self.settle_prepared((&desired, scope), may_add, report)?;
         report.settled = report.adds;
         if report.refused > 0 {
             // It may be nobody's any more by now.
@@ -307,8 +307,15 @@ impl Run<'_> {
     fn remove_opted_out(&self, stamp: Stamp, report: &mut PushReport) -> Result<(), Halt> {
         let ledger = &self.shared.ledger;
         let (leaving, others) = self.leaving_and_others()?;
+        let nobody_leaves = leaving.profiles.iter().all(RoaringBitmap::is_empty);
+        if nobody_leaves && self.shared.leaving.lock().is_empty() {
+            return Ok(());
+        }
+        if !self.dry_run {
+            self.settle_leaving(&others, report)?;
+        }
         let erased = self.erased(&others, &leaving)?;
-        if leaving.profiles.iter().all(RoaringBitmap::is_empty) && erased.is_empty() {
+        if nobody_leaves && erased.is_empty() {
             return Ok(());
         }
         if !erased.is_empty() && !self.dry_run {
@@ -332,7 +339,6 @@ impl Run<'_> {
             report.batches = report.removes.div_ceil(self.max_rows() as u64);
             return Ok(());
         }
-        self.settle_prepared(None, false, report)?;
         let mut changes = Changes::default();
         left_alone(&leaving, &others, &**ledger, self.target, &mut |identifier| {
             changes.removes.push(identifier);

@@ -149,6 +149,29 @@ fn who_opted_out_of_a_batch_without_verdict_is_removed_while_there_is_no_audienc
 }
 
 #[test]
+fn a_batch_without_verdict_waits_as_it_is_while_somebody_else_is_removed() {
+    let rig = rig(0..6, 0);
+    let pusher = rig.start(&whole());
+    pusher.run_once(None, false).unwrap();
+    rig.world().members.insert("buyers".into(), profiles(0..8));
+    rig.script.lock().push(Verdict::Unknown("no answer".into()));
+    assert_eq!(pusher.run_once(None, false).unwrap()[0].pending, 1);
+    let target = Target::new("crm", "buyers");
+    let prepared = || rig.ledger().prepared(&target).unwrap();
+    let before = prepared();
+    rig.world().missing = Some(NoAudience::NotWhole);
+    // Profile 0 has the user id of profile 1 and may be sent, so it stays.
+    rig.world().marked = profiles([1]);
+    let report = pusher.run_once(None, false).unwrap().remove(0);
+    assert_eq!((report.adds, report.removes, report.pending), (0, 1, 1));
+    assert_eq!(prepared(), before);
+    rig.world().missing = None;
+    let report = pusher.run_once(None, false).unwrap().remove(0);
+    assert_eq!((report.adds, report.removes, report.batches), (3, 0, 1));
+    assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
+}
+
+#[test]
 fn a_segment_that_is_no_longer_activated_is_taken_back() {
     let rig = rig(0..6, 0);
     let pusher = rig.start(&whole());
