@@ -246,6 +246,7 @@ impl Lane {
                 dry_run,
                 max_drain,
                 is_paused,
+                waits: if which == Which::Due { self.waits(segment) } else { None },
                 place: OnceCell::new(),
                 taken: Cell::new(0),
                 found_bad: Cell::new(0),
@@ -465,9 +466,17 @@ impl Lane {
             return false;
         }
         match state.troubles.get(segment) {
-            Some(trouble) => trouble.retry_at.is_some_and(|retry_at| retry_at <= now),
-            None => state.due.is_none_or(|due| due <= now),
+            Some(Trouble { retry_at: Some(retry_at), .. }) => *retry_at <= now,
+            // What waits for someone keeps nobody there who leaves.
+            _ => state.due.is_none_or(|due| due <= now),
         }
+    }
+
+    /// Why a segment waits for someone to act, where it does.
+    fn waits(&self, segment: &str) -> Option<String> {
+        let state = self.state.lock();
+        let trouble = state.troubles.get(segment).filter(|trouble| trouble.retry_at.is_none());
+        trouble.map(|trouble| trouble.message.clone())
     }
 
     /// Remembers how the run for one segment ended.
@@ -498,7 +507,7 @@ impl Lane {
                 }
                 return;
             }
-            Err(Halt::Stopping) => return,
+            Err(Halt::Stopping | Halt::Waits(_)) => return,
             Err(halt) => halt,
         };
         let before = state.troubles.get(&target.segment);
@@ -520,7 +529,7 @@ impl Lane {
             | Halt::Drain { .. }
             | Halt::Paused(_)
             | Halt::Turn => None,
-            Halt::Stopping | Halt::Store(_) => failing,
+            Halt::Stopping | Halt::Waits(_) | Halt::Store(_) => failing,
         };
         let mut message = halt.to_string();
         let retry_at = match &halt {

@@ -469,10 +469,36 @@ fn explain(error: &Error) -> String {
             let allowed = "they may read, write, list and delete under the path";
             format!("the store refuses it with these keys: see that {allowed}, or {KEYS}")
         }
-        (_, "") if text.contains("169.254.169.254") || text.contains("metadata") => {
-            format!("there are no keys: {KEYS}")
+        // Without keys a cloud's machine would be asked for some.
+        (_, "") if text.contains("169.254.169.254") => format!("there are no keys: {KEYS}"),
+        // What the guard says is the cause, and the last of it.
+        (_, "") if text.contains("allow_private") => {
+            text.rsplit(": ").next().unwrap_or_default().chars().take(500).collect()
         }
         (_, "") => text.split("<?xml").next().unwrap_or_default().chars().take(500).collect(),
         (_, code) => format!("the store refuses it: {code}, {}", of("Message").unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::outgoing::OffLimits;
+
+    fn explained(source: impl std::error::Error + Send + Sync + 'static) -> String {
+        explain(&Error::Generic { store: "S3", source: Box::new(source) })
+    }
+
+    #[test]
+    fn what_the_guard_refuses_is_not_blamed_on_the_keys() {
+        let told = explained(OffLimits("nas".into()));
+        assert!(
+            told.starts_with("nas leads to") && told.contains("allow_private = true"),
+            "{told}"
+        );
+        let told = explained(io::Error::other("PUT http://169.254.169.254/latest: no answer"));
+        assert!(told.starts_with("there are no keys"), "{told}");
+        let told = explained(io::Error::other("unable to extract metadata: ETag header missing"));
+        assert!(!told.contains("keys"), "{told}");
     }
 }

@@ -62,9 +62,14 @@ impl Run<'_> {
     ) -> Result<(), Halt> {
         let prepared = self.shared.ledger.prepared(self.target)?;
         let kept = others.among(&identifiers(&prepared))?;
-        let fate = |Changes { adds, .. }: &Changes| {
-            let stays = adds.iter().all(|identifier| kept.contains(identifier));
-            if stays { Fate::Left } else { Fate::Withdrawn }
+        let fate = |Changes { adds, removes }: &Changes| {
+            let is_kept = |identifier: &Identifier| kept.contains(identifier);
+            match adds.iter().all(is_kept) {
+                // To remove whom nobody has is right, whoever is to be there.
+                true if adds.is_empty() && !removes.iter().any(is_kept) => Fate::Repeated,
+                true => Fate::Left,
+                false => Fate::Withdrawn,
+            }
         };
         self.settle(&prepared, &fate, report)
     }

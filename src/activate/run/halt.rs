@@ -36,6 +36,8 @@ pub(in crate::activate) enum Halt {
     },
     /// Someone has paused the destination; who opted out was removed.
     Paused(String),
+    /// What it was sent before waits for someone to act, as this says; who opted out was removed.
+    Waits(String),
     /// The destination did not take a batch.
     Verdict(Verdict),
 }
@@ -53,6 +55,7 @@ impl std::fmt::Display for Halt {
             Self::Store(error) => f.write_str(&chain(error)),
             Self::Turn => f.write_str("goes on when others had their turn"),
             Self::NoAudience(why) => why.fmt(f),
+            Self::Waits(why) => f.write_str(why),
             Self::Unknown { segment, why } => write!(
                 f,
                 "{segment}, which `suppress` or `fresh` of the destination names, {why}; where there is no such segment, write \

@@ -56,6 +56,8 @@ pub(super) struct Run<'a> {
     pub(super) max_drain: u8,
     /// Someone has paused the destination: only who opted out is removed.
     pub(super) is_paused: bool,
+    /// Why it waits for someone to act, where it does: only who opted out is removed.
+    pub(super) waits: Option<String>,
     /// The run gives way to others that wait after that time; at none where `None`.
     pub(super) turn_ends: Option<Millis>,
     /// Whom its terms keep out, once they were read.
@@ -131,6 +133,10 @@ impl Run<'_> {
         if self.is_paused && !self.dry_run {
             self.remove_opted_out(stamp, report)?;
             return Err(Halt::Paused(self.target.destination.clone()));
+        }
+        if let Some(why) = self.waits.clone().filter(|_| !self.dry_run) {
+            self.remove_opted_out(stamp, report)?;
+            return Err(Halt::Waits(why));
         }
         if let Some((segment, why)) = &self.eligibility()?.unknown
             && activation.is_some()

@@ -102,8 +102,17 @@ fn lanes_run_by_schedule_and_failures_come_back_sooner() {
     at(asked + 2 * MINUTE);
     pusher.tick();
     assert_eq!(sent(), before);
+    // But who opts out is removed, and that is all.
+    rig.world().marked = profiles([3]);
+    at(asked + 3 * MINUTE);
+    pusher.tick();
+    assert_eq!(sent(), before + 1);
+    assert!(!rig.remote("buyers").contains(&("cookie".into(), "c03".into())));
+    assert!(pusher.status().unwrap()[0].segments[0].parked);
+    assert!(!rig.remote("buyers").contains(&("cookie".into(), "c09".into())));
     pusher.run_once(Some("crm"), false).unwrap();
     assert_eq!(rig.remote("buyers"), rig.world().desired("crm", "buyers"));
+    assert!(!pusher.status().unwrap()[0].segments[0].parked);
 }
 
 #[test]
