@@ -143,9 +143,12 @@ pub(super) fn take_signal<'a>(said: &mut Signals<'a>, key: &str, value: &'a str)
     match key {
         "gdpr" => {
             said.gdpr = match decode(value).trim() {
-                "1" => Some(true),
-                "0" => Some(false),
-                _ => None,
+                "" => None,
+                // A macro that nobody filled in.
+                text if text.contains(['$', '{', '[', '%']) => None,
+                text => {
+                    Some(!["0", "false", "n", "no"].iter().any(|no| text.eq_ignore_ascii_case(no)))
+                }
             };
         }
         "gdpr_consent" => said.tcf = decode(value),
@@ -330,8 +333,17 @@ mod tests {
             withdrawn: false,
         };
         assert_eq!(said, expected);
-        // A macro that nobody filled in says nothing.
-        take_signal(&mut said, "gdpr", "$%7BGDPR%7D");
-        assert_eq!(said.gdpr, None);
+        // A macro that nobody filled in says nothing; what else is said and not a no is a yes.
+        for (value, expected) in [
+            ("$%7BGDPR%7D", None),
+            ("", None),
+            ("0", Some(false)),
+            ("False", Some(false)),
+            ("true", Some(true)),
+            ("Y", Some(true)),
+        ] {
+            take_signal(&mut said, "gdpr", value);
+            assert_eq!(said.gdpr, expected, "{value}");
+        }
     }
 }

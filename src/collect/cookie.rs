@@ -201,11 +201,12 @@ fn header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// The values of every cookie of a name, in all headers.
+/// The values of every cookie of a name, in all headers. Others send what they like beside ours: browsers pass on any byte
+/// that a page puts into a cookie.
 fn all<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
-    headers.get_all(COOKIE).filter_map(|header| header.to_str().ok()).flat_map(move |header| {
-        header.split(';').filter_map(move |pair| {
-            let (key, value) = pair.split_once('=')?;
+    headers.get_all(COOKIE).flat_map(move |header| {
+        header.as_bytes().split(|byte| *byte == b';').filter_map(move |pair| {
+            let (key, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
             (key.trim() == name).then(|| value.trim().trim_matches('"'))
         })
     })
@@ -239,6 +240,14 @@ mod tests {
         let pair = pair(&cookies.set(&made, Scope::Host));
         let headers = sent(&[format!("a=b; {pair}; c")]);
         assert_eq!(cookies.read(&headers, Scope::Host), Some(made.clone()));
+        let mut beside = HeaderMap::new();
+        for other in ["name=José", "name=Jos\u{e9}\u{1F600}"] {
+            beside.insert(COOKIE, HeaderValue::from_str(&format!("{other}; {pair}; x=é")).unwrap());
+            assert_eq!(cookies.read(&beside, Scope::Host), Some(made.clone()), "{other}");
+        }
+        let latin = [b"name=Jos\xe9; ".as_slice(), pair.as_bytes()].concat();
+        beside.insert(COOKIE, HeaderValue::from_bytes(&latin).unwrap());
+        assert_eq!(cookies.read(&beside, Scope::Host), Some(made.clone()));
         assert_eq!(cookies.read(&headers, Scope::Plain), None);
         assert_ne!(cookies.mint(), Some(made));
     }
@@ -297,6 +306,7 @@ mod tests {
     #[test]
     fn an_opt_out_is_remembered_under_its_own_name() {
         let header = remember_opt_out(true, true);
+        assert!(is_opted_out(&sent(&[format!("name=José; {}", pair(&header))]), true));
         assert!(is_opted_out(&sent(&[pair(&header)]), true));
         assert!(!is_opted_out(&sent(&[pair(&header)]), false));
         assert!(!is_opted_out(&sent(&[pair(&remember_opt_out(false, true))]), true));

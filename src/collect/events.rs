@@ -12,10 +12,12 @@ use super::gather;
 use super::gather::MAX_EVENTS;
 use super::gather::Taken;
 use super::gather::Unread;
+use super::pixel::MAX_QUERY;
 use super::worker::Endpoint;
 use super::worker::Worker;
 use crate::ingest::canonical::Sent;
 use crate::ingest::canonical::split;
+use crate::model::Outcome;
 
 /// Takes the events of the body.
 pub(super) async fn events(request: HttpRequest, payload: Payload) -> HttpResponse {
@@ -36,6 +38,10 @@ async fn collect(
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<Taken, Refused> {
+    if request.query_string().len() > MAX_QUERY {
+        worker.count(Endpoint::Events, Outcome::TooLarge, 1);
+        return Err(Refused::LongQuery);
+    }
     let body = gather::read(worker, request, payload, Endpoint::Events).await?;
     let read = split::events(&body, MAX_EVENTS)
         .map_err(Unread::from)

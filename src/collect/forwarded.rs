@@ -59,11 +59,15 @@ impl Nearest<'_> {
 }
 
 /// The entries of a header's list, the last first: that is the one which the nearest proxy wrote. A comma in a quoted text
-/// divides, too: there is none in what a proxy writes, and what is cut in two cannot be read.
+/// divides, too: there is none in what a proxy writes, and what is cut in two cannot be read. What is no text cannot
+/// either, and hides nothing of what a proxy wrote after it.
 fn entries<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines: Vec<_> = headers.get_all(name).collect();
     let lines = lines.into_iter().rev();
-    lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim))
+    lines.flat_map(|line| {
+        let entries = line.as_bytes().rsplit(|byte| *byte == b',');
+        entries.map(|entry| std::str::from_utf8(entry).unwrap_or_default().trim())
+    })
 }
 
 /// A parameter of an element of `Forwarded`.
@@ -116,6 +120,11 @@ mod tests {
                 true,
             ),
             (&[("x-forwarded-proto", "https, http")], "10.0.0.1", false),
+            (
+                &[("x-forwarded-for", "é, 192.0.2.1"), ("x-forwarded-proto", "é, https")],
+                "192.0.2.1",
+                true,
+            ),
             (
                 &[("forwarded", "for=1.2.3.4, for=\"[2001:db8::1]:4711\";Proto=https")],
                 "2001:db8::1",

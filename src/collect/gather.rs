@@ -357,6 +357,7 @@ impl<'a> Gathered<'a> {
             && consent.as_deref().is_none_or(Consent::allows_audiences);
         let is_script = self.is_script;
         let made = self.made.iter().find(|(of, _)| *of == scope).map(|(_, id)| id.clone());
+        let agent = visitor.user_agent().filter(|_| is_script);
         let arrival = Arrival {
             source: if is_script { Source::Js } else { Source::Api },
             received: self.received,
@@ -364,7 +365,7 @@ impl<'a> Gathered<'a> {
             order: &worker.shared.order,
             phone_country: site.country.as_deref(),
             cookie: known,
-            user_agent: visitor.user_agent().filter(|_| is_script),
+            user_agent: agent.as_deref(),
             country: self.country.as_deref(),
             locale: visitor.locale(),
             consent,

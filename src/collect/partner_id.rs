@@ -6,7 +6,7 @@ use super::query::decode;
 const MOST_ENCODED: usize = 3;
 
 /// Words that say that there is no id.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 21] = [
     "-1",
     "null",
     "(null)",
@@ -23,6 +23,12 @@ const WORDS: [&str; 16] = [
     "opt_out",
     "opted-out",
     "no-id",
+    // Macros of which a template's marks were lost.
+    "uid",
+    "uuid",
+    "tdid",
+    "userid",
+    "user_id",
 ];
 
 /// Marks that macros are written with, and no id is.
@@ -48,11 +54,13 @@ pub(super) fn is_id(text: &str) -> bool {
 fn is_nothing(text: &str) -> bool {
     let is_word = WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
     // `0`, and the UUID of zeros that stands for who opted out.
-    let is_zero = text.bytes().all(|b| b == b'0' || b == b'-');
+    let is_zero = text.bytes().all(|b| b"0-.xX".contains(&b));
+    // Quotes around nothing, a space that cannot be seen.
+    let is_blank = !text.contains(char::is_alphanumeric);
     let encloses =
         |mark: &str| text.len() > 2 * mark.len() && text.starts_with(mark) && text.ends_with(mark);
     let is_macro = text.contains(MARKS) || text.contains("%%") || encloses("%") || encloses("__");
-    text.is_empty() || is_word || is_zero || is_macro
+    is_blank || is_word || is_zero || is_macro
 }
 
 #[cfg(test)]
@@ -106,6 +114,13 @@ mod tests {
             "optout",
             "%30",
             "%20",
+            "\"\"",
+            "\u{200b}",
+            "+",
+            "0.0",
+            "0x0",
+            "UID",
+            "TDID",
         ] {
             assert!(!is_id(none), "{none}");
         }

@@ -191,7 +191,7 @@ pub(super) fn record_match(
 fn record(worker: &Worker, visitor: &Visitor<'_>, admitted: Admitted<'_>, hit: Hit<'_>) -> Taken {
     let shared = &*worker.shared;
     let Admitted { site, known, scope, received, consent, is_marked } = admitted;
-    let country = visitor.country(shared);
+    let (country, agent) = (visitor.country(shared), visitor.user_agent());
     let arrival = Arrival {
         source: Source::Pixel,
         received,
@@ -199,7 +199,7 @@ fn record(worker: &Worker, visitor: &Visitor<'_>, admitted: Admitted<'_>, hit: H
         order: &shared.order,
         phone_country: site.country.as_deref(),
         cookie: known,
-        user_agent: visitor.user_agent(),
+        user_agent: agent.as_deref(),
         country: country.as_deref(),
         locale: visitor.locale(),
         consent,

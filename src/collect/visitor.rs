@@ -7,6 +7,7 @@ use actix_web::http::header::HeaderName;
 use actix_web::http::header::ORIGIN;
 use actix_web::http::header::REFERER;
 use actix_web::http::header::USER_AGENT;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 
@@ -80,8 +81,9 @@ impl<'a> Visitor<'a> {
         matches!(self.page, Page::Origin(_))
     }
 
-    pub(super) fn user_agent(&self) -> Option<&'a str> {
-        self.headers.get(USER_AGENT)?.to_str().ok()
+    /// As it can be read: any byte may be in it.
+    pub(super) fn user_agent(&self) -> Option<Cow<'a, str>> {
+        Some(String::from_utf8_lossy(self.headers.get(USER_AGENT)?.as_bytes()))
     }
 
     /// The country that the configured header tells, as two capital letters. It is read from any

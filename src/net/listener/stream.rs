@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
@@ -24,6 +25,9 @@ use super::gate::Refusal;
 const HEAD: usize = 8 << 10;
 /// HTTP keeps no more of a connection's bytes than these: a head that is longer is refused, and what is more is thrown away.
 const KEPT: usize = 128 << 10;
+/// So much of heads is read before what they ask for is answered: requests that come one behind the other would all be
+/// answered into memory.
+const TURN: usize = 4 << 10;
 /// The first head's time is told by HTTP, with an answer: this one is later, and without.
 const AFTER: Duration = Duration::from_secs(1);
 /// How long the rest of a body that is not taken may go on, so that its client can read why.
@@ -147,6 +151,10 @@ pub(super) struct Stream {
     pace: Rc<Pace>,
     /// Since when a client does not read what it is sent.
     unread: Option<Instant>,
+    /// Whether no more is read of it until it does.
+    waits: bool,
+    /// How much of heads was read since there was something else to do.
+    turn: usize,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -157,11 +165,15 @@ enum Bytes {
 
 impl Stream {
     pub(super) fn plain(socket: TcpStream, pace: Rc<Pace>) -> Self {
-        Self { bytes: Bytes::Plain(socket), pace, unread: None, timer: None }
+        Self::new(Bytes::Plain(socket), pace)
     }
 
     pub(super) fn encrypted(stream: TlsStream<TcpStream>, pace: Rc<Pace>) -> Self {
-        Self { bytes: Bytes::Encrypted(Box::new(stream)), pace, unread: None, timer: None }
+        Self::new(Bytes::Encrypted(Box::new(stream)), pace)
+    }
+
+    fn new(bytes: Bytes, pace: Rc<Pace>) -> Self {
+        Self { bytes, pace, unread: None, waits: false, turn: 0, timer: None }
     }
 
     pub(super) fn connection(&self) -> Connection {
@@ -193,18 +205,53 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.unread.is_some() {
+            self.waits = true;
+            return match self.is_late(context) {
+                true => Poll::Ready(Err(self.pace.slow())),
+                false => Poll::Pending,
+            };
+        }
         let before = into.filled().len();
-        let read = match &mut self.bytes {
-            Bytes::Plain(socket) => Pin::new(socket).poll_read(context, into),
-            Bytes::Encrypted(stream) => Pin::new(stream).poll_read(context, into),
+        let read = match self.pace.awaited.get().0 {
+            Awaited::Answer | Awaited::End => self.read(context, into),
+            Awaited::Request | Awaited::Head if self.turn >= TURN => {
+                self.turn = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Awaited::Request | Awaited::Head => {
+                let mut some = [MaybeUninit::uninit(); TURN];
+                let room = (TURN - self.turn).min(into.remaining());
+                let mut some = ReadBuf::uninit(&mut some[..room]);
+                let read = self.read(context, &mut some);
+                into.put_slice(some.filled());
+                self.turn += some.filled().len();
+                read
+            }
         };
         match read {
             Poll::Ready(Ok(())) => match into.filled().len() - before {
                 0 => Poll::Ready(Ok(())),
                 bytes => Poll::Ready(self.pace.read(bytes)),
             },
-            Poll::Pending if self.is_late(context) => Poll::Ready(Err(self.pace.slow())),
+            Poll::Pending => {
+                self.turn = 0;
+                match self.is_late(context) {
+                    true => Poll::Ready(Err(self.pace.slow())),
+                    false => Poll::Pending,
+                }
+            }
             read => read,
+        }
+    }
+}
+
+impl Stream {
+    fn read(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.bytes {
+            Bytes::Plain(socket) => Pin::new(socket).poll_read(context, into),
+            Bytes::Encrypted(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
 }
@@ -219,6 +266,10 @@ impl Stream {
         match written {
             Poll::Ready(Ok(done)) => {
                 self.unread = None;
+                if std::mem::take(&mut self.waits) {
+                    // What it has sent meanwhile wakes nobody.
+                    context.waker().wake_by_ref();
+                }
                 Poll::Ready(Ok(done))
             }
             Poll::Pending => {

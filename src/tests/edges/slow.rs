@@ -14,6 +14,7 @@ use super::wire::assert_serves;
 use super::wire::assert_well;
 use super::wire::resident;
 use super::wire::send;
+use super::wire::statuses;
 use crate::harness::Server;
 use crate::harness::get;
 
@@ -159,5 +160,40 @@ fn more_connections_than_there_may_be_are_closed_and_the_private_listener_has_it
     drop(held);
     server
         .until("there is room again", || send(&server, "GET", "/pixel.gif?s=t", &[], b"").is_gif());
+    assert_well(&server);
+}
+
+#[test]
+fn requests_one_behind_the_other_are_not_answered_faster_than_they_are_read() {
+    let server = Server::start(&[]);
+    assert_serves(&server, "before");
+    let before = resident(&server);
+    let many = b"GET /t.js HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20_000);
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        let mut stream = TcpStream::connect(address(&server)).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        // As much as it takes; nothing that comes back is read.
+        let mut left = &many[..];
+        while !left.is_empty()
+            && let Ok(sent) = stream.write(left)
+        {
+            left = &left[sent..];
+        }
+        held.push(stream);
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let grown = resident(&server).saturating_sub(before) >> 20;
+    assert!(grown < 100, "{grown} MiB for {} connections", held.len());
+    assert_serves(&server, "meanwhile");
+    // Who does read has an answer to each.
+    let mut stream = TcpStream::connect(address(&server)).unwrap();
+    let some = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".repeat(499);
+    let last = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(&[&some[..], last].concat()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut came = Vec::new();
+    stream.read_to_end(&mut came).unwrap();
+    assert_eq!(statuses(&came).len(), 500);
     assert_well(&server);
 }
