@@ -91,6 +91,12 @@ pub(crate) struct Pending {
     drop_before: Option<Day>,
 }
 
+/// The first day to keep at a receive time.
+fn first_kept(received: Millis, retention: Millis) -> Day {
+    // A day is left over, since windows are cut at T, which may trail what is received.
+    day_of(received.saturating_sub(retention)).saturating_sub(1)
+}
+
 impl Memory {
     /// Memory of a store without profiles; the rest is set by who loads it.
     pub(crate) fn new(
@@ -99,6 +105,8 @@ impl Memory {
         checkpoint: Checkpoint,
         own: &[ShardId],
     ) -> Self {
+        // Where events count longer than before, more of the past is taken from now on. What was dropped is gone.
+        let first_day = checkpoint.first_day.min(first_kept(checkpoint.received, retention));
         Self {
             keys,
             retention,
@@ -108,7 +116,7 @@ impl Memory {
             position: checkpoint.position,
             next_record: checkpoint.next_record,
             received: checkpoint.received,
-            first_day: checkpoint.first_day,
+            first_day,
             counters: checkpoint.counters,
             commit: checkpoint.commit,
             skips: Skips::default(),
@@ -278,8 +286,7 @@ impl Memory {
 
     /// The first day to keep when something is folded that was received at a time, where it is a new one.
     pub(crate) fn next_day(&self, received: Millis) -> Option<Day> {
-        // A day is left over, since windows are cut at T, which may trail what is received.
-        let first = day_of(received.saturating_sub(self.retention)).saturating_sub(1);
+        let first = first_kept(received, self.retention);
         (first > self.first_day).then_some(first)
     }
 

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -241,6 +242,8 @@ fn read_folder(path: &Path, known: &mut BTreeMap<String, Text>) -> io::Result<Fi
             continue; // An editor's file aside.
         }
         let text = match fs::metadata(&path) {
+            // To read a pipe is to wait for who writes to it.
+            Ok(metadata) if !metadata.is_file() => Err("this is no file".to_owned()),
             Ok(metadata) if metadata.len() > MAX_FILE as u64 => {
                 Err(format!("larger than {} KiB", MAX_FILE >> 10))
             }
@@ -270,7 +273,11 @@ fn read_file(
     }
     let since = before.map_or_else(Instant::now, |known| known.since);
     let is_settled = since.elapsed() >= SETTLES;
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    // It may have grown meanwhile: of what never ends no more is read, and the next look finds it too large.
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_string(&mut text))
+        .map_err(|error| error.to_string())?;
     let read = Text { stamp, since, is_settled, text: text.clone() };
     known.insert(stem.to_owned(), read);
     Ok(text)
@@ -279,6 +286,18 @@ fn read_file(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_said_to_be_none_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe.toml");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.toml")).unwrap();
+        fs::create_dir(folder.path().join("folder.toml")).unwrap();
+        let files = read_folder(folder.path(), &mut BTreeMap::new()).unwrap();
+        assert_eq!(files.len(), 3);
+        assert!(files.values().all(|file| file == &Err("this is no file".to_owned())));
+    }
 
     #[test]
     fn files_and_copies_are_read_by_stem() {

@@ -391,3 +391,31 @@ fn an_answer_by_lines_ends_in_the_number_or_a_problem_and_then_the_members() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("error["));
     assert_eq!(server.ok(&["eval", "did view", "--members", "cookie"]), "");
 }
+
+#[test]
+fn a_retention_that_is_raised_takes_more_of_the_past_from_then_on() {
+    let mut server = Server::start_with(&[("ever", "rule = 'did x'\n")], "", &[]);
+    let settings = server.folder().join("throng.toml");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let restart = |server: &mut Server, retention: &str| {
+        assert!(server.stop());
+        let text = format!("[events]\nretention = \"{retention}\"\n{text}");
+        std::fs::write(&settings, text).unwrap();
+        server.run();
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let send = |server: &Server, id: &str, days: u64| {
+        let time = u64::try_from(now.as_millis()).unwrap() - days * 86_400_000;
+        let event = json!({ "site": "t", "event": "x", "time": time, "ids": { "user_id": id } });
+        server.accepts(&[event]);
+    };
+    restart(&mut server, "30d");
+    send(&server, "now", 0);
+    assert_eq!(server.count("everyone"), 1);
+    restart(&mut server, "90d");
+    send(&server, "old", 60);
+    assert_eq!(server.count("everyone"), 2);
+    assert_eq!(server.count("did x"), 2);
+    assert_eq!(server.count("did x in 80d"), 2);
+    assert_eq!(server.count("did x in 50d"), 1);
+}
