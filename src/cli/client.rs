@@ -1,5 +1,6 @@
 //! The client of a running server: finds it, sends the token, and turns its answers into words.
 
+use serde::Deserialize;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -175,7 +176,10 @@ impl Client {
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text).map_err(|error| {
+        // Of our server: it may be as deep as rules are.
+        let mut reader = serde_json::Deserializer::from_str(&text);
+        reader.disable_recursion_limit();
+        Value::deserialize(&mut reader).map_err(|error| {
             Failure::OutOfReach(format!("the server's answer is no JSON: {error}"))
         })
     }

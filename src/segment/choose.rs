@@ -127,10 +127,10 @@ impl Choice<'_> {
         let mut names: BTreeMap<&str, &str> = BTreeMap::new();
         let mut doubles = BTreeMap::new();
         for (id, candidate) in &self.candidates {
-            // A file that says no name has its id for one.
-            if candidate.hidden || candidate.file.name == *id {
+            if candidate.hidden {
                 continue;
             }
+            // A file that says no name has its id for one.
             let first = *names.entry(&candidate.file.name).or_insert(id);
             if first == id {
                 continue;

@@ -59,7 +59,7 @@ impl Reader<'_> {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             return Some(Reach(millionths as u32));
         }
-        let message = "`reach` is more than 0 and at most 1";
+        let message = "`reach` is a share from 0.000001, a millionth, to 1";
         let told = Diagnostic::error("value", to_span(&value.span()), message);
         self.diagnostics.push(told.with_hint("the best-scoring 5 % are `reach = 0.05`"));
         None
