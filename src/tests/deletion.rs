@@ -201,6 +201,45 @@ fn a_request_that_is_signed_as_it_should_be_erases_and_no_other_does() {
     for (at, (token, code)) in wrong.iter().enumerate() {
         assert_eq!(send(token), (400, *code), "{at}");
     }
+    // The origin's token is held to the same: its age, its end, for whom it is, and whom it names.
+    let passed_on = |name: &str, value: Value| {
+        let mut inner = claims(&origin("bob", "3"));
+        inner[name] = value;
+        vendor.sign(&with("idJWT", publisher.sign(&inner).into()))
+    };
+    assert_eq!(send(&passed_on("iat", (now() - 400 * 86_400).into())), (400, 6));
+    assert_eq!(send(&passed_on("exp", (now() - 1).into())), (400, 6));
+    assert_eq!(send(&passed_on("aud", "another.example".into())), (400, 3));
+    assert_eq!(send(&passed_on("sub", Value::Null)), (400, 1));
+    let direct = |named: &Value, asked: &Value| {
+        let inner = publisher.sign(&json!({ "version": "1.0", "jti": "4", "iss": name(&first),
+                                            "iat": now(), "sub": named }));
+        publisher.sign(&json!({ "version": "1.0", "idJWT": inner, "jti": "4", "iss": name(&first),
+                                "iat": now(), "sub": asked }))
+    };
+    assert_eq!(send(&direct(&subject("carl"), &subject("bob"))), (400, 3));
+    let mail = |value: &str| json!({ "identifierValue": value, "identifierType": "email", "identifierFormat": "plaintext" });
+    let other = vendor.sign(&json!({ "version": "1.0", "jti": "5", "iss": name(&second), "iat": now(),
+                                     "idJWT": publisher.sign(&json!({ "version": "1.0", "jti": "5", "iss": name(&first),
+                                                                      "iat": now(), "sub": mail("joe@example.com") })),
+                                     "sub": mail("jane@example.com") }));
+    assert_eq!(send(&other), (400, 3));
+    // Of 2.0, where the origin names nobody.
+    let newer = |origin: &Value| {
+        vendor.sign(&json!({ "version": "2.0", "orJWT": publisher.sign(origin), "jti": "6", "iss": name(&second),
+                             "iat": now(), "identifierValue": "bob", "identifierType": "user_id",
+                             "identifierFormat": "plaintext" }))
+    };
+    let of_origin = json!({ "version": "2.0", "jti": "6", "iss": name(&first), "iat": now() });
+    for (name, value, code) in [
+        ("iat", json!(now() - 400 * 86_400), 13_103),
+        ("exp", json!(now() - 1), 13_103),
+        ("aud", json!(["another.example"]), 13_101),
+    ] {
+        let mut wrong = of_origin.clone();
+        wrong[name] = value;
+        assert_eq!(send(&newer(&wrong)), (400, code), "{name}");
+    }
     let of_type = |kind: &str, format: &str, value: &str| {
         vendor.sign(&with(
             "sub",

@@ -86,8 +86,10 @@ enum Refusal {
     Time(Whose),
     Future(Whose),
     Sequence,
-    Expired,
-    Audience,
+    Expired(Whose),
+    Audience(Whose),
+    /// The origin names another one.
+    Another,
     Replayed,
     Type(String),
     Format(String),
@@ -143,8 +145,17 @@ impl Refusal {
                 format!("{}_invalid_token_timestamp_future", name(whose)),
             ),
             Self::Sequence => (6, 13205, "rq_invalid_timestamp_sequence".to_owned()),
-            Self::Expired => (6, 13203, "rq_invalid_token_timestamp: it has expired".to_owned()),
-            Self::Audience => (3, 13201, "rq_invalid_token: it is for another".to_owned()),
+            Self::Expired(whose) => (
+                6,
+                of(whose, 13103, 13203),
+                format!("{}_invalid_token_timestamp: it has expired", name(whose)),
+            ),
+            Self::Audience(whose) => (
+                3,
+                of(whose, 13101, 13201),
+                format!("{}_invalid_token: it is for another", name(whose)),
+            ),
+            Self::Another => (3, 13101, "or_invalid_token: it names another identifier".to_owned()),
             Self::Replayed => {
                 (3, 13201, "rq_invalid_token: its jti was another request's".to_owned())
             }
@@ -274,15 +285,23 @@ impl Ddrf {
         if at < origin_at {
             return Err(Refusal::Sequence);
         }
-        if at < now_s - GOOD_FOR || token.expires().is_some_and(|end| end <= now_s) {
-            return Err(Refusal::Expired);
-        }
-        if !token.is_for(&[&self.domain, &self.url(), &format!("{}/privacy/delete", self.url())]) {
-            return Err(Refusal::Audience);
+        let ours = [self.domain.clone(), self.url(), format!("{}/privacy/delete", self.url())];
+        let of_whom = [(Whose::Requester, token, at), (Whose::Origin, &origin_token, origin_at)];
+        for (whose, token, at) in of_whom {
+            if at < now_s - GOOD_FOR || token.expires().is_some_and(|end| end <= now_s) {
+                return Err(Refusal::Expired(whose));
+            }
+            if !token.is_for(&ours) {
+                return Err(Refusal::Audience(whose));
+            }
         }
         self.keys.verify(&requester, token, Whose::Requester, now)?;
         self.keys.verify(&origin, &origin_token, Whose::Origin, now)?;
         let named = named(token, version)?;
+        let is_direct = requester.eq_ignore_ascii_case(&origin);
+        if version == Version::One && names_another(&origin_token, &named, is_direct)? {
+            return Err(Refusal::Another);
+        }
         Ok(Request { requester, jti, named, digest: Sha256::digest(token.text()).into() })
     }
 
@@ -406,6 +425,26 @@ fn named(token: &Token<'_>, version: Version) -> Result<(String, Vec<Identifier>
     found.sort_unstable();
     found.dedup();
     Ok((kind, found))
+}
+
+/// Whether an `idJWT` names someone else than the request does, as far as that can be told: who passes a request on names
+/// the user by what the receiver knows, which may be of another type, and a cookie or an account is each party's own.
+fn names_another(
+    origin: &Token<'_>,
+    (kind, of_request): &(String, Vec<Identifier>),
+    is_direct: bool,
+) -> Result<bool, Refusal> {
+    let (origin_kind, of_origin) = match named(origin, Version::One) {
+        Ok(named) => named,
+        // Of a type that is not taken here.
+        Err(Refusal::Type(_) | Refusal::Format(_)) => return Ok(false),
+        Err(Refusal::Malformed(what)) => return Err(Refusal::Malformed(format!("idJWT: {what}"))),
+        Err(refusal) => return Err(refusal),
+    };
+    let plain = |kind: &str| if kind == "aaid" { "gaid".to_owned() } else { kind.to_owned() };
+    let is_own = matches!(&**kind, "cookie" | "user_id" | "crm_id");
+    let is_comparable = plain(kind) == plain(&origin_kind) && (is_direct || !is_own);
+    Ok(is_comparable && !of_origin.iter().any(|one| of_request.contains(one)))
 }
 
 /// The key of acknowledgements as a JWK.

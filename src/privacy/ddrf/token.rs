@@ -92,8 +92,9 @@ impl<'t> Token<'t> {
     }
 
     /// Whether it is for one of these, where it says for whom.
-    pub(super) fn is_for(&self, names: &[&str]) -> bool {
-        let is_one = |value: &Value| value.as_str().is_some_and(|name| names.contains(&name));
+    pub(super) fn is_for(&self, names: &[String]) -> bool {
+        let is_one =
+            |value: &Value| value.as_str().is_some_and(|one| names.iter().any(|n| n == one));
         match self.claims.get("aud") {
             None => true,
             Some(Value::Array(all)) => all.iter().any(is_one),
