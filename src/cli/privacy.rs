@@ -203,12 +203,13 @@ fn show(global: &Global, signed: &Value) -> Result<(), Failure> {
         (
             "erased",
             format!(
-                "{} profiles, {} identifiers, {} events; {} events of the archive, {} dead letters",
+                "{} profiles, {} identifiers, {} events; {} events of the archive, {} dead letters, {} events set aside",
                 erased["profiles"],
                 erased["identifiers"],
                 erased["events"],
                 erased["archived_events"],
-                erased["dead_letters"]
+                erased["dead_letters"],
+                erased["events_set_aside"]
             ),
         ),
         ("pending", pending(receipt)),

@@ -176,6 +176,29 @@ impl Quarantine {
         Ok(found.into_values().collect())
     }
 
+    /// The events that are kept and not put back which `is_of` takes, in the order in which they came. Reads all of them.
+    pub fn events_of(&self, is_of: &dyn Fn(&Event) -> bool) -> Result<Vec<Event>, QuarantineError> {
+        let kept = self.kept.read().clone();
+        let mut found = Vec::new();
+        self.each(Position(0), |start, event, _| {
+            if is_held(&kept, &name(event.owner()), start) && is_of(&event) {
+                found.push(event);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Since when an identifier is set aside, where it is.
+    pub fn since(&self, identifier: &Identifier) -> Option<Millis> {
+        self.kept.read().aside.get(&name(identifier)).copied()
+    }
+
+    /// What tells this quarantine from those of other data directories.
+    pub fn id(&self) -> String {
+        hex(&self.journal.salt())
+    }
+
     /// Takes an identifier back, and puts its events into the journal that is folded; tells how many, `None` of one of
     /// which nothing is known here. Where it fails it can be done again: nothing counts twice.
     pub fn restore(

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::Privacy;
 use super::PrivacyError;
+use crate::model::Event;
 use crate::model::Identifier;
 use crate::model::time::format_rfc3339;
 use crate::segment::AskError;
@@ -15,6 +16,7 @@ use crate::segment::Caller;
 use crate::segment::Disclosed;
 use crate::segment::InAudiences;
 use crate::segment::MOST_DISCLOSED;
+use crate::segment::json_of;
 use crate::store::ledger::Target;
 
 /// So many events are told by each lane.
@@ -44,6 +46,7 @@ impl Privacy {
         let of = segments.shards().disclose(&asked, caller)?;
         let Disclosed { profiles, events, dead_letters, is_cut } =
             of.whole(self.parts.identity.shards)?;
+        let [set_aside, events_aside] = self.aside(&asked, &holders.owners)?;
         let owners: Vec<Identifier> = holders.owners.iter().cloned().collect();
         let mut audiences = Vec::new();
         if !owners.is_empty() {
@@ -80,11 +83,34 @@ impl Privacy {
             "events": events,
             "events_are_all": !is_cut,
             "dead_letters": dead_letters,
+            "set_aside": set_aside,
+            "events_set_aside": events_aside,
             "destinations": destinations,
             "queued": queued,
             "refused": refused,
             "erased": erased,
         }))
+    }
+
+    /// Who of some identifiers is set aside by this process, and the events that it keeps of them. They are not more than
+    /// fit into the quarantine.
+    fn aside(
+        &self,
+        asked: &[Identifier],
+        owners: &BTreeSet<Identifier>,
+    ) -> Result<[Vec<Value>; 2], PrivacyError> {
+        let (quarantine, suppression) = (&self.parts.quarantine, &self.parts.suppression);
+        let who: BTreeSet<&Identifier> = asked.iter().chain(owners).collect();
+        let is_of = |event: &Event| {
+            let is_named = event.ids.iter().any(|one| who.contains(one));
+            is_named && !suppression.takes(&self.parts.identity, event)
+        };
+        let events = quarantine.events_of(&is_of)?;
+        let since = who.iter().filter_map(|identifier| {
+            let since = quarantine.since(identifier)?;
+            Some(json!({ "identifier": id(identifier), "since": format_rfc3339(since) }))
+        });
+        Ok([since.collect(), events.iter().map(json_of).collect()])
     }
 
     /// What profiles are in, by the lists of the last refresh; the first of all may take a moment to come.

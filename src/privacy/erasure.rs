@@ -120,6 +120,7 @@ impl Privacy {
             events: 0,
             identifier_count: 0,
             lanes: Default::default(),
+            set_aside: Default::default(),
             held: Vec::new(),
             forgotten_at: None,
             swept_at: None,

@@ -57,6 +57,9 @@ pub(super) struct Job {
     pub(super) events: u64,
     pub(super) identifier_count: u64,
     pub(super) lanes: BTreeMap<u16, Swept>,
+    /// Events that were set aside, by quarantine, as they were counted before any was taken out.
+    #[serde(default)]
+    pub(super) set_aside: BTreeMap<String, u64>,
     /// Where something is still held, at the last look.
     pub(super) held: Vec<HeldAt>,
     pub(super) forgotten_at: Option<Millis>,

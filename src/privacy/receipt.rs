@@ -109,6 +109,7 @@ impl Privacy {
                 "events": job.events,
                 "archived_events": sum(|swept| swept.events),
                 "dead_letters": sum(|swept| swept.dead_letters),
+                "events_set_aside": job.set_aside.values().sum::<u64>(),
             },
             "pending": {
                 "profiles": job.stage == Stage::Asked,

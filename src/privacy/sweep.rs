@@ -40,8 +40,7 @@ impl Privacy {
                 self.note(job, *number, &mut |swept| swept.is_done = true)?;
             }
         }
-        let is_it = |identifier: &Identifier| self.has_any(job, std::slice::from_ref(identifier));
-        self.parts.quarantine.erase(&|event| self.is_of(job, event), &is_it)?;
+        self.sweep_aside(job)?;
         let (count, now) = (usize::from(self.parts.lane_count), self.now());
         self.change(&job.id, &mut |job| {
             let done = job.lanes.values().filter(|swept| swept.is_done).count();
@@ -50,6 +49,21 @@ impl Privacy {
                 job.swept_at = Some(now);
             }
         })?;
+        Ok(())
+    }
+
+    /// Takes what this process has set aside of it out of the quarantine.
+    fn sweep_aside(&self, job: &Job) -> Result<(), PrivacyError> {
+        let quarantine = &self.parts.quarantine;
+        let is_of = |event: &Event| self.is_of(job, event);
+        let id = quarantine.id();
+        // Counted before any is taken out, and once: a crash in between has it done again.
+        if !job.set_aside.contains_key(&id) {
+            let count = quarantine.events_of(&is_of)?.len() as u64;
+            self.change(&job.id, &mut |job| _ = job.set_aside.entry(id.clone()).or_insert(count))?;
+        }
+        let is_it = |identifier: &Identifier| self.has_any(job, std::slice::from_ref(identifier));
+        quarantine.erase(&is_of, &is_it)?;
         Ok(())
     }
 

@@ -80,6 +80,7 @@ pub use live::Problem;
 pub use live::Segment;
 pub use local::Local;
 pub use local::ScanError;
+pub use local::json_of;
 pub use lookalike::Found;
 pub use lookalike::Holds;
 pub use lookalike::Step;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::harness::Server;
+use crate::harness::post;
 use crate::nodes::Nodes;
 use crate::standins::Fault;
 use crate::standins::StandIn;
@@ -69,7 +70,8 @@ fn access(server: &Server, user: &str) -> Value {
 /// Nothing is held of someone, and nothing lies anywhere.
 fn is_gone(server: &Server, user: &str) {
     let access = access(server, user);
-    for part in ["profiles", "events", "dead_letters", "destinations", "queued", "refused"] {
+    let parts = ["profiles", "events", "dead_letters", "set_aside", "events_set_aside"];
+    for part in parts.iter().chain(&["destinations", "queued", "refused"]) {
         assert_eq!(access[part], json!([]), "{access}");
     }
     let left = holding(server.data(), &[user]);
@@ -93,7 +95,7 @@ fn who_is_erased_is_nowhere_in_the_data_directory_and_others_are_as_they_were() 
     assert!(!holding(server.data(), &[ADA]).is_empty());
 
     let receipt = erase(&server, &["user_id", ADA]);
-    let told = &receipt["receipt"];
+    &receipt["receipt"];
     assert_eq!(told["state"], "done", "{receipt}");
     assert_eq!(told["erased"]["profiles"], 1, "{receipt}");
     assert_eq!(told["erased"]["events"], 2, "{receipt}");
@@ -146,7 +148,7 @@ fn what_is_of_before_the_erasure_does_not_come_back_and_who_comes_again_is_new()
     late["message_id"] = "7".into();
     server.accepts(&[late]);
     fs::write(&file, format!("{}\n{}\n", old[1], old[0])).unwrap();
-    server.ok(&["import", "events", "old.ndjson", "--name", "again"]);
+    let told = server.ok(&["import", "events", "old.ndjson", "--name", "again"]);
     server.kill();
     server.run();
     assert_eq!(server.members("did buy", "user_id"), ["bob"]);
@@ -195,10 +197,8 @@ fn all_profiles_of_a_person_go_and_those_that_share_nothing_stay() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no e-mail address"), "{wrong:?}");
 }
 
-#[test]
-fn a_destination_is_told_also_while_it_is_paused_and_the_ledger_keeps_no_more_than_that() {
-    let receiver = Arc::new(Webhook::new(SECRET));
-    let standin = StandIn::start(Arc::clone(&receiver) as _, None);
+/// A server whose buyers are sent to a webhook.
+fn sending_to(standin: &StandIn) -> Server {
     let mut server = Server::start(&[("buyers", SENT)]);
     assert!(server.stop());
     let destination = format!(
@@ -209,6 +209,37 @@ fn a_destination_is_told_also_while_it_is_paused_and_the_ledger_keeps_no_more_th
     fs::write(server.folder().join("destinations.toml"), destination).unwrap();
     fs::write(server.folder().join("secret"), format!("{SECRET}\n")).unwrap();
     server.run();
+    server
+}
+
+#[test]
+fn what_was_set_aside_of_someone_is_told_and_is_erased_and_counted() {
+    let limits =
+        "[collect]\ntrusted_proxies = [\"127.0.0.1\"]\nrate_per_id = 1\nburst_per_id = 10\n";
+    let server = Server::start_with(&[], limits, &[]);
+    let url = format!("{}/v1/events", server.collect());
+    let send = |user: &str| {
+        let body = json!([{ "site": "t", "event": "buy", "ids": { "user_id": user } }]).to_string();
+        post(&url, &body, &[("X-Forwarded-For", "192.0.2.1")]).status
+    };
+    let counted = (0..60).filter(|_| send(ADA) == 200).count();
+    let held = access(&server, ADA);
+    let aside = held["events_set_aside"].as_array().unwrap();
+    assert!(aside.len() > 5, "{held}");
+    assert_eq!(held["events"].as_array().unwrap().len() + aside.len(), counted);
+    assert_eq!(aside[0]["ids"]["user_id"], ADA, "{held}");
+    assert_eq!(held["set_aside"][0]["identifier"]["value"], ADA, "{held}");
+    let aside = aside.len();
+    let receipt = erase(&server, &["user_id", ADA]);
+    assert_eq!(receipt["receipt"]["erased"]["events_set_aside"], aside, "{receipt}");
+    is_gone(&server, ADA);
+}
+
+#[test]
+fn a_destination_is_told_also_while_it_is_paused_and_the_ledger_keeps_no_more_than_that() {
+    let receiver = Arc::new(Webhook::new(SECRET));
+    let standin = StandIn::start(Arc::clone(&receiver) as _, None);
+    let mut server = sending_to(&standin);
     let others: Vec<Value> =
         (0..20).map(|n| event(&format!("user-{n}"), "buy", &format!("m-{n}"))).collect();
     server.accepts(&others);

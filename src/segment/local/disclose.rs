@@ -204,7 +204,7 @@ fn json_of_value(value: &Value) -> Json {
 }
 
 /// An event in the form in which it is sent, with what was noted of it.
-fn json_of(event: &Event) -> Json {
+pub fn json_of(event: &Event) -> Json {
     let fields = |fields: &[(Box<str>, Value)]| -> Map<String, Json> {
         fields.iter().map(|(name, value)| (name.to_string(), json_of_value(value))).collect()
     };

@@ -44,6 +44,7 @@ use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
 use crate::store::audiences::Last;
 
+pub use disclose::json_of;
 pub(super) use keep::PATIENCE as KEEP_PATIENCE;
 pub use scan::ScanError;
 

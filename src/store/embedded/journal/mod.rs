@@ -285,6 +285,11 @@ impl EmbeddedJournal {
         })
     }
 
+    /// The random bytes that it was made with, and that no other has.
+    pub fn salt(&self) -> [u8; 16] {
+        self.shared.writer.lock().segment.salt
+    }
+
     /// How many bytes the frames take that were not released.
     pub fn bytes(&self) -> u64 {
         self.end().0 - self.begin().0
