@@ -230,9 +230,13 @@ impl Privacy {
                 break;
             }
         }
+        // What destinations hold is known with the answer: the first receipt says so, too.
+        let Some(job) = self.change(id, &mut |_| {})? else { return Ok(()) };
+        let (held, _) = self.held(&self.alone(&job)?)?;
         self.change(id, &mut |job| {
             if job.stage == Stage::Asked {
                 job.stage = Stage::Forgotten;
+                job.held.clone_from(&held);
             }
         })?;
         self.parts.metrics.erasures.with_label_values(&["forgotten"]).inc();
@@ -280,11 +284,6 @@ impl Privacy {
             events = of.found;
         }
         Ok(events)
-    }
-
-    /// The owners of the profiles that have one of some identifiers.
-    pub(super) fn owners(&self, named: &[Identifier]) -> Result<Vec<Identifier>, PrivacyError> {
-        Ok(self.holders(named, false)?.owners.into_iter().collect())
     }
 
     /// The profiles that have one of some identifiers, as owners or as others; of a person, those that share one with
@@ -346,13 +345,7 @@ impl Privacy {
 
     /// Sees what destinations hold of it, and that they are told; done once none holds any and nothing lies here.
     fn look_at_destinations(&self, job: &Job) -> Result<Option<Job>, PrivacyError> {
-        let mut all: BTreeSet<Identifier> = Kept::all(&job.identifiers).into_iter().collect();
-        all.extend(Kept::all(&job.named));
-        // What another profile has by now is its own.
-        let mut alone: Vec<Identifier> = all.into_iter().collect();
-        let others = self.holders(&alone, false)?;
-        alone.retain(|identifier| !others.all.contains(identifier));
-        let (held, left) = self.held(&alone)?;
+        let (held, left) = self.held(&self.alone(job)?)?;
         self.parts.pusher.take_back(&job.id, left.clone());
         let before = job.held.len();
         let now = self.now();
@@ -379,8 +372,18 @@ impl Privacy {
         Ok(None)
     }
 
-    /// Where some identifiers are held or on their way, and which these are.
-    fn held(
+    /// The identifiers of an erasure, in order, less what another profile has by now, which is its own.
+    fn alone(&self, job: &Job) -> Result<Vec<Identifier>, PrivacyError> {
+        let mut all: BTreeSet<Identifier> = Kept::all(&job.identifiers).into_iter().collect();
+        all.extend(Kept::all(&job.named));
+        let mut alone: Vec<Identifier> = all.into_iter().collect();
+        let others = self.holders(&alone, false)?;
+        alone.retain(|identifier| !others.all.contains(identifier));
+        Ok(alone)
+    }
+
+    /// Where some identifiers, which are in order, are held or on their way, and which these are.
+    pub(super) fn held(
         &self,
         identifiers: &[Identifier],
     ) -> Result<(Vec<HeldAt>, Vec<Identifier>), PrivacyError> {

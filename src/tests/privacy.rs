@@ -7,10 +7,12 @@ use std::path::Path;
 
 use std::sync::Arc;
 
+use crate::harness::Answer;
 use crate::harness::Server;
 use crate::harness::post;
 use crate::nodes::Nodes;
 use crate::standins::Fault;
+use crate::standins::Reply;
 use crate::standins::StandIn;
 use crate::standins::webhook::Webhook;
 
@@ -210,6 +212,26 @@ fn sending_to(standin: &StandIn) -> Server {
     fs::write(server.folder().join("secret"), format!("{SECRET}\n")).unwrap();
     server.run();
     server
+}
+
+fn exercise(server: &Server, right: &str, body: &Value) -> Answer {
+    let path = format!("/api/v1/privacy/{right}");
+    server.api_send("POST", &path, &body.to_string(), "application/json")
+}
+
+#[test]
+fn the_first_answer_tells_what_a_destination_has_that_does_not_take_it_back() {
+    let receiver = Arc::new(Webhook::new(SECRET));
+    let standin = StandIn::start(Arc::clone(&receiver) as _, None);
+    let server = sending_to(&standin);
+    server.accepts(&["ada", "bob", "carl"].map(|user| event(user, "buy", user)));
+    server.until("all are held", || receiver.held("buyers").len() == 3);
+    standin.script(vec![Fault::Refuse(Reply::new(503, "later")); 1_000]);
+    let answer = exercise(&server, "erase", &json!({ "namespace": "user_id", "value": "ada" }));
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let pending = answer.json()["receipt"]["pending"].clone();
+    let held = json!([{ "destination": "hook", "segment": "buyers", "identifiers": 1 }]);
+    assert_eq!(pending["destinations"], held, "{pending}");
 }
 
 #[test]
