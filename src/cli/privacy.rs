@@ -60,6 +60,9 @@ pub(super) struct Erase {
 pub(super) struct OptOut {
     #[command(flatten)]
     subject: Subject,
+    /// Also profiles that share an identifier with theirs, and so on
+    #[arg(long)]
+    person: bool,
     /// Take an opt-out back
     #[arg(long)]
     undo: bool,
@@ -120,12 +123,32 @@ pub(super) fn erase(global: &Global, command: &Erase) -> Result<ExitCode, Failur
 
 /// Keeps a choice.
 pub(super) fn opt_out(global: &Global, command: &OptOut) -> Result<ExitCode, Failure> {
-    let OptOut { subject: Subject { namespace, value }, undo } = command;
-    let asked = json!({ "namespace": namespace, "value": value, "opted_out": !undo });
+    let OptOut { subject: Subject { namespace, value }, person, undo } = command;
+    let asked = json!({
+        "namespace": namespace,
+        "value": value,
+        "person": person,
+        "opted_out": !undo,
+    });
     let kept = Client::find(global)?.post_json("/api/v1/privacy/opt-out", &asked)?;
-    let text = if *undo { "opted in again" } else { "opted out: removed from every destination" };
-    print(&if global.json { kept.to_string() } else { text.to_owned() })?;
+    print(&if global.json { kept.to_string() } else { chosen(&kept) })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A choice that was kept, and what is still to be done, in words.
+fn chosen(kept: &Value) -> String {
+    if kept["opted_out"] == false {
+        return "opted in again".to_owned();
+    }
+    let known = match kept["profiles"].as_u64() {
+        Some(0) => "no profile has it yet, and it stands for one that comes".to_owned(),
+        Some(1) => "1 profile".to_owned(),
+        _ => format!("{} profiles", kept["profiles"]),
+    };
+    match held_at(&kept["destinations"]).join(", ") {
+        held if held.is_empty() => format!("opted out: {known}; no destination holds any of it"),
+        held => format!("opted out: {known}; still to be taken back: {held}"),
+    }
 }
 
 /// Runs a sub-command of `throng receipt`.
@@ -228,16 +251,17 @@ fn pending(receipt: &Value) -> String {
     if pending["lanes"].as_u64().is_some_and(|lanes| lanes > 0) {
         parts.push("archive and journal".to_owned());
     }
-    for held in pending["destinations"].as_array().into_iter().flatten() {
-        let text = |name: &str| held[name].as_str().unwrap_or_default().to_owned();
-        parts.push(format!(
-            "{} of {} at {}",
-            held["identifiers"],
-            text("segment"),
-            text("destination")
-        ));
-    }
+    parts.extend(held_at(&pending["destinations"]));
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+/// What each destination holds, in words.
+fn held_at(destinations: &Value) -> Vec<String> {
+    let told = |held: &Value| {
+        let text = |name: &str| held[name].as_str().unwrap_or_default().to_owned();
+        format!("{} of {} at {}", held["identifiers"], text("segment"), text("destination"))
+    };
+    destinations.as_array().into_iter().flatten().map(told).collect()
 }
 
 fn pretty(value: &Value) -> String {

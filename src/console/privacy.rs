@@ -31,10 +31,39 @@ pub(super) struct Subject {
     /// All profiles that share an identifier with theirs, and so on.
     #[serde(default)]
     person: bool,
-    /// Nothing is taken of them any more. Of an erasure alone.
+}
+
+/// Who is to be erased, and how far.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToErase {
+    #[schemars(schema_with = "super::api::shapes::namespace")]
+    namespace: String,
+    /// Its identifier there.
+    #[schemars(schema_with = "super::api::shapes::value")]
+    value: String,
+    /// All profiles that share an identifier with theirs, and so on.
+    #[serde(default)]
+    person: bool,
+    /// Nothing is taken of them any more.
     #[serde(default)]
     suppress: bool,
-    /// Of a choice: whether it is no, or yes again.
+}
+
+/// Whose choice it is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ChoiceOf")]
+pub(super) struct Choosing {
+    #[schemars(schema_with = "super::api::shapes::namespace")]
+    namespace: String,
+    /// Its identifier there.
+    #[schemars(schema_with = "super::api::shapes::value")]
+    value: String,
+    /// All profiles that share an identifier with theirs, and so on.
+    #[serde(default)]
+    person: bool,
+    /// Whether it is no, or yes again.
     #[serde(default = "yes")]
     opted_out: bool,
 }
@@ -55,9 +84,9 @@ fn yes() -> bool {
 /// `POST /api/v1/privacy/erase`: 200 where nothing is pending, else 202.
 pub(super) async fn erase(
     services: web::Data<Services>,
-    subject: web::Json<Subject>,
+    subject: web::Json<ToErase>,
 ) -> Result<HttpResponse, Problem> {
-    let Subject { namespace, value, person, suppress, .. } = subject.into_inner();
+    let ToErase { namespace, value, person, suppress } = subject.into_inner();
     let named = Privacy::named(&namespace, &value)?;
     let asked = Asked { named, namespace, person, suppress, by: "operator".to_owned() };
     let receipt = ask(move |_| services.privacy.erase(&asked)).await?;
@@ -69,21 +98,25 @@ pub(super) async fn access(
     services: web::Data<Services>,
     subject: web::Json<Subject>,
 ) -> Result<HttpResponse, Problem> {
-    let Subject { namespace, value, person, .. } = subject.into_inner();
+    let Subject { namespace, value, person } = subject.into_inner();
     let named = Privacy::named(&namespace, &value)?;
     let held = ask(move |caller| services.privacy.access(&named, person, caller)).await?;
     Ok(HttpResponse::Ok().json(held))
 }
 
-/// `POST /api/v1/privacy/opt-out`
+/// `POST /api/v1/privacy/opt-out`: the choice, and what it finds.
 pub(super) async fn opt_out(
     services: web::Data<Services>,
-    subject: web::Json<Subject>,
+    subject: web::Json<Choosing>,
 ) -> Result<HttpResponse, Problem> {
-    let Subject { namespace, value, opted_out, .. } = subject.into_inner();
+    let Choosing { namespace, value, person, opted_out } = subject.into_inner();
     let named = Privacy::named(&namespace, &value)?;
-    ask(move |_| services.privacy.choose(&named, opted_out)).await?;
-    Ok(HttpResponse::Ok().json(json!({ "opted_out": opted_out })))
+    let chosen = ask(move |_| services.privacy.choose(&named, person, opted_out)).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "opted_out": opted_out,
+        "profiles": chosen.profiles,
+        "destinations": chosen.held,
+    })))
 }
 
 /// `GET /api/v1/privacy/receipts`

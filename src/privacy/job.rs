@@ -83,10 +83,13 @@ pub(super) struct Swept {
 
 /// How many identifiers a destination holds, or is being told of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct HeldAt {
-    pub(super) destination: String,
-    pub(super) segment: String,
-    pub(super) identifiers: u64,
+pub struct HeldAt {
+    /// The destination.
+    pub destination: String,
+    /// The segment that it holds them for.
+    pub segment: String,
+    /// How many.
+    pub identifiers: u64,
 }
 
 impl Kept {

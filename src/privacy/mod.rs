@@ -54,6 +54,7 @@ use crate::store::suppression::Suppression;
 pub use access::MOST_EVENTS;
 pub use erasure::Asked;
 pub use erasure::MOST_PROFILES;
+pub use job::HeldAt;
 pub use receipt::Receipt;
 pub use receipt::verify;
 
@@ -109,6 +110,15 @@ pub struct Privacy {
     stopping: AtomicBool,
 }
 
+/// Whom a choice reached at once.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The profiles that were known.
+    pub profiles: u64,
+    /// What destinations held of these when it was kept.
+    pub held: Vec<HeldAt>,
+}
+
 /// Why a right was not exercised.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivacyError {
@@ -156,18 +166,33 @@ impl Privacy {
         identifiers_of(namespace, value).map_err(PrivacyError::Wrong)
     }
 
-    /// Keeps the choice of someone about being activated. It stands for those who are not known yet, too.
-    pub fn choose(&self, named: &[Identifier], opted_out: bool) -> Result<(), PrivacyError> {
+    /// Keeps the choice of someone about being activated. It stands for those who are not known yet, too. Of a person it
+    /// is that of all profiles that share an identifier with theirs, and so on.
+    pub fn choose(
+        &self,
+        named: &[Identifier],
+        person: bool,
+        opted_out: bool,
+    ) -> Result<Chosen, PrivacyError> {
+        if person {
+            // What links them may have come just now.
+            self.parts.segments.caught_up(erasure::PATIENCE)?;
+        }
+        // Whoever has one of them as a further identifier is meant as well.
+        let found = self.holders(named, person)?;
+        let meant: BTreeSet<&Identifier> = found.owners.iter().chain(named).collect();
         let received = self.parts.clock.now();
         let mut batch = Batch::new();
-        // Whoever has one of them as a further identifier is meant as well.
-        for identifier in self.owners(named)?.iter().chain(named) {
+        for identifier in meant {
             let choice = Choice { identifier: identifier.clone(), opted_out, received };
             let full = |_| PrivacyError::Wrong("too many profiles have it".to_owned());
             batch.push(&Record::Choice(choice)).map_err(full)?;
         }
         self.parts.sink.append(&batch)?;
-        Ok(())
+        let all: BTreeSet<Identifier> = found.all.iter().chain(named).cloned().collect();
+        let all: Vec<Identifier> = all.into_iter().collect();
+        let (held, _) = self.held(&all)?;
+        Ok(Chosen { profiles: found.profiles, held })
     }
 
     /// Looks after all erasures until [`Privacy::stop`]: those of a process before this one, too.

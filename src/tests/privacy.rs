@@ -232,6 +232,46 @@ fn the_first_answer_tells_what_a_destination_has_that_does_not_take_it_back() {
     let pending = answer.json()["receipt"]["pending"].clone();
     let held = json!([{ "destination": "hook", "segment": "buyers", "identifiers": 1 }]);
     assert_eq!(pending["destinations"], held, "{pending}");
+
+    let told = server.ok(&["opt-out", "user_id", "bob"]);
+    assert_eq!(told.trim(), "opted out: 1 profile; still to be taken back: 1 of buyers at hook");
+    let told = server.ok(&["opt-out", "user_id", "nobody"]);
+    assert!(told.contains("no profile has it yet") && !told.contains("hook"), "{told}");
+    standin.relent();
+    server.until("they are taken back", || receiver.held("buyers").len() == 1);
+}
+
+#[test]
+fn an_opt_out_reaches_all_of_a_person_where_that_is_asked_and_takes_nothing_it_does_not_know() {
+    let server = Server::start(&[]);
+    let visit = |cookie: &str, mail: &str| json!({ "site": "t", "event": "buy", "ids": { "cookie": cookie, "email": mail } });
+    server.accepts(&[
+        visit("phone-01", "ada@example.com"),
+        visit("tablet-1", "ada@example.com"),
+        visit("other-01", "bob@example.com"),
+    ]);
+    let is_out = |cookie: &str| {
+        let held: Value = serde_json::from_str(&server.ok(&["access", "cookie", cookie])).unwrap();
+        held["profiles"][0]["opted_out"].clone()
+    };
+    let ada = json!({ "namespace": "cookie", "value": "phone-01", "person": true });
+    let answer = exercise(&server, "opt-out", &ada);
+    assert_eq!((answer.status, &answer.json()["profiles"]), (200, &json!(2)), "{answer:?}");
+    assert_eq!(
+        ["phone-01", "tablet-1", "other-01"].map(is_out),
+        [true, true, false].map(Value::from)
+    );
+    server.ok(&["opt-out", "cookie", "tablet-1", "--undo"]);
+    assert_eq!(["phone-01", "tablet-1"].map(is_out), [true, false].map(Value::from));
+    server.ok(&["opt-out", "cookie", "tablet-1", "--person", "--undo"]);
+    assert_eq!(["phone-01", "tablet-1"].map(is_out), [false, false].map(Value::from));
+
+    for (right, more) in [("opt-out", "suppress"), ("erase", "opted_out"), ("access", "suppress")] {
+        let mut body = json!({ "namespace": "cookie", "value": "phone-01" });
+        body[more] = false.into();
+        let answer = exercise(&server, right, &body);
+        assert_eq!(answer.status, 400, "{right}: {answer:?}");
+    }
 }
 
 #[test]

@@ -128,10 +128,10 @@ fn of_privacy() -> Vec<Call> {
         POST "/api/v1/privacy/access" Scope::Privacy, privacy::access, "All that is held of someone"
             .asks() .takes::<privacy::Subject>() .gives::<super::shapes::Object>() .refuses(&[422]);
         POST "/api/v1/privacy/erase" Scope::Privacy, privacy::erase, "Erases someone; 202 while anything is pending"
-            .takes::<privacy::Subject>() .gives::<super::shapes::Object>()
+            .takes::<privacy::ToErase>() .gives::<super::shapes::Object>()
             .gives_as::<super::shapes::Object>(202) .refuses(&[422]);
         POST "/api/v1/privacy/opt-out" Scope::Privacy, privacy::opt_out, "Keeps someone out of every destination, or no longer"
-            .takes::<privacy::Subject>() .gives::<super::shapes::Object>() .refuses(&[422]);
+            .takes::<privacy::Choosing>() .gives::<super::shapes::Object>() .refuses(&[422]);
         GET "/api/v1/privacy/receipts" Scope::Privacy, privacy::receipts, "The newest receipts of erasures, as they stand"
             .query::<privacy::Page>() .gives::<super::shapes::Object>();
         GET "/api/v1/privacy/receipts/{id}" Scope::Privacy, privacy::receipt, "A receipt, as it stands and signed now"
