@@ -128,8 +128,12 @@ fn import(
         if unlisted > 0 {
             eprintln!("{shown}: {} more lines were rejected", count(unlisted));
         }
+        let erased = match number("erased") {
+            0 => String::new(),
+            lines => format!(", {} of erased people left out", count(lines)),
+        };
         print(&format!(
-            "{shown}: {} lines, {} accepted ({} counted, {} duplicates), {} rejected",
+            "{shown}: {} lines, {} accepted ({} counted, {} duplicates), {} rejected{erased}",
             count(number("lines")),
             count(number("accepted")),
             count(number("counted")),

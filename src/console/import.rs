@@ -51,6 +51,8 @@ pub(super) struct Status {
     counted: u64,
     /// Those of them that were there already.
     duplicates: u64,
+    /// Lines that were left out, for they are of someone who was erased and of before that.
+    erased: u64,
     /// Lines that were rejected.
     rejected: u64,
     /// The first 10,000 of these.
@@ -114,6 +116,7 @@ pub(super) async fn status(
         accepted: status.counted + status.duplicates,
         counted: status.counted,
         duplicates: status.duplicates,
+        erased: status.erased,
         rejected: status.rejected,
         rejected_lines,
     }))

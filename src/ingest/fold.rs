@@ -324,7 +324,7 @@ impl Fold {
         let suppression = Arc::clone(&self.shared.options.suppression);
         // Of the import under way: the last line that was taken before, and what became of its events.
         let mut taken = 0;
-        let mut of_import = [0; 2];
+        let mut of_import = [0; 3];
         for step in self.steps.drain(..) {
             let outcome = match step {
                 Step::Event(item) => {
@@ -357,7 +357,8 @@ impl Fold {
                         match outcome {
                             FoldOutcome::Counted => of_import[0] += 1,
                             FoldOutcome::Duplicate => of_import[1] += 1,
-                            FoldOutcome::DeadLetter | FoldOutcome::Erased => {}
+                            FoldOutcome::Erased => of_import[2] += 1,
+                            FoldOutcome::DeadLetter => {}
                         }
                     }
                     outcome
@@ -378,7 +379,7 @@ impl Fold {
                 }
                 Step::Import(import) => {
                     taken = memory.taken(&import);
-                    of_import = [0; 2];
+                    of_import = [0; 3];
                     continue;
                 }
                 Step::ImportEnd { import, last, rejected } => {

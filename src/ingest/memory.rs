@@ -259,7 +259,7 @@ impl Memory {
         &mut self,
         import: &str,
         last: u64,
-        [counted, duplicates]: [u64; 2],
+        [counted, duplicates, erased]: [u64; 3],
         rejected: Vec<RejectedLine>,
     ) {
         let progress = self.imports.entry(import.into()).or_insert_with(|| ImportProgress {
@@ -270,6 +270,7 @@ impl Memory {
         progress.taken = taken.max(last);
         progress.counted += counted;
         progress.duplicates += duplicates;
+        progress.erased += erased;
         for line in rejected.into_iter().filter(|line| line.line > taken) {
             if progress.rejected < MAX_REJECTED {
                 self.pending.bytes += line.message.len() + 64;

@@ -377,6 +377,7 @@ impl Shards for Remote {
     fn import(&self, name: &str) -> Result<Of<Option<ImportProgress>>, AskError> {
         let head: serve::ProgressHead = self.head("import", &Message::of(&name), SOON)?;
         let found = head.progress.map(|[taken, counted, duplicates, rejected]| ImportProgress {
+            erased: head.erased,
             import: name.into(),
             taken,
             counted,

@@ -103,6 +103,9 @@ pub(super) struct ProgressHead {
     pub(super) shards: Vec<ShardId>,
     /// Taken, counted, duplicates, rejected.
     pub(super) progress: Option<[u64; 4]>,
+    /// Erased, which a node of before does not say.
+    #[serde(default)]
+    pub(super) erased: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -254,9 +257,10 @@ impl Serve {
             "import" => {
                 let name: String = message.read()?;
                 let Of { shards, found } = local.import(&name)?;
+                let erased = found.as_ref().map_or(0, |found| found.erased);
                 let progress =
                     found.map(|p: ImportProgress| [p.taken, p.counted, p.duplicates, p.rejected]);
-                Message::of(&ProgressHead { shards, progress })
+                Message::of(&ProgressHead { shards, progress, erased })
             }
             "rejected" => {
                 let ImportHead { name, after, limit } = message.read()?;

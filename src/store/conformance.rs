@@ -253,6 +253,7 @@ fn imports_keep_their_rejected_lines(state: &dyn State) {
         counted: 3,
         duplicates: 1,
         rejected,
+        erased: 2,
     };
     let rejected =
         vec![("file".into(), line(2)), ("file".into(), line(9)), ("other".into(), line(1))];

@@ -126,7 +126,7 @@ impl Row for ImportProgress {
     type Key<'k> = &'k str;
 
     fn row(&self) -> Vec<u8> {
-        numbers(&[self.taken, self.counted, self.duplicates, self.rejected])
+        numbers(&[self.taken, self.counted, self.duplicates, self.rejected, self.erased])
     }
 
     fn parse(import: &str, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -136,6 +136,8 @@ impl Row for ImportProgress {
             counted: reader.varint()?,
             duplicates: reader.varint()?,
             rejected: reader.varint()?,
+            // Rows of before it was counted end here.
+            erased: if reader.remaining() > 0 { reader.varint()? } else { 0 },
         })
     }
 }

@@ -232,6 +232,8 @@ pub struct ImportProgress {
     pub duplicates: u64,
     /// Lines rejected.
     pub rejected: u64,
+    /// Events left out, for they are of someone who was erased.
+    pub erased: u64,
 }
 
 impl ImportProgress {
@@ -243,6 +245,7 @@ impl ImportProgress {
             counted: self.counted + other.counted,
             duplicates: self.duplicates + other.duplicates,
             rejected: self.rejected + other.rejected,
+            erased: self.erased + other.erased,
         }
     }
 }

@@ -97,7 +97,7 @@ fn who_is_erased_is_nowhere_in_the_data_directory_and_others_are_as_they_were() 
     assert!(!holding(server.data(), &[ADA]).is_empty());
 
     let receipt = erase(&server, &["user_id", ADA]);
-    &receipt["receipt"];
+    let told = &receipt["receipt"];
     assert_eq!(told["state"], "done", "{receipt}");
     assert_eq!(told["erased"]["profiles"], 1, "{receipt}");
     assert_eq!(told["erased"]["events"], 2, "{receipt}");
@@ -151,6 +151,8 @@ fn what_is_of_before_the_erasure_does_not_come_back_and_who_comes_again_is_new()
     server.accepts(&[late]);
     fs::write(&file, format!("{}\n{}\n", old[1], old[0])).unwrap();
     let told = server.ok(&["import", "events", "old.ndjson", "--name", "again"]);
+    assert!(told.contains("2 lines, 1 accepted (0 counted, 1 duplicates)"), "{told}");
+    assert!(told.contains("0 rejected, 1 of erased people left out"), "{told}");
     server.kill();
     server.run();
     assert_eq!(server.members("did buy", "user_id"), ["bob"]);
