@@ -262,6 +262,7 @@ async fn serve(
         clock: clock.clone(),
         metrics: metrics.clone(),
         quarantine: quarantine.clone(),
+        retention: config.events.retention.0,
         is_shared: base.peering.is_some(),
     });
     let services = console::Services {

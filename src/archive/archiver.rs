@@ -156,17 +156,11 @@ impl Archiver {
             return Ok(received);
         }
         let frame = self.journal.reader(reached.position).next()?;
-        let record = frame.as_ref().and_then(|frame| frame.records().next());
-        let received =
-            match record.map(|record| record.and_then(|(_, bytes)| Record::decode(bytes))) {
-                Some(Ok(Record::Event(event))) => event.received,
-                Some(Ok(Record::Choice(choice))) => choice.received,
-                Some(Ok(Record::Erase(erasure))) => erasure.received,
-                Some(Ok(Record::Import(lines))) => {
-                    lines.events.first().map_or(self.clock.now(), |line| line.event.received)
-                }
-                Some(Err(_)) | None => self.clock.now(),
-            };
+        let received = frame.as_ref().and_then(|frame| {
+            let (_, bytes) = frame.records().next()?.ok()?;
+            Record::decode(bytes).ok()?.received()
+        });
+        let received = received.unwrap_or_else(|| self.clock.now());
         self.oldest = Some((reached.position, received));
         Ok(received)
     }

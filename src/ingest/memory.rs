@@ -91,10 +91,9 @@ pub(crate) struct Pending {
     drop_before: Option<Day>,
 }
 
-/// The first day to keep at a receive time.
-fn first_kept(received: Millis, retention: Millis) -> Day {
-    // A day is left over, since windows are cut at T, which may trail what is received.
-    day_of(received.saturating_sub(retention)).saturating_sub(1)
+/// The first day that is kept at a time. A day is left over, since windows are cut at T, which may trail what is received.
+pub fn first_kept(at: Millis, retention: Millis) -> Day {
+    day_of(at.saturating_sub(retention)).saturating_sub(1)
 }
 
 impl Memory {

@@ -61,6 +61,7 @@ pub use lanes::Lanes;
 pub use lanes::LetterNo;
 pub use matches::Lifetimes;
 pub use matches::Matches;
+pub use memory::first_kept;
 pub use message_ids::MessageIds;
 pub use pin::Pin;
 pub use pin::marked;

@@ -5,6 +5,7 @@
 //! that nothing counts twice where it has to be done again.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -24,6 +25,8 @@ use crate::model::Millis;
 use crate::model::Namespace;
 use crate::model::Record;
 use crate::model::hex;
+use crate::model::time::Day;
+use crate::model::time::day_of;
 use crate::store::embedded::journal::EmbeddedJournal;
 use crate::store::embedded::journal::Options;
 use crate::store::embedded::write_small_file;
@@ -242,36 +245,62 @@ impl Quarantine {
                 Namespace::new(namespace).ok().map(|name| Identifier::new(name, value));
             identifier.and_then(Result::ok).is_some_and(|identifier| is_it(&identifier))
         };
-        let mut erased = 0;
-        self.each(Position(0), |_, event, _| {
-            erased += u64::from(is_of(&event));
-            Ok(())
-        })?;
-        if erased > 0 {
-            self.journal.roll()?;
-            let (end, kept) = (self.journal.end(), self.kept.read().clone());
-            // After a crash in between, what is there twice is put back twice and counts once.
-            let mut batch = Batch::new();
-            self.each(Position(0), |start, event, _| {
-                let is_left = start < end && is_held(&kept, &name(event.owner()), start);
-                if !is_left || is_of(&event) {
-                    return Ok(());
-                }
-                if batch.len() >= PART || batch.push_event(&event).is_err() {
-                    Journal::append(&self.journal, &batch)?;
-                    batch.clear();
-                    batch.push_event(&event).map_err(|_| too_large())?;
-                }
-                Ok(())
-            })?;
-            Journal::append(&self.journal, &batch)?;
-            self.journal.release(end)?;
-        }
+        let erased = self.rewrite(is_of)?;
         self.change(|kept| {
             kept.aside.retain(|of, _| !is_named(of));
             kept.restored.retain(|of, _| !is_named(of));
         })?;
         Ok(erased)
+    }
+
+    /// Gives up the events of days before one, and who of those set aside has sent nothing since; tells how many events.
+    pub fn expire(&self, first: Day) -> Result<u64, QuarantineError> {
+        let _one_at_a_time = self.restoring.lock();
+        if self.kept.read().is_empty() && self.journal.begin() == self.journal.end() {
+            return Ok(0);
+        }
+        let expired = self.rewrite(&|event| day_of(event.time) < first)?;
+        let mut left = BTreeSet::new();
+        self.each(Position(0), |_, event, _| {
+            left.insert(name(event.owner()));
+            Ok(())
+        })?;
+        self.change(|kept| {
+            kept.aside.retain(|of, since| day_of(*since) >= first || left.contains(of));
+            kept.restored.retain(|of, _| left.contains(of));
+        })?;
+        Ok(expired)
+    }
+
+    /// Writes the events that are held anew without those that are to go, where there are any; tells how many go.
+    fn rewrite(&self, is_gone: &dyn Fn(&Event) -> bool) -> Result<u64, QuarantineError> {
+        let mut gone = 0;
+        self.each(Position(0), |_, event, _| {
+            gone += u64::from(is_gone(&event));
+            Ok(())
+        })?;
+        if gone == 0 {
+            return Ok(0);
+        }
+        self.journal.roll()?;
+        let (end, kept) = (self.journal.end(), self.kept.read().clone());
+        // After a crash in between, what is there twice is put back twice and counts once.
+        let mut batch = Batch::new();
+        self.each(Position(0), |start, event, _| {
+            let is_left = start < end && is_held(&kept, &name(event.owner()), start);
+            if !is_left || is_gone(&event) {
+                return Ok(());
+            }
+            if batch.len() >= PART || batch.push_event(&event).is_err() {
+                Journal::append(&self.journal, &batch)?;
+                batch.clear();
+                batch.push_event(&event).map_err(|_| too_large())?;
+            }
+            Ok(())
+        })?;
+        Journal::append(&self.journal, &batch)?;
+        self.journal.release(end)?;
+        Ok(gone)
     }
 
     fn put_back(&self, of: &str, to: &dyn Sink, now: Millis) -> Result<u64, QuarantineError> {
@@ -520,6 +549,36 @@ mod tests {
         assert_eq!(quarantine.restore(&id("b"), &folded, 9).unwrap(), Some(2));
         let times: Vec<_> = folded.events.lock().iter().map(|event| event.time).collect();
         assert_eq!(times, [3, 2, 5]);
+    }
+
+    #[test]
+    fn what_is_too_old_goes_and_so_does_who_has_been_silent_since() {
+        use crate::model::time::DAY;
+        let data = tempfile::tempdir().unwrap();
+        let folded = Folded::default();
+        let quarantine = Quarantine::open(data.path()).unwrap();
+        assert_eq!(quarantine.expire(9).unwrap(), 0);
+        for (of, day) in [("silent", 1), ("busy", 1), ("late", 5)] {
+            assert!(quarantine.set_aside(&id(of), day * DAY));
+        }
+        keep(&quarantine, &[event("silent", DAY), event("busy", DAY), event("put-back", 6 * DAY)]);
+        assert_eq!(quarantine.restore(&id("put-back"), &folded, 7 * DAY).unwrap(), Some(1));
+        keep(&quarantine, &[event("busy", 6 * DAY)]);
+        let seen = |quarantine: &Quarantine| -> Vec<(String, u64)> {
+            quarantine.list().unwrap().into_iter().map(|a| (a.value, a.events)).collect()
+        };
+        assert_eq!(quarantine.expire(1).unwrap(), 0);
+        assert_eq!(seen(&quarantine).len(), 3);
+        assert_eq!(quarantine.expire(5).unwrap(), 2);
+        let left = [("busy".to_owned(), 1), ("late".to_owned(), 0)];
+        assert_eq!(seen(&quarantine), left);
+        drop(quarantine);
+        let quarantine = Quarantine::open(data.path()).unwrap();
+        assert_eq!(seen(&quarantine), left);
+        assert!(quarantine.holds(&id("busy")) && !quarantine.holds(&id("silent")));
+        assert_eq!(quarantine.restore(&id("busy"), &folded, 8 * DAY).unwrap(), Some(1));
+        let times: Vec<_> = folded.events.lock().iter().map(|event| event.time).collect();
+        assert_eq!(times, [6 * DAY, 6 * DAY]);
     }
 
     #[test]

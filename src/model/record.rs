@@ -78,6 +78,16 @@ pub(super) const ERASE: u8 = 4;
 pub(crate) const POISON: &str = "poison";
 
 impl Record {
+    /// When it was received; of lines without an event none.
+    pub fn received(&self) -> Option<Millis> {
+        match self {
+            Self::Event(event) => Some(event.received),
+            Self::Choice(choice) => Some(choice.received),
+            Self::Import(lines) => lines.events.first().map(|line| line.event.received),
+            Self::Erase(erasure) => Some(erasure.received),
+        }
+    }
+
     /// Appends the record's bytes: a kind, then the body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {

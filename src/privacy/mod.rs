@@ -1,4 +1,5 @@
-//! The rights of those whose data this is: to see what is held of them, to have it erased, and to say no.
+//! The rights of those whose data this is: to see what is held of them, to have it erased, and to say no; and that what is
+//! older than the retention goes by itself.
 //!
 //! ```text
 //! asked ──► suppressed ──► a record in every lane ──► nobody holds it ──► swept, lane by lane ──► taken back ──► done
@@ -10,6 +11,7 @@
 //! event is of, and what a rule holds, is known to `ingest` and `segment`; requests are for `console` and `collect`.
 
 mod access;
+mod aging;
 pub mod ddrf;
 mod erasure;
 mod job;
@@ -91,6 +93,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What this process has set aside.
     pub quarantine: Arc<Quarantine>,
+    /// How long events are kept.
+    pub retention: Millis,
     /// Whether other processes share the store.
     pub is_shared: bool,
 }
@@ -105,6 +109,8 @@ pub struct Privacy {
     driving: Mutex<()>,
     /// When the journals were last given up for what came late.
     rolled: Mutex<Option<Instant>>,
+    /// What was done of the retention.
+    aged: Mutex<aging::Aged>,
     asleep: Mutex<bool>,
     wake: Condvar,
     stopping: AtomicBool,
@@ -154,6 +160,7 @@ impl Privacy {
             open: Mutex::default(),
             driving: Mutex::new(()),
             rolled: Mutex::default(),
+            aged: Mutex::default(),
             asleep: Mutex::new(false),
             wake: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -214,6 +221,7 @@ impl Privacy {
             workers.guard("privacy", || {
                 self.step();
                 self.give_up_late();
+                self.age();
             });
             let mut asleep = self.asleep.lock();
             if !*asleep && !self.stopping.load(Ordering::Acquire) {

@@ -55,6 +55,7 @@ mod push;
 mod redis_server;
 mod replicas;
 mod restart;
+mod retention;
 mod s3;
 mod same;
 mod secrets;
