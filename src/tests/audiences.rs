@@ -403,9 +403,9 @@ fn a_retention_that_is_raised_takes_more_of_the_past_from_then_on() {
         std::fs::write(&settings, text).unwrap();
         server.run();
     };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let send = |server: &Server, id: &str, days: u64| {
-        let time = u64::try_from(now.as_millis()).unwrap() - days * 86_400_000;
+    let now = throng::net::Clock::now(&throng::net::SystemClock::default());
+    let send = |server: &Server, id: &str, days: i64| {
+        let time = now - days * 86_400_000;
         let event = json!({ "site": "t", "event": "x", "time": time, "ids": { "user_id": id } });
         server.accepts(&[event]);
     };
