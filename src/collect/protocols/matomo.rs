@@ -27,13 +27,13 @@ use crate::ingest::canonical::Code;
 use crate::ingest::canonical::MAX_EVENT;
 use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::Sent;
+use crate::ingest::canonical::json;
 use crate::ingest::canonical::sent::Unreadable;
 use crate::ingest::canonical::sent::value;
 use crate::ingest::canonical::split;
 use crate::ingest::canonical::split::NoEvents;
 use crate::model::Value;
 use crate::model::value::Number;
-use crate::model::value::parse_json;
 
 const MAX_MEMBERS: usize = 64;
 /// Parts of an item of an order, in their order.
@@ -147,7 +147,7 @@ impl<'a> Hit<'a> {
     }
 
     fn json(self, key: &str) -> Option<Value> {
-        parse_json(self.text(key)?.as_bytes()).ok()
+        json::read(self.text(key)?.as_bytes()).ok()
     }
 }
 

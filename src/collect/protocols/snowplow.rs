@@ -31,13 +31,13 @@ use crate::collect::worker::Endpoint;
 use crate::ingest::canonical::Code;
 use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::Sent;
+use crate::ingest::canonical::json;
 use crate::ingest::canonical::sent::Unreadable;
 use crate::ingest::canonical::sent::object;
 use crate::ingest::canonical::split;
 use crate::ingest::canonical::split::NoEvents;
 use crate::model::Value;
 use crate::model::value::Number;
-use crate::model::value::parse_json;
 
 /// Trackers pad what they encode, or not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -178,9 +178,9 @@ fn envelope(event: Object<'_>, encoded: &str, plain: &str) -> Result<Option<Valu
     let wrong = |key: &str| Rejection::new(Code::Props, format!("{key}: expected JSON"));
     if let Some(text) = event.text(encoded) {
         let json = BASE64.decode(text).map_err(|_| wrong(encoded))?;
-        return parse_json(&json).map(Some).map_err(|_| wrong(encoded));
+        return json::read(&json).map(Some).map_err(|_| wrong(encoded));
     }
-    let json = event.text(plain).map(|text| parse_json(text.as_bytes()));
+    let json = event.text(plain).map(|text| json::read(text.as_bytes()));
     json.transpose().map_err(|_| wrong(plain))
 }
 

@@ -89,6 +89,21 @@ fn a_bad_event_never_fails_its_neighbours() {
 }
 
 #[test]
+fn a_number_that_is_none_costs_neither_its_event_nor_its_neighbours() {
+    let listener = Listener::new();
+    let odd = ONE.replace("}}", r#"},"props":{"a":NaN,"b":[-Infinity,1.50],"c":"NaN"}}"#);
+    let answer = listener.post("/v1/events", &[JSON], format!("[{ONE},{odd}]"));
+    assert_eq!((answer.status, answer.text()), (200, r#"{"accepted":2,"rejected":[]}"#));
+    let mut props = String::new();
+    crate::model::value::write_json_object(&listener.events()[1].props, &mut props);
+    assert_eq!(props, r#"{"a":null,"b":[null,1.50],"c":"NaN"}"#);
+    // In the place of what is no number it is what is not stated.
+    let nobody = r#"[{"site":NaN,"event":"e","ids":{"user_id":"1"}}]"#;
+    assert!(listener.post("/v1/events", &[JSON], nobody).text().contains(r#""code":"site""#));
+    assert_eq!(listener.post("/v1/events", &[JSON], "[{\"a\":nan}]").status, 400);
+}
+
+#[test]
 fn a_foreign_page_is_refused_and_may_still_read_why() {
     let listener = Listener::new();
     let answer = listener.post("/v1/events", &[("Origin", "https://evil.example")], ONE);

@@ -13,6 +13,7 @@ pub mod agent;
 pub mod email;
 pub mod ids;
 pub mod import;
+pub mod json;
 pub mod phone;
 pub mod sent;
 pub mod split;

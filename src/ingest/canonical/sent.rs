@@ -10,6 +10,7 @@ use super::MAX_EVENT;
 use super::MAX_FIELDS;
 use super::Rejection;
 use super::event_name;
+use super::json;
 use super::message_id;
 use super::time;
 use crate::consent::Sections;
@@ -22,7 +23,6 @@ use crate::model::Millis;
 use crate::model::Page;
 use crate::model::Value;
 use crate::model::value::get;
-use crate::model::value::parse_json;
 
 /// One event as its sender wrote it. Unknown keys are ignored.
 pub struct Sent {
@@ -49,8 +49,8 @@ impl Unreadable {
 }
 
 /// Reads the JSON object of one event, whatever protocol it is of: at most 32 KiB.
-pub fn object(json: &[u8]) -> Result<Vec<(Box<str>, Value)>, Unreadable> {
-    match value(json)? {
+pub fn object(text: &[u8]) -> Result<Vec<(Box<str>, Value)>, Unreadable> {
+    match value(text)? {
         Value::Object(fields) => Ok(fields),
         _ => {
             let rejection = Rejection::new(Code::Site, "expected a JSON object");
@@ -60,12 +60,17 @@ pub fn object(json: &[u8]) -> Result<Vec<(Box<str>, Value)>, Unreadable> {
 }
 
 /// Reads the JSON that one event stands in, whatever it is: at most 32 KiB.
-pub fn value(json: &[u8]) -> Result<Value, Unreadable> {
-    if json.len() > MAX_EVENT {
+pub fn value(text: &[u8]) -> Result<Value, Unreadable> {
+    if text.len() > MAX_EVENT {
         let rejection = Rejection::new(Code::Size, "an event is at most 32 KiB");
         return Err(Unreadable::Rejected(rejection));
     }
-    match parse_json(json) {
+    readable(text)
+}
+
+/// The same of JSON that several events share, of any size.
+pub fn readable(text: &[u8]) -> Result<Value, Unreadable> {
+    match json::read(text) {
         Ok(value) => Ok(value),
         Err(error) => {
             let message = format!("not JSON: {error}");
