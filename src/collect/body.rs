@@ -23,7 +23,8 @@ use tokio::time::Instant;
 pub(super) const MAX_BODY: usize = 512 << 10;
 /// The most bytes that a gzipped body inflates to.
 const MAX_INFLATED: usize = 1 << 20;
-/// How many times its size a gzipped body may inflate to.
+/// How many times its size a gzipped body may inflate to, where that is more than may be sent as it is: what clients batch
+/// is much alike, and shrinks to a fiftieth.
 const MAX_RATIO: usize = 20;
 /// The least bytes a second at which a body arrives.
 const MIN_RATE: usize = 1 << 10;
@@ -137,7 +138,7 @@ async fn arrive(mut payload: Payload, patience: Duration, room: &Room) -> Result
 }
 
 pub(super) fn inflate(body: &[u8]) -> Result<Bytes, BadBody> {
-    let limit = MAX_INFLATED.min(body.len() * MAX_RATIO);
+    let limit = MAX_INFLATED.min(MAX_BODY.max(body.len() * MAX_RATIO));
     let mut inflated = Vec::with_capacity(limit.min(body.len() * 4));
     // One byte beyond the limit tells that there is more, without inflating it.
     let mut decoder = MultiGzDecoder::new(body).take(limit as u64 + 1);
@@ -167,6 +168,9 @@ mod tests {
     #[test]
     fn gzip_is_inflated_up_to_its_bounds() {
         assert_eq!(&inflate(&gzip(b"{\"site\":\"s\"}")).unwrap()[..], b"{\"site\":\"s\"}");
+        // What may be sent as it is may be sent gzipped, and beyond that the ratio counts.
+        assert_eq!(inflate(&gzip(&vec![b' '; MAX_BODY])).unwrap().len(), MAX_BODY);
+        assert_eq!(inflate(&gzip(&vec![b' '; MAX_BODY + 1])), Err(BadBody::TooLarge));
         assert_eq!(inflate(&gzip(&vec![b' '; 1 << 20])), Err(BadBody::TooLarge));
         assert_eq!(inflate(&gzip(&gzip(b"{}"))), Err(BadBody::Encoding));
         let mut cut = gzip(b"{\"site\":\"s\"}");

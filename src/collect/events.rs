@@ -46,5 +46,7 @@ async fn collect(
     let read = split::events(&body, MAX_EVENTS)
         .map_err(Unread::from)
         .and_then(|parts| gather::each(&parts, Sent::parse));
+    // What it inflated to is not held while the disk is waited for.
+    drop(body);
     gather::take(worker, request, Endpoint::Events, read).await
 }

@@ -154,7 +154,7 @@ pub(crate) fn lookup(bytes: &[u8]) {
 /// A body that may be gzip.
 pub(crate) fn inflate(bytes: &[u8]) {
     if let Ok(inflated) = body::inflate(bytes) {
-        assert!(inflated.len() <= (1 << 20).min(20 * bytes.len()));
+        assert!(inflated.len() <= (1 << 20).min((512 << 10).max(20 * bytes.len())));
     }
 }
 

@@ -80,7 +80,10 @@ async fn take(
         return Err(Refused::LongQuery);
     }
     let body = gather::read(worker, request, payload, endpoint).await?;
-    gather::take(worker, request, endpoint, read(&body)).await
+    let read = read(&body);
+    // What it inflated to is not held while the disk is waited for.
+    drop(body);
+    gather::take(worker, request, endpoint, read).await
 }
 
 /// Answers what became of a request.

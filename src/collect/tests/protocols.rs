@@ -68,6 +68,26 @@ fn gzip_is_known_by_its_first_bytes_and_json_by_whatever_it_is_called() {
 }
 
 #[test]
+fn a_batch_that_is_much_alike_is_taken_gzipped() {
+    let listener = Listener::new();
+    let product = r#"{"sku":"22138","name":"Baking set","price":4.95,"quantity":1},"#.repeat(7);
+    let message = |n: usize| {
+        format!(
+            r#"{{"type":"track","event":"e","userId":"1","messageId":"m-{n}","properties":{{"v":NaN,"products":[{product}{{}}]}}}}"#
+        )
+    };
+    let messages: Vec<_> = (0..100).map(message).collect();
+    let body = format!(r#"{{"sentAt":"2023-11-14T22:13:20Z","batch":[{}]}}"#, messages.join(","));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(body.as_bytes()).unwrap();
+    let gzip = encoder.finish().unwrap();
+    assert!(body.len() > 20 * gzip.len(), "{} {}", body.len(), gzip.len());
+    let answer = listener.post("/v1/batch", &[KEY], &gzip);
+    assert_eq!((answer.status, answer.text()), (200, r#"{"success":true}"#));
+    assert_eq!(listener.outcomes("segment"), [("accepted", 100)]);
+}
+
+#[test]
 fn a_key_that_is_no_sites_is_told_and_a_foreign_page_is_not() {
     let listener = Listener::new();
     let unknown = ("Authorization", "Basic bm9ib2R5Og==");
