@@ -70,6 +70,20 @@ pub(super) enum Judgement {
     Refuse(Signal, Option<Refusal>),
 }
 
+impl Judgement {
+    /// What may be done with a hit of which two things are said: what either refuses is refused.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (refused @ Self::Refuse(..), _) | (_, refused @ Self::Refuse(..)) => refused,
+            (Self::RecordMarked, _) | (_, Self::RecordMarked) => Self::RecordMarked,
+            (Self::Record(Some(one)), Self::Record(Some(other))) => {
+                Self::Record(Some(Box::new(one.and(&other))))
+            }
+            (Self::Record(one), Self::Record(other)) => Self::Record(one.or(other)),
+        }
+    }
+}
+
 /// Judges a hit of a site. `recipients` are the vendor ids of destinations, ascending.
 pub(super) fn judge(
     site: &Site,

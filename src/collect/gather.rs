@@ -327,14 +327,28 @@ impl<'a> Gathered<'a> {
         by_site.into_iter().try_for_each(|(site, events)| shared.take_site(site, events, now))
     }
 
+    /// Judges whether an event may be recorded: by what it says of consent, and by what is said for it and its neighbours.
+    fn judge(&self, event: &Sent, site: &Site) -> Result<Judgement, NotTaken> {
+        let invalid = |rejection| (Outcome::Invalid, rejection);
+        let own = event.consent().map_err(invalid)?;
+        let shared = event.shared_consent().map_err(invalid)?;
+        let judge =
+            |said| judge(site, self.visitor.browser, said, &self.worker.shared.recipients);
+        let silent = Signals::default();
+        Ok(match (own == silent, shared == silent) {
+            (true, true) => judge(self.said),
+            (false, true) => judge(&own),
+            (true, false) => judge(&shared),
+            (false, false) => judge(&own).and(judge(&shared)),
+        })
+    }
+
     /// Judges consent, and takes what the event becomes.
     fn take(&mut self, event: Sent, site: &'a Site) -> Result<(), NotTaken> {
         let (worker, visitor) = (self.worker, self.visitor);
-        let own = event.consent().map_err(|rejection| (Outcome::Invalid, rejection))?;
-        let said = if own == Signals::default() { self.said } else { &own };
         let scope = Scope::of(site, visitor.is_https);
         let known = worker.cookies.read(visitor.headers, scope);
-        let judgement = judge(site, visitor.browser, said, &worker.shared.recipients);
+        let judgement = self.judge(&event, site)?;
         if let Judgement::Refuse(signal, why) = judgement {
             worker.count_refusal(signal);
             if let Some(identifier) = known

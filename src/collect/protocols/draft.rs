@@ -103,6 +103,7 @@ pub(super) struct Draft {
     attrs: Fields,
     page: Fields,
     device: Fields,
+    shared_consent: Option<Value>,
 }
 
 impl Draft {
@@ -174,6 +175,18 @@ impl Draft {
         push(&mut self.device, part, value.into());
     }
 
+    /// Writes what an event says of consent itself, and what is said for it and its neighbours: that is the event's own where
+    /// it says nothing, and holds beside it where it does.
+    pub(super) fn consent(&mut self, own: Option<Value>, shared: Option<Value>) {
+        match own {
+            None => self.set_value("consent", shared),
+            own => {
+                self.shared_consent = if shared == own { None } else { shared };
+                self.set_value("consent", own);
+            }
+        }
+    }
+
     /// The event.
     pub(super) fn finish(mut self) -> Sent {
         for (key, fields) in [
@@ -187,7 +200,7 @@ impl Draft {
                 self.fields.push((key.into(), Value::Object(fields)));
             }
         }
-        Sent::of(self.fields)
+        Sent::of(self.fields).with_shared_consent(self.shared_consent)
     }
 }
 

@@ -31,6 +31,7 @@ use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::Sent;
 use crate::ingest::canonical::sent::Unreadable;
 use crate::ingest::canonical::sent::object;
+use crate::ingest::canonical::sent::readable;
 use crate::ingest::canonical::split;
 use crate::ingest::canonical::split::NoEvents;
 use crate::model::Value;
@@ -165,14 +166,21 @@ pub(super) fn read(
         parse_json(value).ok()
     };
     envelope.sent_at = value(b"sentAt");
-    if let Some(Value::Object(context)) = value(b"context") {
-        envelope.context = context;
-    }
     if let (None, Some(Value::String(key))) = (&envelope.key, value(b"writeKey")) {
         envelope.key = Some(user(&key).to_owned());
     }
     let messages = split::events(batch, MAX_EVENTS)?;
-    gather::shared(member(b"context").map_or(0, |(_, context)| context.len()), messages.len())?;
+    let context = member(b"context").map_or(&b"{}"[..], |(_, context)| context);
+    gather::shared(context.len(), messages.len())?;
+    // It may say that nothing of the batch is to be kept: without it no message can be judged.
+    match readable(context) {
+        Ok(Value::Object(context)) => envelope.context = context,
+        Ok(_) => {}
+        Err(Unreadable::Rejected(why)) => {
+            return Ok(messages.iter().map(|_| Err(why.clone())).collect());
+        }
+        Err(Unreadable::NotJson(_)) => return Err(NoEvents::NotJson.into()),
+    }
     gather::each(&messages, |json| message(json, &envelope))
 }
 
@@ -249,7 +257,8 @@ fn map(mut message: Fields, envelope: &Envelope) -> Result<Sent, Rejection> {
     draft.prop_value("campaign", campaign.filter(is_filled).cloned());
     draft.set("user_agent", context.text("userAgent"));
     draft.set("locale", context.text("locale"));
-    draft.set_value("consent", consent(context.object("consent")));
+    let of_batch = consent(Object(&envelope.context).object("consent"));
+    draft.consent(consent(context.object("consent")), of_batch);
     Ok(draft.finish())
 }
 

@@ -158,9 +158,8 @@ fn map(mut event: Fields, shared: &Fields) -> Result<Sent, Rejection> {
     draft.set("message_id", event.text("itemId"));
 
     let pages = [target, source, shared].map(|item| item.object("properties").object("pageInfo"));
-    let items = [target, source, shared].into_iter();
-    let mut said = items.map(|item| consent(item.object("properties").object("consent")));
-    draft.set_value("consent", said.find_map(|said| said));
+    let said = |item: Object<'_>| consent(item.object("properties").object("consent"));
+    draft.consent(said(target).or_else(|| said(source)), said(shared));
     let page = pages.into_iter().find(|page| !page.0.is_empty()).unwrap_or(Object(&[]));
     draft.page("url", page.text("destinationURL"));
     draft.page("referrer", page.text("referringURL"));

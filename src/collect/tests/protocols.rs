@@ -195,6 +195,49 @@ fn consent_holds_for_them_too() {
 
 const SNOWPLOW: &str = "/com.snowplowanalytics.snowplow/tp2";
 
+#[test]
+fn what_a_batch_says_of_consent_holds_for_messages_with_a_context_of_their_own() {
+    let (no, yes) = (r#""consent":{"us_privacy":"1YYN"}"#, r#""consent":{"us_privacy":"1YNN"}"#);
+    let library = r#""library":{"name":"x"}"#;
+    let send = |listener: &Listener, batch: &str, message: &str| {
+        let message =
+            format!(r#"{{"type":"track","event":"e","userId":"1","context":{{{message}}}}}"#);
+        let body = format!(r#"{{"context":{batch},"batch":[{message}]}}"#);
+        listener.post("/v1/batch", &[KEY], body)
+    };
+    let listener = Listener::new();
+    for (batch, message, is_refused) in [
+        (no, library.to_owned(), true),
+        (no, String::new(), true),
+        (no, format!("{library},{yes}"), true),
+        (yes, format!("{library},{no}"), true),
+        (yes, format!("{library},{yes}"), false),
+        (yes, library.to_owned(), false),
+        // What it says is nothing.
+        (no, format!(r#"{library},"consent":{{"gdpr":null}}"#), true),
+    ] {
+        let before = listener.events().len();
+        let answer = send(&listener, &format!("{{{batch}}}"), &message);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.text().contains("us_privacy"), is_refused, "{batch} {message}");
+        assert_eq!(listener.events().len() == before, is_refused, "{batch} {message}");
+    }
+    // A context that cannot be read may have said no.
+    assert_eq!(send(&listener, "{\"consent\":}", library).status, 400);
+    let half = send(&listener, r#"{"a":"\ud83d","consent":{"us_privacy":"1YYN"}}"#, library);
+    assert!(half.text().contains(r#""code":"props""#), "{}", half.text());
+    assert_eq!(listener.events().len(), 2);
+    // Unomi's source is of all events, too.
+    let event = |own: &str| {
+        format!(r#"{{"eventType":"e","scope":"demo","target":{{"properties":{{{own}}}}}}}"#)
+    };
+    let source = format!(r#"{{"itemId":"p","scope":"demo","properties":{{{no}}}}}"#);
+    let body = format!(r#"{{"source":{source},"events":[{},{}]}}"#, event(yes), event(""));
+    let page = ("Origin", "http://localhost:1");
+    assert_eq!(listener.post("/context.json", &[page], body).cookies(), [""; 0]);
+    assert_eq!(listener.outcomes("unomi"), [("refused_consent", 2)]);
+}
+
 fn payload(events: &str) -> String {
     format!(
         r#"{{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":[{events}]}}"#

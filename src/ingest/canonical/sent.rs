@@ -27,6 +27,8 @@ use crate::model::value::get;
 /// One event as its sender wrote it. Unknown keys are ignored.
 pub struct Sent {
     fields: Vec<(Box<str>, Value)>,
+    /// What was said of consent for it and its neighbours, beside what it says itself.
+    shared_consent: Option<Value>,
 }
 
 /// Why bytes are no event.
@@ -94,7 +96,14 @@ impl Sent {
 
     /// Takes an event by its keys, as another protocol's mapping writes them.
     pub fn of(fields: Vec<(Box<str>, Value)>) -> Self {
-        Self { fields }
+        Self { fields, shared_consent: None }
+    }
+
+    /// The event, of which something is said of consent together with its neighbours.
+    #[must_use]
+    pub fn with_shared_consent(mut self, said: Option<Value>) -> Self {
+        self.shared_consent = said;
+        self
     }
 
     /// The keys with their values.
@@ -123,54 +132,12 @@ impl Sent {
 
     /// What the event says about consent.
     pub fn consent(&self) -> Result<Signals<'_>, Rejection> {
-        let wrong = |message: &str| Rejection::new(Code::Consent, message);
-        let fields = match self.field("consent") {
-            None => return Ok(Signals::default()),
-            Some(Value::Object(fields)) => fields,
-            Some(_) => return Err(wrong("consent: expected an object")),
-        };
-        let text = |key: &str| match get(fields, key) {
-            None | Some(Value::Null) => Ok(""),
-            Some(Value::String(text)) => Ok(&**text),
-            Some(_) => Err(wrong(&format!("consent.{key}: expected a string"))),
-        };
-        let gdpr = match get(fields, "gdpr") {
-            None | Some(Value::Null) => None,
-            Some(Value::Bool(applies)) => Some(*applies),
-            Some(Value::Number(number)) => Some(number.as_str() != "0"),
-            Some(Value::String(text)) if text.is_empty() => None,
-            Some(Value::String(text)) => Some(&**text != "0"),
-            Some(_) => return Err(wrong("consent.gdpr: expected 0 or 1")),
-        };
-        let sections = match get(fields, "gpp_sid") {
-            None | Some(Value::Null) => Sections::default(),
-            Some(Value::String(ids)) => Sections::parse(ids),
-            Some(Value::Number(id)) => Sections::parse(id.as_str()),
-            Some(Value::Array(ids)) => {
-                let mut sections = Sections::default();
-                for id in ids {
-                    sections.add(match id {
-                        Value::Number(id) => id.as_str().parse().ok(),
-                        Value::String(id) => id.parse().ok(),
-                        _ => None,
-                    });
-                }
-                sections
-            }
-            Some(_) => return Err(wrong("consent.gpp_sid: expected an array of numbers")),
-        };
-        Ok(Signals {
-            gdpr,
-            tcf: text("tcf")?.into(),
-            gpp: text("gpp")?.into(),
-            sections,
-            sale_opt_out: is_sale_opt_out(text("us_privacy")?),
-            withdrawn: match get(fields, "withdrawn") {
-                None | Some(Value::Null) => false,
-                Some(Value::Bool(withdrawn)) => *withdrawn,
-                Some(_) => return Err(wrong("consent.withdrawn: expected true or false")),
-            },
-        })
+        signals(self.field("consent"))
+    }
+
+    /// What is said of consent for the event and its neighbours: what either refuses is refused.
+    pub fn shared_consent(&self) -> Result<Signals<'_>, Rejection> {
+        signals(self.shared_consent.as_ref())
     }
 
     /// The event, or the first rule it breaks in the order of [`Code`].
@@ -304,6 +271,58 @@ impl Sent {
             Some(_) => Err(wrong_type(object, "an object")),
         }
     }
+}
+
+/// What an object says of consent.
+fn signals(said: Option<&Value>) -> Result<Signals<'_>, Rejection> {
+    let wrong = |message: &str| Rejection::new(Code::Consent, message);
+    let fields = match said {
+        None => return Ok(Signals::default()),
+        Some(Value::Object(fields)) => fields,
+        Some(_) => return Err(wrong("consent: expected an object")),
+    };
+    let text = |key: &str| match get(fields, key) {
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(text)) => Ok(&**text),
+        Some(_) => Err(wrong(&format!("consent.{key}: expected a string"))),
+    };
+    let gdpr = match get(fields, "gdpr") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(applies)) => Some(*applies),
+        Some(Value::Number(number)) => Some(number.as_str() != "0"),
+        Some(Value::String(text)) if text.is_empty() => None,
+        Some(Value::String(text)) => Some(&**text != "0"),
+        Some(_) => return Err(wrong("consent.gdpr: expected 0 or 1")),
+    };
+    let sections = match get(fields, "gpp_sid") {
+        None | Some(Value::Null) => Sections::default(),
+        Some(Value::String(ids)) => Sections::parse(ids),
+        Some(Value::Number(id)) => Sections::parse(id.as_str()),
+        Some(Value::Array(ids)) => {
+            let mut sections = Sections::default();
+            for id in ids {
+                sections.add(match id {
+                    Value::Number(id) => id.as_str().parse().ok(),
+                    Value::String(id) => id.parse().ok(),
+                    _ => None,
+                });
+            }
+            sections
+        }
+        Some(_) => return Err(wrong("consent.gpp_sid: expected an array of numbers")),
+    };
+    Ok(Signals {
+        gdpr,
+        tcf: text("tcf")?.into(),
+        gpp: text("gpp")?.into(),
+        sections,
+        sale_opt_out: is_sale_opt_out(text("us_privacy")?),
+        withdrawn: match get(fields, "withdrawn") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(withdrawn)) => *withdrawn,
+            Some(_) => return Err(wrong("consent.withdrawn: expected true or false")),
+        },
+    })
 }
 
 fn wrong_type(key: &str, expected: &str) -> Rejection {
