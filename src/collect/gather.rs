@@ -15,6 +15,7 @@ use super::answer::Refused;
 use super::body;
 use super::body::BadBody;
 use super::consent::Judgement;
+use super::consent::Signal;
 use super::consent::is_visitors;
 use super::consent::judge;
 use super::consent::take_signal;
@@ -172,9 +173,20 @@ pub(super) async fn take(
     if let Err(wait) = gathered.take_tokens(judged.iter().flatten().map(|(_, site)| *site)) {
         return limited(wait);
     }
+    let judged: Vec<_> = judged
+        .into_iter()
+        .map(|event| {
+            let (event, site) = event?;
+            let judgement = gathered.judge(&event, site)?;
+            Ok((event, site, judgement))
+        })
+        .collect();
+    gathered.refusal = judged.iter().flatten().find_map(|(_, _, judgement)| refusal(judgement));
     let mut outcomes = Vec::new();
     for (index, event) in judged.into_iter().enumerate() {
-        let taken = event.and_then(|(event, site): (Sent, &Site)| gathered.take(event, site));
+        let taken = event.and_then(|(event, site, judgement): (Sent, &Site, Judgement)| {
+            gathered.take(event, site, judgement)
+        });
         if let Err((outcome, rejection)) = taken {
             outcomes.push(outcome);
             gathered.rejected.push((index, rejection));
@@ -250,6 +262,8 @@ struct Gathered<'a> {
     said: &'a Signals<'a>,
     /// Whether a page sent it: its user agent is the visitor's, and a cookie can be made.
     is_script: bool,
+    /// What the visitor refuses by any event of the request: whose cookie is not known yet gets none.
+    refusal: Option<Signal>,
     country: Option<String>,
     events: Vec<Event>,
     /// Events of identifiers that are set aside.
@@ -282,6 +296,7 @@ impl<'a> Gathered<'a> {
             received,
             said,
             is_script,
+            refusal: None,
             country: visitor.country(&worker.shared),
             events: Vec::new(),
             aside: Vec::new(),
@@ -332,8 +347,7 @@ impl<'a> Gathered<'a> {
         let invalid = |rejection| (Outcome::Invalid, rejection);
         let own = event.consent().map_err(invalid)?;
         let shared = event.shared_consent().map_err(invalid)?;
-        let judge =
-            |said| judge(site, self.visitor.browser, said, &self.worker.shared.recipients);
+        let judge = |said| judge(site, self.visitor.browser, said, &self.worker.shared.recipients);
         let silent = Signals::default();
         Ok(match (own == silent, shared == silent) {
             (true, true) => judge(self.said),
@@ -343,12 +357,11 @@ impl<'a> Gathered<'a> {
         })
     }
 
-    /// Judges consent, and takes what the event becomes.
-    fn take(&mut self, event: Sent, site: &'a Site) -> Result<(), NotTaken> {
+    /// Takes what an event becomes that was judged.
+    fn take(&mut self, event: Sent, site: &'a Site, judgement: Judgement) -> Result<(), NotTaken> {
         let (worker, visitor) = (self.worker, self.visitor);
         let scope = Scope::of(site, visitor.is_https);
         let known = worker.cookies.read(visitor.headers, scope);
-        let judgement = self.judge(&event, site)?;
         if let Judgement::Refuse(signal, why) = judgement {
             worker.count_refusal(signal);
             if let Some(identifier) = known
@@ -385,8 +398,12 @@ impl<'a> Gathered<'a> {
             consent,
         };
         let mut new = None;
+        let mut withheld = None;
+        let refusal = self.refusal;
         let mut mint = || {
-            if is_script {
+            if is_script && refusal.is_some() {
+                withheld = refusal;
+            } else if is_script {
                 new = made.clone().or_else(|| worker.cookies.mint());
             }
             new.clone()
@@ -394,7 +411,15 @@ impl<'a> Gathered<'a> {
         let mut agents = worker.agents.borrow_mut();
         let mut event = event
             .into_event(&arrival, &mut agents, &mut mint, &mut self.dropped)
-            .map_err(not_taken)?;
+            .map_err(|rejection| match withheld {
+                Some(signal) => {
+                    worker.count_refusal(signal);
+                    let signal_of = signal.as_str();
+                    let message = format!("consent: refused by {signal_of} of another event");
+                    (signal.outcome(), Rejection::new(Code::Consent, message))
+                }
+                None => not_taken(rejection),
+            })?;
         let is_unlimited = Shared::is_unlimited(site, visitor);
         match worker.shared.ration(event.owner(), is_unlimited, self.received) {
             Ration::Free => {}
@@ -434,6 +459,15 @@ impl<'a> Gathered<'a> {
         let made = self.made.iter().filter(|(scope, _)| !self.expired.contains(scope));
         let made = made.map(|(scope, identifier)| cookies.set(identifier, *scope));
         made.chain(self.expired.iter().map(|scope| cookies.expire(*scope))).collect()
+    }
+}
+
+/// The signal by which a visitor refuses for more than one event. Silence does not: who is silent may be asked next.
+fn refusal(judgement: &Judgement) -> Option<Signal> {
+    match judgement {
+        Judgement::Refuse(Signal::Silence, _) => None,
+        Judgement::Refuse(signal, why) if is_visitors(*why) => Some(*signal),
+        _ => None,
     }
 }
 

@@ -103,6 +103,53 @@ fn a_consent_that_is_withdrawn_marks_the_browser_and_takes_its_cookie() {
 }
 
 #[test]
+fn who_refuses_by_one_event_of_a_request_gets_no_id_by_another() {
+    let listener = listener();
+    let page = ("Origin", "http://localhost:1");
+    let (event, with_id) =
+        (r#"{"site":"demo","event":"e"}"#, r#"{"site":"demo","event":"e","ids":{"user_id":"1"}}"#);
+    let refuses = |consent: &str| event.replace('}', &format!(r#","consent":{consent}}}"#));
+    for consent in [
+        r#"{"withdrawn":true}"#.to_owned(),
+        r#"{"us_privacy":"1YYN"}"#.to_owned(),
+        format!(r#"{{"tcf":"{}"}}"#, tcf("")),
+    ] {
+        for body in [
+            format!("[{event},{with_id},{}]", refuses(&consent)),
+            format!("[{},{with_id},{event}]", refuses(&consent)),
+        ] {
+            let before = listener.events().len();
+            let answer = listener.post("/v1/events", &[page], body);
+            assert_eq!(answer.cookies(), [""; 0], "{consent}");
+            assert!(answer.text().starts_with(r#"{"accepted":1,"#), "{}", answer.text());
+            assert!(answer.text().contains("of another event"), "{}", answer.text());
+            let ids = listener.events().into_iter().skip(before).flat_map(|event| event.ids);
+            let ids: Vec<_> = ids.map(|id| id.namespace.as_str().to_owned()).collect();
+            assert_eq!(ids, ["user_id"], "{consent}");
+        }
+    }
+    assert_eq!(
+        listener.outcomes("events"),
+        [("accepted", 6), ("refused_consent", 8), ("opted_out", 4)]
+    );
+    assert_eq!(listener.refusals("opt_out"), 4);
+    // Who is silent first and then consents is somebody.
+    let silent = r#"{"site":"strict","event":"e"}"#;
+    let given = format!(r#"{{"site":"strict","event":"e","consent":{{"tcf":"{}"}}}}"#, tcf(ALL));
+    let strict = ("Origin", "https://strict.example");
+    let answer = listener.post("/v1/events", &[strict], format!("[{silent},{given}]"));
+    assert_eq!(answer.cookies().len(), 1);
+    // Snowplow's way of saying so.
+    let withdrawn = r#"{\"schema\":\"iglu:a/unstruct_event/c/1\",\"data\":{\"schema\":\"iglu:a/consent_withdrawn/c/1\",\"data\":{\"all\":true}}}"#;
+    let body = format!(
+        r#"{{"data":[{{"e":"pv","aid":"demo"}},{{"e":"ue","aid":"demo","ue_pr":"{withdrawn}"}}]}}"#
+    );
+    let answer = listener.post("/com.snowplowanalytics.snowplow/tp2", &[page], body);
+    assert_eq!((answer.status, answer.cookies()), (200, vec![]));
+    assert_eq!(listener.outcomes("snowplow"), [("opted_out", 2)]);
+}
+
+#[test]
 fn a_site_that_does_not_say_which_vendor_it_is_opts_nobody_out() {
     let listener = Listener::new();
     let pair =
