@@ -1,7 +1,7 @@
 //! A canonical event in the making, and how the objects of other protocols are read.
 //!
 //! Addresses and numbers of persons are identifiers, of which only hashes are kept: [`Draft::contact`] takes them out
-//! of what would be stored as it was sent.
+//! of what would be stored as it was sent, and what is written is without them at any depth.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -20,6 +20,17 @@ pub(super) type Fields = Vec<(Box<str>, Value)>;
 
 /// The keys under which persons are named by what only hashes are kept of.
 const CONTACTS: [&str; 2] = ["email", "phone"];
+/// What else clients call the same, in lower case and without marks.
+const CONTACTS_SPELLED: [&str; 8] = [
+    "email",
+    "emails",
+    "emailaddress",
+    "emailaddresses",
+    "phone",
+    "phones",
+    "phonenumber",
+    "phonenumbers",
+];
 
 /// Reads an object of another protocol, of which anything may be missing or of another type.
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +156,8 @@ impl Draft {
         }
     }
 
-    /// Writes properties as sent, but for addresses and numbers of persons. What is there already stands.
+    /// Writes properties as sent, but for addresses and numbers of persons, wherever in them. What is there already
+    /// stands.
     pub(super) fn props(&mut self, fields: Fields) {
         add(&mut self.props, fields);
     }
@@ -215,15 +227,46 @@ fn push(fields: &mut Fields, key: &str, value: Option<&str>) {
     fields.extend(value.map(|value| (key.into(), Value::string(value))));
 }
 
-/// An object without what names persons.
-pub(super) fn without_contacts(mut fields: Fields) -> Fields {
-    fields.retain(|(name, _)| !CONTACTS.contains(&&**name));
-    fields
+/// Takes what names persons out of an object, at any depth.
+fn strip(fields: &mut Fields) {
+    fields.retain(|(name, value)| !is_contact(name, value));
+    fields.iter_mut().for_each(|(_, value)| strip_value(value));
+}
+
+/// The same of a value. The depth is bounded by the JSON reader.
+fn strip_value(value: &mut Value) {
+    match value {
+        Value::Object(fields) => strip(fields),
+        Value::Array(items) => items.iter_mut().for_each(strip_value),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Whether a key says that its value is a person's address or number. That somebody wants mail is none.
+fn is_contact(name: &str, value: &Value) -> bool {
+    if CONTACTS.contains(&name) {
+        return !matches!(value, Value::Bool(_));
+    }
+    // Nearly every name is told by how it begins.
+    let begins = |word: &str| {
+        let name = name.as_bytes();
+        name.len() >= word.len() && name[..word.len()].eq_ignore_ascii_case(word.as_bytes())
+    };
+    if name.len() > 32 || !(begins("e") || begins("phone")) || matches!(value, Value::Bool(_)) {
+        return false;
+    }
+    let plain = name.chars().filter(|c| !matches!(c, '_' | '-' | ' '));
+    let plain: String = plain.map(|c| c.to_ascii_lowercase()).collect();
+    CONTACTS_SPELLED.contains(&&*plain)
 }
 
 fn add(to: &mut Fields, fields: impl IntoIterator<Item = (Box<str>, Value)>) {
     // A set, not a comparison with each: what an attacker sends is wide.
     let known: HashSet<Box<str>> = to.iter().map(|(name, _)| name.clone()).collect();
-    let is_new = |name: &str| !CONTACTS.contains(&name) && !known.contains(name);
-    to.extend(fields.into_iter().filter(|(name, _)| is_new(name)));
+    let is_new =
+        |(name, value): &(Box<str>, Value)| !is_contact(name, value) && !known.contains(name);
+    to.extend(fields.into_iter().filter(is_new).map(|(name, mut value)| {
+        strip_value(&mut value);
+        (name, value)
+    }));
 }

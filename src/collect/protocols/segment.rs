@@ -430,6 +430,16 @@ mod tests {
             let [text] = &texts(body, Some("s"), None)[..] else { panic!() };
             assert!(!text.contains("b.example") && !text.contains("+49"), "{text}");
         }
+        let body = r#"{"type":"identify","userId":"1","traits":{"Email":"a@b.example","emails":["a@b.example"],
+            "address":{"city":"Ulm","email":"a@b.example","more":[{"Phone-Number":"+491","n":[[{"e_mail":7}]]}]},
+            "wants":{"email":true,"phone":false},"email_format":"html","phone_model":"X"},
+            "context":{"campaign":{"name":"n","email":"a@b.example"}}}"#;
+        assert_eq!(
+            texts(body, Some("s"), None),
+            [
+                r#"{"site":"s","event":"identify","ids":{"user_id":"1"},"props":{"campaign":{"name":"n"}},"attrs":{"address":{"city":"Ulm","more":[{"n":[[{}]]}]},"wants":{"email":true,"phone":false},"email_format":"html","phone_model":"X"}}"#
+            ]
+        );
     }
 
     #[test]

@@ -21,7 +21,6 @@ use super::draft::Object;
 use super::draft::consent;
 use super::draft::from_query;
 use super::draft::number;
-use super::draft::without_contacts;
 use crate::collect::gather;
 use crate::collect::gather::MAX_EVENTS;
 use crate::collect::gather::Read;
@@ -225,10 +224,6 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
             }
         }
         if !OF_TRACKERS.contains(&&*name) {
-            let data = match data {
-                Value::Object(fields) => Value::Object(without_contacts(fields)),
-                data => data,
-            };
             lists.entry(name).or_default().push(data);
         }
     }
@@ -277,9 +272,8 @@ mod tests {
 
     #[test]
     fn what_an_event_describes_may_be_encoded_with_padding_or_without_or_not_at_all() {
-        let expected = r#"{"site":"s","event":"buy","props":{"n":1.50}}"#;
-        let event =
-            r#"{"schema":"iglu:a/buy/jsonschema/1-0-0","data":{"n":1.50,"email":"a@b.example"}}"#;
+        let expected = r#"{"site":"s","event":"buy","props":{"n":1.50,"person":{}}}"#;
+        let event = r#"{"schema":"iglu:a/buy/jsonschema/1-0-0","data":{"n":1.50,"email":"a@b.example","person":{"email":"a@b.example"}}}"#;
         let envelope =
             format!(r#"{{"schema":"iglu:a/unstruct_event/jsonschema/1-0-0","data":{event}}}"#);
         let padded = encoded(&format!("{envelope} "));

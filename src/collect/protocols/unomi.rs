@@ -17,7 +17,6 @@ use super::draft::Fields;
 use super::draft::Object;
 use super::draft::consent;
 use super::draft::take_object;
-use super::draft::without_contacts;
 use crate::collect::answer;
 use crate::collect::gather;
 use crate::collect::gather::MAX_EVENTS;
@@ -168,11 +167,7 @@ fn map(mut event: Fields, shared: &Fields) -> Result<Sent, Rejection> {
 
     draft.props(properties);
     // The fields of a form stand in an object of their own.
-    let without = |(name, value)| match value {
-        Value::Object(fields) => (name, Value::Object(without_contacts(fields))),
-        value => (name, value),
-    };
-    draft.props(flattened.into_iter().map(without).collect());
+    draft.props(flattened);
     if is_of_page {
         for part in ["categories", "tags"] {
             draft.prop_value(part, page.value(part).cloned());
