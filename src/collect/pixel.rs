@@ -34,11 +34,13 @@ use crate::consent::Signals;
 use crate::ingest::Quarantine;
 use crate::ingest::canonical::Arrival;
 use crate::ingest::canonical::Code;
+use crate::ingest::canonical::DropReason;
 use crate::ingest::canonical::Dropped;
 use crate::ingest::canonical::Ids;
 use crate::ingest::canonical::MAX_FIELDS;
 use crate::ingest::canonical::Rejection;
 use crate::ingest::canonical::event_name;
+use crate::ingest::canonical::is_whole;
 use crate::ingest::canonical::message_id;
 use crate::ingest::canonical::time;
 use crate::ingest::record::Pending;
@@ -184,6 +186,13 @@ pub(super) fn record_match(
     admitted: Admitted<'_>,
     id: (&str, &str),
 ) -> Taken {
+    // The event would be kept under the cookie alone, and say nothing.
+    if !is_whole(&decode(id.1)) {
+        let mut dropped = Dropped::default();
+        dropped.count(DropReason::Value);
+        worker.count_dropped(&dropped);
+        return Taken::nothing(Outcome::Invalid);
+    }
     record(worker, visitor, admitted, Hit { event: ID_MATCH, ids: vec![id], ..Hit::default() })
 }
 

@@ -127,6 +127,26 @@ fn every_refused_hit_gets_the_image_and_its_outcome() {
 }
 
 #[test]
+fn an_identifier_that_is_no_utf_8_is_dropped_and_counted() {
+    let listener = Listener::new();
+    for path in [
+        "/pixel.gif?s=demo&id.user_id=Jos%E9&id.crm_id=1",
+        "/i?e=pv&aid=demo&uid=%FF&duid=1",
+        "/matomo.php?idsite=demo&rec=1&uid=%FE&_id=1",
+    ] {
+        assert_gif(&listener.get(path, &[]));
+    }
+    let ids = listener.events().into_iter().map(|event| event.ids);
+    let values: Vec<Vec<_>> =
+        ids.map(|ids| ids.iter().map(|id| id.value().to_owned()).collect()).collect();
+    assert_eq!(values, [["1"], ["1"], ["1"]]);
+    let dropped = &listener.metrics.collect_identifiers_dropped;
+    assert_eq!(dropped.with_label_values(&["value"]).get(), 3);
+    // Who was named so before can still be asked about.
+    assert!(crate::ingest::canonical::identifiers_of("user_id", "Jos\u{fffd}").is_ok());
+}
+
+#[test]
 fn the_origin_of_the_page_or_its_referrer_is_one_of_the_sites() {
     let listener = Listener::with(|config| config.sites[2].require_origin = true);
     for (site, header, outcome) in [

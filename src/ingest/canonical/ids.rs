@@ -79,7 +79,7 @@ const HASHES_OF_NOTHING: [&str; 2] = [
 /// error says what is wrong.
 pub fn identifiers_of(namespace: &str, value: &str) -> Result<Vec<Identifier>, String> {
     let mut ids = Ids::default();
-    ids.add(namespace, value, None);
+    ids.add_known(namespace, value, None);
     let mut taken = ids.taken();
     taken.sort_unstable();
     taken.dedup();
@@ -95,6 +95,12 @@ pub fn identifiers_of(namespace: &str, value: &str) -> Result<Vec<Identifier>, S
     })
 }
 
+/// Whether a value is all of what was sent. U+FFFD stands for bytes that were no UTF-8, of which there are many: whoever
+/// is named by it may be anybody.
+pub fn is_whole(value: &str) -> bool {
+    !value.contains(char::REPLACEMENT_CHARACTER)
+}
+
 /// Gathers the identifiers of one event.
 #[derive(Debug, Default)]
 pub struct Ids {
@@ -105,6 +111,15 @@ pub struct Ids {
 impl Ids {
     /// Takes one as sent. `email` and `phone` become their hashes; a bad one is dropped and counted.
     pub fn add(&mut self, namespace: &str, value: &str, phone_country: Option<&str>) {
+        if is_whole(value) {
+            self.add_known(namespace, value, phone_country);
+        } else {
+            self.dropped.count(DropReason::Value);
+        }
+    }
+
+    /// The same of one that somebody asks about, and that may have been taken long ago.
+    fn add_known(&mut self, namespace: &str, value: &str, phone_country: Option<&str>) {
         match namespace {
             "email" => match email::hash(value) {
                 Some(hashes) => {

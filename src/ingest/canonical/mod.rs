@@ -20,7 +20,7 @@ pub mod split;
 pub mod time;
 
 pub use agent::{Agent, Agents};
-pub use ids::{DropReason, Dropped, Ids, identifiers_of};
+pub use ids::{DropReason, Dropped, Ids, identifiers_of, is_whole};
 pub use import::{Import, import_lines};
 pub use sent::Sent;
 pub use time::Window;
