@@ -1,7 +1,7 @@
 //! `GET /pixel.gif`: one event from a page that can load an image but not run a script.
 //!
 //! Always 200 and the GIF, whatever became of the event: an `<img>` cannot act on an error. What became of
-//! it is counted.
+//! it is counted. An address that is none in HTTP is refused before it comes here.
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;

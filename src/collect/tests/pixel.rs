@@ -127,6 +127,19 @@ fn every_refused_hit_gets_the_image_and_its_outcome() {
 }
 
 #[test]
+fn what_a_page_has_to_encode_is_taken_encoded_and_is_no_request_otherwise() {
+    let listener = Listener::new();
+    for (plain, encoded) in [("caf\u{e9}", "caf%C3%A9"), ("a\"b", "a%22b"), ("<a>", "%3Ca%3E")] {
+        let before = listener.events().len();
+        assert_eq!(listener.get(&format!("/pixel.gif?s=demo&e={plain}"), &[]).status, 400);
+        assert_eq!(listener.events().len(), before);
+        assert_gif(&listener.get(&format!("/pixel.gif?s=demo&e={encoded}"), &[]));
+        assert_eq!(&*listener.events()[before].name, plain);
+    }
+    assert_eq!(listener.outcomes("pixel"), [("accepted", 3)]);
+}
+
+#[test]
 fn an_identifier_that_is_no_utf_8_is_dropped_and_counted() {
     let listener = Listener::new();
     for path in [
