@@ -60,6 +60,7 @@ use crate::segment::Serve;
 use crate::segment::Shards;
 use crate::segment::Watermark;
 use crate::store::StoreError;
+use crate::store::audit::AuditLog as _;
 use crate::store::chain;
 use crate::store::health::Checkup;
 use crate::store::nodes::Heard;
@@ -185,7 +186,8 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         lookups: Arc::new(Lookups::new(store.clone())),
         whose: Box::new(move |identifier| ingest::whose(identity, identifier)),
     };
-    let (numbers, audited) = (store.clone(), store.clone());
+    let numbers = store.clone();
+    let audit = Arc::new(AuditLog::new(store.clone()));
     let history = RedisShelf::history(store.clone());
     let privacy: Arc<dyn Shelf> = Arc::new(RedisShelf::privacy(store.clone()));
     let backups = Backups::new(RunningStore {
@@ -219,8 +221,8 @@ pub(super) fn open(ground: Ground) -> anyhow::Result<Base> {
         shards: Arc::new(gather),
         watermark: Arc::new(watermark),
         shelf: Some(shelf.clone()),
-        audit: Arc::new(AuditLog::new(audited)),
-        audit_key: audit_key(shelf.clone()),
+        audit_key: audit_key(shelf.clone(), audit.clone()),
+        audit,
         finder,
         sizes,
         head: shelf,
@@ -356,15 +358,22 @@ fn peer_secret(ground: &Ground, shelf: &dyn Shelf) -> Result<anyhow::Result<Stri
     Ok(Ok(String::from_utf8_lossy(&stands).into_owned()))
 }
 
-/// The key of the audit log's seal, as the store holds it since it was first asked for.
-fn audit_key(shelf: Arc<dyn Shelf>) -> AuditKey {
+/// The key of the audit log, as the store holds it since it was first asked for. A log with neither a record nor a seal
+/// gets its first one: of several nodes that start at once none knows whether it is the one that made the key, and who
+/// could remove both can read the key.
+fn audit_key(shelf: Arc<dyn Shelf>, log: Arc<AuditLog>) -> AuditKey {
     Box::new(move || {
         let unavailable = |source: Box<dyn std::error::Error + Send + Sync>| {
             StoreError::Unavailable { what: "the key of the audit log".to_owned(), source }
         };
         let fresh = console::fresh_audit_key().map_err(|error| unavailable(error.into()))?;
         let stands = shelf.keep(console::AUDIT_KEY, &fresh)?;
-        stands.try_into().map_err(|_| unavailable("it is damaged in the store".into()))
+        let key =
+            stands.try_into().map_err(|_| unavailable("it is damaged in the store".into()))?;
+        if log.last()?.is_none() && log.seal()?.is_none() {
+            log.put_seal(&console::first_audit_seal(&key))?;
+        }
+        Ok(key)
     })
 }
 

@@ -67,6 +67,7 @@ use crate::store::sizes::Sizes;
 pub use audit::Audit;
 pub use audit::KEY as AUDIT_KEY;
 pub use audit::Key as AuditKey;
+pub use audit::first_seal as first_audit_seal;
 pub use audit::fresh_key as fresh_audit_key;
 pub use audit::key_of_directory as audit_key_of;
 pub use peers::Leader;

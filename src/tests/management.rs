@@ -326,6 +326,42 @@ fn a_record_that_was_touched_is_found() {
     let (code, said) = verify(&mut server, &format!("{}\n", cut.join("\n")));
     assert_eq!(code, Some(1));
     assert!(said.starts_with("broken at record 4: the log is cut off"), "{said}");
+    // Written anew by somebody without the key: the server goes on behind it, and does not make it good.
+    let mut previous = "0".repeat(64);
+    let mut forged = String::new();
+    for line in whole.lines() {
+        let (number, line) = line.split_once(' ').unwrap();
+        let mut record: BTreeMap<String, Value> = serde_json::from_str(line).unwrap();
+        record.insert("previous".to_owned(), json!(previous));
+        record.insert("actor".to_owned(), json!("alice"));
+        let hashed = record.iter().filter(|(key, _)| !["hash", "mac"].contains(&key.as_str()));
+        let hashed: BTreeMap<_, _> = hashed.collect();
+        previous = sha256(&serde_json::to_string(&hashed).unwrap());
+        record.insert("hash".to_owned(), json!(previous));
+        forged += &format!("{number} {}\n", serde_json::to_string(&record).unwrap());
+    }
+    let broken_after_a_change = |server: &mut Server, name: &str| {
+        server.run();
+        server.ok(&["token", "create", name, "--scope", "read"]);
+        let output = server.throng(&["audit", "verify"]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("broken at record 1: "), "{said}");
+        assert!(server.stop());
+    };
+    fs::write(&file, forged).unwrap();
+    broken_after_a_change(&mut server, "four");
+    // The oldest are cut off; all are; and the seal is, too.
+    let rest: Vec<&str> = whole.lines().skip(4).collect();
+    fs::write(&file, format!("{}\n", rest.join("\n"))).unwrap();
+    broken_after_a_change(&mut server, "five");
+    fs::remove_file(&file).unwrap();
+    broken_after_a_change(&mut server, "six");
+    for left in fs::read_dir(server.data().join("audit")).unwrap() {
+        fs::remove_file(left.unwrap().path()).unwrap();
+    }
+    fs::remove_file(server.data().join("audit.seal")).unwrap();
+    broken_after_a_change(&mut server, "seven");
 }
 
 /// Schemathesis sends what the document allows and what it does not, and holds every answer against it.

@@ -31,6 +31,7 @@ use crate::store::audit::Broken;
 use crate::store::audit::Checked;
 use crate::store::audit::NOTHING;
 use crate::store::audit::Record;
+use crate::store::embedded::AUDIT_SEAL;
 use crate::store::embedded::write_small_file;
 
 pub(super) use calls::AuditCheck;
@@ -74,13 +75,51 @@ pub(super) struct Entry {
     pub(super) after: Option<String>,
 }
 
-/// Says up to where the log goes.
+/// Says how far the log goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Seal {
+    /// The last record.
     number: u64,
     hash: String,
+    /// The first one that is kept; a seal of before there were marks does not say.
+    #[serde(default)]
+    first: Option<u64>,
+    /// The last one of before there were marks, which the ones after it vouch for.
+    #[serde(default)]
+    unmarked: u64,
     /// HMAC-SHA256 of the others.
     mac: String,
+}
+
+impl Seal {
+    fn right_mac(&self, key: &[u8; 32]) -> String {
+        let Self { number, hash, first, unmarked, .. } = self;
+        match first {
+            Some(first) => {
+                mac(key, &format!("throng audit seal {number} {hash} {first} {unmarked}"))
+            }
+            None => mac(key, &format!("throng audit {number} {hash}")),
+        }
+    }
+
+    /// Whether a record may be without a mark.
+    fn is_before_marks(&self, number: u64) -> bool {
+        self.first.is_none() || number <= self.unmarked
+    }
+}
+
+fn mac(key: &[u8; 32], text: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
+    mac.update(text.as_bytes());
+    hex(&mac.finalize().into_bytes())
+}
+
+/// The seal of a log that has no record yet. It is there before the first one is: where a key has none, it was removed.
+pub fn first_seal(key: &[u8; 32]) -> String {
+    let (hash, mac) = (NOTHING.to_owned(), String::new());
+    let mut seal = Seal { number: 0, hash, first: Some(1), unmarked: 0, mac };
+    seal.mac = seal.right_mac(key);
+    serde_json::to_string(&seal).unwrap_or_default()
 }
 
 /// A log that is broken, or cannot be read.
@@ -152,70 +191,122 @@ impl Audit {
                 after: entry.after.clone(),
                 previous,
                 hash: String::new(),
+                mac: None,
             };
             record.hash = record.right_hash();
+            record.mac = Some(self.mark(&record)?);
             // Another node may have been faster.
             if self.log.append(record.number, &record.line())? {
-                self.seal(record.number, &record.hash)?;
+                let first = self.log.keep_from(record.number)?;
+                self.seal(&record, first)?;
+                if let Some(first) = first {
+                    self.log.give_up(first)?;
+                }
                 return Ok(record.number);
             }
         }
     }
 
-    /// The number and hash that the next record follows. Where the newest were cut off the seal still knows them: what
-    /// is written then leaves the gap to be seen.
+    /// The number and hash that the next record follows: those of the last one that was written here. Where the log has
+    /// another, or none, what is written then does not fit it, and that stays to be seen.
     fn end(&self) -> Result<(u64, String), StoreError> {
-        let last = match self.log.last()? {
-            None => (0, NOTHING.to_owned()),
-            Some((number, line)) => {
-                let hash = serde_json::from_str::<Record>(&line).map(|record| record.hash);
-                // One that cannot be read is followed by what says so.
-                (number, hash.unwrap_or_else(|_| NOTHING.to_owned()))
-            }
+        let last = self.log.last()?;
+        let number = last.as_ref().map_or(0, |(number, _)| *number);
+        let touched = |why: &str| {
+            tracing::error!("{why}: `throng audit verify` says more, and will from now on");
         };
-        let sealed = self.read_seal()?.and_then(Result::ok);
-        Ok(sealed.filter(|seal| seal.number > last.0).map_or(last, |seal| (seal.number, seal.hash)))
+        let Some(Ok(seal)) = self.read_seal()? else {
+            touched("the seal of the audit log is gone, or is another");
+            // How far the log went nobody knows. The number that is left out says so.
+            return Ok((number + 1, NOTHING.to_owned()));
+        };
+        let record = last.and_then(|(_, line)| serde_json::from_str::<Record>(&line).ok());
+        let record =
+            record.filter(|record| record.number == number && record.right_hash() == record.hash);
+        // The server may have ended between a record and its seal, or another node is about to write that.
+        if number > seal.number {
+            match record {
+                Some(record) if self.is_ours(&record, &seal)? => return Ok((number, record.hash)),
+                _ => {
+                    touched("the last record of the audit log was not written by this server");
+                    return Ok((number, seal.hash));
+                }
+            }
+        }
+        if number < seal.number && self.log.last()?.is_none_or(|(now, _)| now < seal.number) {
+            touched("the newest records of the audit log are missing");
+        }
+        if number == seal.number && number > 0 && record.is_none_or(|it| it.hash != seal.hash) {
+            touched("the last record of the audit log was changed");
+        }
+        Ok((seal.number, seal.hash))
     }
 
-    fn seal(&self, number: u64, hash: &str) -> Result<(), StoreError> {
+    fn seal(&self, record: &Record, first: Option<u64>) -> Result<(), StoreError> {
+        let before = self.read_seal()?.and_then(Result::ok);
         // Of several nodes one may come late.
-        if let Some(Ok(seal)) = self.read_seal()?
-            && seal.number > number
-        {
+        if before.as_ref().is_some_and(|seal| seal.number > record.number) {
             return Ok(());
         }
-        let seal = Seal { number, hash: hash.to_owned(), mac: self.mac(number, hash)? };
+        let (kept, unmarked) = match &before {
+            Some(Seal { first: Some(first), unmarked, .. }) => (*first, *unmarked),
+            // One of before there were marks: what is there up to here had none.
+            Some(Seal { first: None, .. }) => {
+                let oldest = self.log.lines(0, 1)?.first().map_or(1, |(number, _)| *number);
+                (oldest, record.number - 1)
+            }
+            None => (1, 0),
+        };
+        let mut seal = Seal {
+            number: record.number,
+            hash: record.hash.clone(),
+            first: Some(kept.max(first.unwrap_or(1))),
+            unmarked,
+            mac: String::new(),
+        };
+        seal.mac = seal.right_mac(self.key()?);
         self.log.put_seal(&serde_json::to_string(&seal).unwrap_or_default())
     }
 
     /// The seal; an error of one that was made without the key.
     fn read_seal(&self) -> Result<Option<Result<Seal, String>>, StoreError> {
+        // Whoever makes the key makes the first seal.
+        let key = self.key()?;
         let Some(text) = self.log.seal()? else { return Ok(None) };
         let Ok(seal) = serde_json::from_str::<Seal>(&text) else {
             return Ok(Some(Err("the seal cannot be read".to_owned())));
         };
-        let right = self.mac(seal.number, &seal.hash)?;
-        if bool::from(right.as_bytes().ct_eq(seal.mac.as_bytes())) {
+        if bool::from(seal.right_mac(key).as_bytes().ct_eq(seal.mac.as_bytes())) {
             return Ok(Some(Ok(seal)));
         }
         Ok(Some(Err("the seal was made with another key".to_owned())))
     }
 
-    fn mac(&self, number: u64, hash: &str) -> Result<String, StoreError> {
-        let key = match self.known_key.get() {
-            Some(key) => key,
-            None => {
-                let key = (self.key)()?;
-                self.known_key.get_or_init(|| key)
-            }
-        };
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
-        mac.update(format!("throng audit {number} {hash}").as_bytes());
-        Ok(hex(&mac.finalize().into_bytes()))
+    fn key(&self) -> Result<&[u8; 32], StoreError> {
+        if let Some(key) = self.known_key.get() {
+            return Ok(key);
+        }
+        let key = (self.key)()?;
+        Ok(self.known_key.get_or_init(|| key))
     }
 
-    /// Checks the whole log: each record, that each follows the one before, and that none is missing at the end. Blocks.
+    /// What shows that a record was written here.
+    fn mark(&self, record: &Record) -> Result<String, StoreError> {
+        let Record { number, hash, .. } = record;
+        Ok(mac(self.key()?, &format!("throng audit record {number} {hash}")))
+    }
+
+    fn is_ours(&self, record: &Record, seal: &Seal) -> Result<bool, StoreError> {
+        match &record.mac {
+            Some(mac) => Ok(self.mark(record)?.as_bytes().ct_eq(mac.as_bytes()).into()),
+            None => Ok(seal.is_before_marks(record.number)),
+        }
+    }
+
+    /// Checks the whole log: each record, that it was written here, that each follows the one before, and that none is
+    /// missing at the beginning or the end. Blocks.
     pub(super) fn check(&self, wanted: &dyn Fn() -> bool) -> Result<Checked, CheckError> {
+        let broken = |number, why: String| Err(CheckError::Broken(Broken { number, why }));
         // Read before the lines: it may only be behind them.
         let seal = self.read_seal()?;
         let mut checked = Checked::default();
@@ -225,28 +316,48 @@ impl Audit {
             if lines.is_empty() || !wanted() {
                 break;
             }
+            // Asked after the lines were read: what was given up meanwhile is no fault.
+            let kept = match checked.first {
+                None => self.read_seal()?.and_then(Result::ok).and_then(|seal| seal.first),
+                Some(_) => None,
+            };
+            if let Some(kept) = kept.filter(|kept| lines[0].0 > *kept) {
+                return broken(
+                    kept,
+                    format!("it is missing: the log begins with record {}", lines[0].0),
+                );
+            }
             for (number, line) in lines {
-                checked.take(number, &line)?;
+                let record = checked.take(number, &line)?;
+                let Some(Ok(seal)) = &seal else { continue };
+                if number == seal.number && record.hash != seal.hash {
+                    return broken(number, "it is another than the one that was sealed".to_owned());
+                }
+                if !self.is_ours(&record, seal)? {
+                    return broken(number, "it was not written with the key of the log".to_owned());
+                }
             }
         }
         let last = checked.last.as_ref().map_or(0, |(number, _)| *number);
-        let broken = |number, why: String| Err(CheckError::Broken(Broken { number, why }));
-        match seal {
-            None if last == 0 => Ok(checked),
-            None => broken(last, "there is no seal: the log may be cut off behind it".to_owned()),
-            Some(Err(why)) => broken(last, why),
-            Some(Ok(seal)) if seal.number > last => {
-                broken(last + 1, format!("the log is cut off: it went to record {}", seal.number))
+        let seal = match seal {
+            Some(Ok(seal)) => seal,
+            Some(Err(why)) => return broken(last.max(1), why),
+            None if last == 0 => {
+                let why = "the key of the log is there, and neither the log nor its seal: they were removed";
+                return broken(1, why.to_owned());
             }
-            Some(Ok(seal)) if seal.number == last => match &checked.last {
-                Some((_, hash)) if *hash != seal.hash => {
-                    broken(last, "it is another than the one that was sealed".to_owned())
-                }
-                _ => Ok(checked),
-            },
-            // The server ended between a record and its seal.
-            Some(Ok(_)) => Ok(checked),
+            None => {
+                let why = "there is no seal: the log may be cut off behind it";
+                return broken(last, why.to_owned());
+            }
+        };
+        if seal.number > last {
+            return broken(
+                last + 1,
+                format!("the log is cut off: it went to record {}", seal.number),
+            );
         }
+        Ok(checked)
     }
 }
 
@@ -271,6 +382,17 @@ pub fn key_of_directory(data: &Path) -> io::Result<[u8; 32]> {
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let fresh = fresh_key()?;
+            // Before the key, so that there is none without a seal. One of a log that has records stays: it was made
+            // with a key that is gone.
+            let seal = data.join(AUDIT_SEAL);
+            let has_records = match fs::read(&seal) {
+                Ok(text) => serde_json::from_slice::<Seal>(&text).map_or(true, |seal| seal.number > 0),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            if !has_records {
+                write_small_file(&seal, first_seal(&fresh).as_bytes(), 0o600)?;
+            }
             write_small_file(&path, &fresh, 0o600)?;
             Ok(fresh)
         }

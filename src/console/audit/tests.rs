@@ -1,5 +1,8 @@
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+
+use serde_json::json;
 
 use super::*;
 use crate::net::SystemClock;
@@ -94,10 +97,167 @@ fn a_start_is_recorded_where_its_settings_are_others() {
     assert_eq!(second.action, "start");
 }
 
-/// A log that takes nothing while it is full.
-struct Full(embedded::AuditLog, AtomicBool);
+/// Four records.
+fn four(data: &Path) -> Vec<Record> {
+    let audit = open(data);
+    for action in ["a", "b", "c", "d"] {
+        audit.write(&entry(action)).unwrap();
+    }
+    let lines = audit.log.lines(0, 10).unwrap();
+    lines.iter().map(|(_, line)| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Writes records as who has no key can: numbered, chained and hashed anew from `first` on.
+fn forge(data: &Path, first: u64, mut records: Vec<Record>) {
+    let mut text = String::new();
+    let mut previous = NOTHING.to_owned();
+    for (number, record) in (first..).zip(&mut records) {
+        record.number = number;
+        if number > first || first == 1 {
+            record.previous = previous;
+        }
+        record.hash = record.right_hash();
+        previous = record.hash.clone();
+        text += &format!("{number} {}\n", record.line());
+    }
+    fs::write(file(data), text).unwrap();
+}
+
+/// Where the log is broken, at once and however much is written behind it.
+fn stays_broken(data: &Path) -> (u64, String) {
+    let found = broken(&open(data));
+    for _ in 0..3 {
+        open(data).write(&entry("later")).unwrap();
+        assert!(broken(&open(data)).0 <= found.0.max(6), "{found:?}");
+    }
+    found
+}
+
+#[test]
+fn a_log_that_was_written_without_the_key_is_broken_and_stays_so() {
+    let another = |mut record: Record| {
+        record.actor = "alice".to_owned();
+        record
+    };
+    let unmarked = |record: Record| Record { mac: None, ..record };
+    let last_twice = |mut records: Vec<Record>| {
+        records.push(records[3].clone());
+        records
+    };
+    type Change<'a> = &'a dyn Fn(Vec<Record>) -> Vec<Record>;
+    let changes: [(u64, u64, Change<'_>); 7] = [
+        // All of them, as many as there were, more, or fewer.
+        (1, 1, &|all| all.into_iter().map(another).collect()),
+        (1, 1, &|all| last_twice(all.into_iter().map(another).collect())),
+        (1, 1, &|all| last_twice(all.into_iter().map(another).map(unmarked).collect())),
+        (1, 1, &|all| all.into_iter().take(2).map(another).collect()),
+        // One more, which fits those before it.
+        (1, 5, &last_twice),
+        // The oldest are cut off.
+        (3, 1, &|all| all[2..].to_vec()),
+        (4, 1, &|all| all[3..].to_vec()),
+    ];
+    for (first, place, change) in changes {
+        let data = tempfile::tempdir().unwrap();
+        let records = four(data.path());
+        assert!(open(data.path()).check(&|| true).is_ok());
+        forge(data.path(), first, change(records));
+        assert_eq!(stays_broken(data.path()).0, place);
+    }
+}
+
+#[test]
+fn a_log_that_was_removed_is_told_and_stays_broken() {
+    // A server that has recorded nothing is whole.
+    let data = tempfile::tempdir().unwrap();
+    assert!(open(data.path()).check(&|| true).is_ok());
+    assert!(open(data.path()).check(&|| true).is_ok());
+    let seal = |data: &Path| data.join(AUDIT_SEAL);
+    type Remove<'a> = &'a dyn Fn(&Path);
+    let all: [(u64, &str, Remove<'_>); 4] = [
+        (1, "it went to record 4", &|data| fs::remove_file(file(data)).unwrap()),
+        (1, "neither the log nor its seal", &|data| {
+            fs::remove_file(file(data)).unwrap();
+            fs::remove_file(seal(data)).unwrap();
+        }),
+        (4, "there is no seal", &|data| fs::remove_file(seal(data)).unwrap()),
+        (4, "the seal cannot be read", &|data| fs::write(seal(data), "{}").unwrap()),
+    ];
+    for (place, why, remove) in all {
+        let data = tempfile::tempdir().unwrap();
+        four(data.path());
+        remove(data.path());
+        let found = stays_broken(data.path());
+        assert!(found.0 == place && found.1.contains(why), "{found:?}");
+    }
+    // A log of nothing has to have a seal, too.
+    let data = tempfile::tempdir().unwrap();
+    drop(open(data.path()));
+    fs::remove_file(seal(data.path())).unwrap();
+    assert_eq!(stays_broken(data.path()).0, 1);
+}
+
+#[test]
+fn what_was_written_before_there_were_marks_is_vouched_for_by_what_came_after() {
+    let data = tempfile::tempdir().unwrap();
+    let before = || four(data.path()).into_iter().map(|one| Record { mac: None, ..one }).collect();
+    let records: Vec<Record> = before();
+    forge(data.path(), 1, records.clone());
+    let key = key_of_directory(data.path()).unwrap();
+    let hash = records[3].hash.clone();
+    let mut old = Seal { number: 4, hash, first: None, unmarked: 0, mac: String::new() };
+    old.mac = old.right_mac(&key);
+    let old = json!({ "number": 4, "hash": old.hash, "mac": old.mac });
+    fs::write(data.path().join(AUDIT_SEAL), old.to_string()).unwrap();
+    assert!(open(data.path()).check(&|| true).is_ok());
+    for number in 5..8 {
+        assert_eq!(open(data.path()).write(&entry("new")).unwrap(), number);
+        assert_eq!(open(data.path()).check(&|| true).unwrap().records, number);
+    }
+    let lines = open(data.path()).log.lines(0, 10).unwrap();
+    let mut all: Vec<Record> =
+        lines.iter().map(|(_, line)| serde_json::from_str(line).unwrap()).collect();
+    all[1].actor = "alice".to_owned();
+    forge(data.path(), 1, all);
+    assert_eq!(stays_broken(data.path()).0, 5);
+}
+
+#[test]
+fn only_what_the_server_gave_up_may_be_missing_at_the_beginning() {
+    let data = tempfile::tempdir().unwrap();
+    let key = key_of_directory(data.path()).unwrap();
+    let log = embedded::AuditLog::open(data.path()).unwrap();
+    let log = Arc::new(Full(log, AtomicBool::new(false), AtomicU64::new(0)));
+    let clock = Arc::new(SystemClock::default());
+    let audit = Audit::new(log.clone(), clock, Box::new(move || Ok(key)));
+    for number in 1..=4 {
+        log.2.store(number - 1, Ordering::Relaxed);
+        audit.write(&entry("a")).unwrap();
+    }
+    // Given up are one and two; that they are still there is no fault.
+    let whole = fs::read_to_string(file(data.path())).unwrap();
+    assert_eq!(audit.check(&|| true).unwrap().first, Some(1));
+    let from = |first: usize| {
+        let lines: Vec<&str> = whole.lines().skip(first - 1).collect();
+        fs::write(file(data.path()), format!("{}\n", lines.join("\n"))).unwrap();
+        open(data.path())
+    };
+    assert_eq!(from(3).check(&|| true).unwrap().first, Some(3));
+    assert_eq!(broken(&from(4)), (3, "it is missing: the log begins with record 4".to_owned()));
+}
+
+/// A log that takes nothing while it is full, and keeps what is from a number on.
+struct Full(embedded::AuditLog, AtomicBool, AtomicU64);
 
 impl AuditLog for Full {
+    fn keep_from(&self, _: u64) -> Result<Option<u64>, StoreError> {
+        Ok(Some(self.2.load(Ordering::Relaxed)).filter(|from| *from > 1))
+    }
+
+    fn give_up(&self, before: u64) -> Result<(), StoreError> {
+        self.0.give_up(before)
+    }
+
     fn append(&self, number: u64, line: &str) -> Result<bool, StoreError> {
         if self.1.load(Ordering::Relaxed) {
             let source = Box::new(io::Error::from(io::ErrorKind::StorageFull));
@@ -126,9 +286,11 @@ impl AuditLog for Full {
 #[test]
 fn what_cannot_be_written_is_an_error_and_leaves_the_log_whole() {
     let data = tempfile::tempdir().unwrap();
-    let log = Arc::new(Full(embedded::AuditLog::open(data.path()).unwrap(), AtomicBool::new(true)));
+    let key = key_of_directory(data.path()).unwrap();
+    let log = embedded::AuditLog::open(data.path()).unwrap();
+    let log = Arc::new(Full(log, AtomicBool::new(true), AtomicU64::new(0)));
     let clock = Arc::new(SystemClock::default());
-    let audit = Audit::new(log.clone(), clock, Box::new(|| Ok([7; 32])));
+    let audit = Audit::new(log.clone(), clock, Box::new(move || Ok(key)));
     assert!(matches!(audit.write(&entry("a")), Err(StoreError::Full { .. })));
     log.1.store(false, Ordering::Relaxed);
     assert_eq!(audit.write(&entry("b")).unwrap(), 1);

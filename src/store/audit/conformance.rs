@@ -8,10 +8,11 @@ use super::*;
 pub(crate) type Open<'a> = &'a dyn Fn() -> Arc<dyn AuditLog>;
 
 /// Every contract. Each gets a log of its own.
-pub(crate) const ALL: [fn(Open<'_>); 3] = [
+pub(crate) const ALL: [fn(Open<'_>); 4] = [
     a_number_is_given_once_and_none_before_it_afterwards,
     of_many_who_append_at_once_each_gets_a_number,
     everything_outlives_the_process,
+    what_is_to_be_kept_is_never_given_up,
 ];
 
 fn a_number_is_given_once_and_none_before_it_afterwards(open: Open<'_>) {
@@ -73,4 +74,17 @@ fn everything_outlives_the_process(open: Open<'_>) {
     assert!(log.append(4, &long).unwrap());
     let error = log.append(5, &format!("{long}x")).unwrap_err();
     assert!(matches!(error, StoreError::Refused { .. }) && !error.is_retryable(), "{error:?}");
+}
+
+fn what_is_to_be_kept_is_never_given_up(open: Open<'_>) {
+    let log = open();
+    for number in 1..=3 {
+        assert!(log.append(number, "{}").unwrap());
+        assert_eq!(log.keep_from(number).unwrap(), None);
+    }
+    log.give_up(3).unwrap();
+    assert_eq!(log.lines(2, 9).unwrap(), [(3, "{}".to_owned())]);
+    assert_eq!(log.last().unwrap(), Some((3, "{}".to_owned())));
+    assert!(!log.append(3, "{\"another\":3}").unwrap());
+    assert!(log.append(4, "{}").unwrap());
 }

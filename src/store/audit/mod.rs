@@ -1,8 +1,9 @@
 //! The audit log: who changed what, and when, in records that are never changed.
 //!
-//! Each record holds the SHA-256 of the one before, so that one that is changed, left out or put between is found. That
-//! the newest are cut off is found by the seal, which stands beside the log and is keyed: without the key nobody makes
-//! one for a shorter log. Where the log is kept knows nothing of that; it keeps numbered lines.
+//! Each record holds the SHA-256 of the one before, so that one that is changed, left out or put between is found, and
+//! is marked with a key, so that nobody without it writes one. That the newest or the oldest are cut off is found by the
+//! seal, which stands beside the log, says how far it goes, and is keyed, too. Where the log is kept knows nothing of
+//! that; it keeps numbered lines.
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -27,6 +28,12 @@ pub trait AuditLog: Send + Sync {
     /// Appends a line under a number, durable when it returns. `false` where a line has that number already, or a
     /// greater one. After an error that is retryable the line may stand or not.
     fn append(&self, number: u64, line: &str) -> Result<bool, StoreError>;
+
+    /// From which number on lines are to be kept, where the last one is `last` and there are more than the bound.
+    fn keep_from(&self, last: u64) -> Result<Option<u64>, StoreError>;
+
+    /// Gives up the lines before a number; some may stay. The seal has to say so beforehand.
+    fn give_up(&self, before: u64) -> Result<(), StoreError>;
 
     /// The lines behind a number, in order, at most `limit`.
     fn lines(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, StoreError>;
@@ -71,8 +78,11 @@ pub struct Record {
     pub after: Option<String>,
     /// The hash of the record before; 64 zeros of the first.
     pub previous: String,
-    /// SHA-256 of all of this but the hash, as JSON with its keys in order and no space.
+    /// SHA-256 of all of this but the hash and the mark, as JSON with its keys in order and no space.
     pub hash: String,
+    /// HMAC-SHA256 of the number and the hash, with the key of the log; none of records of before there were marks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
 }
 
 /// What a log is checked for.
@@ -115,6 +125,7 @@ impl Record {
     pub fn right_hash(&self) -> String {
         let mut fields = self.fields();
         fields.remove("hash");
+        fields.remove("mac");
         let text = serde_json::to_vec(&fields).unwrap_or_default();
         hex(&Sha256::digest(text))
     }
@@ -131,8 +142,8 @@ impl Record {
 }
 
 impl Checked {
-    /// Takes the next line.
-    pub fn take(&mut self, number: u64, line: &str) -> Result<(), Broken> {
+    /// Takes the next line; the record that it is.
+    pub fn take(&mut self, number: u64, line: &str) -> Result<Record, Broken> {
         let broken = |why: String| Broken { number, why };
         let record: Record = serde_json::from_str(line)
             .map_err(|error| broken(format!("it cannot be read: {error}")))?;
@@ -143,7 +154,7 @@ impl Checked {
             return Err(broken("its hash is another than that of what it says".to_owned()));
         }
         match &self.last {
-            // The oldest are given up with time.
+            // The oldest are given up with time; up to where, the seal knows.
             None if number > 1 => {}
             None if record.previous == NOTHING => {}
             None => {
@@ -161,8 +172,8 @@ impl Checked {
         }
         self.first.get_or_insert(number);
         self.records += 1;
-        self.last = Some((number, record.hash));
-        Ok(())
+        self.last = Some((number, record.hash.clone()));
+        Ok(record)
     }
 }
 
@@ -185,6 +196,7 @@ mod tests {
             after: Some("ab".into()),
             previous: previous.into(),
             hash: String::new(),
+            mac: None,
         };
         record.hash = record.right_hash();
         record
@@ -201,7 +213,7 @@ mod tests {
 
     fn check(lines: &[(u64, String)]) -> Result<Checked, Broken> {
         let mut checked = Checked::default();
-        lines.iter().try_for_each(|(number, line)| checked.take(*number, line))?;
+        lines.iter().try_for_each(|(number, line)| checked.take(*number, line).map(drop))?;
         Ok(checked)
     }
 
@@ -219,6 +231,10 @@ mod tests {
         );
         assert_eq!(record.hash, hex(&Sha256::digest(text)));
         assert_eq!(serde_json::from_str::<Record>(&record.line()).unwrap(), record);
+        // A mark is beside what is hashed, and is kept.
+        let marked = Record { mac: Some("cd".into()), ..record.clone() };
+        assert_eq!(marked.right_hash(), record.hash);
+        assert_eq!(serde_json::from_str::<Record>(&marked.line()).unwrap(), marked);
     }
 
     #[test]

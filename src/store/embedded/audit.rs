@@ -33,7 +33,7 @@ use crate::store::audit::MAX_LINE;
 use crate::store::audit::check_line;
 
 /// A file is not appended to any more when it has so many bytes.
-const FILE: u64 = 16 << 20;
+const FULL: u64 = 16 << 20;
 /// So many files are kept.
 const FILES: usize = 64;
 const END: &str = ".ndjson";
@@ -45,6 +45,8 @@ pub struct AuditLog {
     /// Beside the folder: a backup copies it first, so that no copy of the log ends before its seal.
     seal: PathBuf,
     end: Mutex<End>,
+    /// How many bytes a file has that is full.
+    full: u64,
 }
 
 /// Where the log ends.
@@ -60,7 +62,7 @@ impl AuditLog {
     /// told that it stands.
     pub fn open(data: &Path) -> Result<Self, StoreError> {
         let (folder, seal) = (data.join(super::AUDIT), data.join(super::AUDIT_SEAL));
-        let log = Self { folder, seal, end: Mutex::default() };
+        let log = Self { folder, seal, end: Mutex::default(), full: FULL };
         match fs::DirBuilder::new().mode(0o700).create(&log.folder) {
             Ok(()) => sync_dir(data).map_err(|error| log.failed(error))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -111,17 +113,13 @@ impl AuditLog {
     }
 
     fn write(&self, end: &mut End, number: u64, line: &str) -> io::Result<()> {
-        let is_full = end.file.as_ref().is_none_or(|(_, length)| *length >= FILE);
+        let is_full = end.file.as_ref().is_none_or(|(_, length)| *length >= self.full);
         if is_full {
             let path = self.folder.join(format!("{number:020}{END}"));
             let mut options = fs::OpenOptions::new();
             let file = options.append(true).create_new(true).mode(0o600).open(path)?;
             sync_dir(&self.folder)?;
             end.file = Some((file, 0));
-            let files = self.files()?;
-            for (_, path) in files.iter().take(files.len().saturating_sub(FILES)) {
-                fs::remove_file(path)?;
-            }
         }
         let Some((file, length)) = &mut end.file else { return Ok(()) };
         let text = format!("{number} {line}\n");
@@ -133,6 +131,26 @@ impl AuditLog {
         }
         *length += text.len() as u64;
         Ok(())
+    }
+
+    fn first_to_keep(&self) -> io::Result<Option<u64>> {
+        let files = self.files()?;
+        let Some(more) = files.len().checked_sub(FILES).filter(|more| *more > 0) else {
+            return Ok(None);
+        };
+        // Files that somebody put there to have the oldest given up are not full.
+        for (_, path) in &files[more..files.len() - 1] {
+            if fs::metadata(path)?.len() < self.full {
+                return Ok(None);
+            }
+        }
+        Ok(Some(files[more].0))
+    }
+
+    fn remove_before(&self, before: u64) -> io::Result<()> {
+        let files = self.files()?;
+        let older = files.windows(2).take_while(|pair| pair[1].0 <= before);
+        older.map(|pair| &pair[0].1).try_for_each(fs::remove_file)
     }
 
     fn failed(&self, source: io::Error) -> StoreError {
@@ -156,6 +174,14 @@ impl Port for AuditLog {
         self.write(&mut end, number, line).map_err(|error| self.failed(error))?;
         end.last = Some((number, line.to_owned()));
         Ok(true)
+    }
+
+    fn keep_from(&self, _last: u64) -> Result<Option<u64>, StoreError> {
+        self.first_to_keep().map_err(|error| self.failed(error))
+    }
+
+    fn give_up(&self, before: u64) -> Result<(), StoreError> {
+        self.remove_before(before).map_err(|error| self.failed(error))
     }
 
     fn lines(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, StoreError> {
@@ -254,14 +280,20 @@ mod tests {
     #[test]
     fn files_are_ended_and_the_oldest_are_given_up() {
         let data = tempfile::tempdir().unwrap();
-        let log = AuditLog::open(data.path()).unwrap();
+        let log = AuditLog { full: 1, ..AuditLog::open(data.path()).unwrap() };
         for number in 1..=66 {
+            assert_eq!(log.keep_from(number - 1).unwrap(), (number == 66).then_some(2));
             log.append(number, "{}").unwrap();
-            // As if it were full.
-            log.end.lock().file.as_mut().unwrap().1 = FILE;
         }
+        assert_eq!(log.keep_from(66).unwrap(), Some(3));
+        log.give_up(3).unwrap();
         assert_eq!(log.files().unwrap().len(), FILES);
         let lines = AuditLog::open(data.path()).unwrap().lines(0, 100).unwrap();
         assert!(lines.iter().map(|(number, _)| *number).eq(3..=66));
+        // A file that is put there does not make others the oldest.
+        fs::write(log.folder.join("00000000000000000065.ndjson.new"), "").unwrap();
+        fs::write(log.folder.join(format!("{:020}{END}", 64_000)), "").unwrap();
+        fs::write(log.folder.join(format!("{:020}{END}", 65_000)), "").unwrap();
+        assert_eq!(log.keep_from(66).unwrap(), None);
     }
 }

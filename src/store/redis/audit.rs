@@ -41,8 +41,7 @@ impl Port for AuditLog {
     fn append(&self, number: u64, line: &str) -> Result<bool, StoreError> {
         check_line(line)?;
         let mut cmd = redis::cmd("XADD");
-        cmd.arg(&self.key).arg("MAXLEN").arg("~").arg(KEPT);
-        cmd.arg(format!("{number}-0")).arg("r").arg(line);
+        cmd.arg(&self.key).arg(format!("{number}-0")).arg("r").arg(line);
         match self.store.link.one(&self.key, cmd) {
             Ok(_) => Ok(true),
             Err(StoreError::Unavailable { source, .. })
@@ -54,6 +53,16 @@ impl Port for AuditLog {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn keep_from(&self, last: u64) -> Result<Option<u64>, StoreError> {
+        Ok(last.checked_sub(KEPT).filter(|before| *before > 0).map(|before| before + 1))
+    }
+
+    fn give_up(&self, before: u64) -> Result<(), StoreError> {
+        let mut cmd = redis::cmd("XTRIM");
+        cmd.arg(&self.key).arg("MINID").arg("~").arg(format!("{before}-0"));
+        self.store.link.one(&self.key, cmd).map(drop)
     }
 
     fn lines(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, StoreError> {
