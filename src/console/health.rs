@@ -16,6 +16,7 @@ use super::tokens::Scope;
 use super::tokens::TokenError;
 use super::tokens::Tokens;
 use super::tokens::Wanted;
+use crate::model::time::format_rfc3339;
 use crate::model::time::parse_rfc3339;
 
 /// A token that is to be made.
@@ -125,6 +126,12 @@ pub(super) async fn create_token(
         })
     };
     let expires = expires.as_deref().map(instant).transpose()?;
+    if let Some(end) = bearer.expires.filter(|end| expires.is_none_or(|expires| expires > *end)) {
+        return Err(Problem::forbidden(format!(
+            "a token makes none that lasts longer than itself: say that it expires at {} or before",
+            format_rfc3339(end)
+        )));
+    }
     let called = name.clone();
     let token =
         web::block(move || tokens.create(&Wanted { name: &called, scopes: &scopes, expires }));

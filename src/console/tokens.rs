@@ -121,17 +121,20 @@ pub(super) struct Bearer {
     /// Its id.
     pub(super) id: String,
     scopes: Vec<Scope>,
+    /// From when on the token opens nothing.
+    pub(super) expires: Option<Millis>,
 }
 
 impl Bearer {
     /// Somebody whose call another node passes on, which has seen to it that they may.
     pub(super) fn passed_on(name: &str, id: &str) -> Self {
-        Self { name: name.to_owned(), id: id.to_owned(), scopes: vec![Scope::Operator] }
+        let (name, id) = (name.to_owned(), id.to_owned());
+        Self { name, id, scopes: vec![Scope::Operator], expires: None }
     }
 
     /// Another node.
     pub(super) fn peer() -> Self {
-        Self { name: "node".to_owned(), id: String::new(), scopes: vec![Scope::Operator] }
+        Self::passed_on("node", "")
     }
 
     /// Whether it may do this.
@@ -283,7 +286,7 @@ impl Tokens {
         let given = hash(token);
         if bool::from(given.ct_eq(&self.operator)) {
             let (name, id) = (OPERATORS_NAME.to_owned(), self.operator_id.clone());
-            return Some(Bearer { name, id, scopes: vec![Scope::Operator] });
+            return Some(Bearer { name, id, scopes: vec![Scope::Operator], expires: None });
         }
         let now = self.clock.now();
         let others = self.others.read();
@@ -292,8 +295,8 @@ impl Tokens {
             return None;
         }
         self.used.lock().insert(given, now);
-        let Token { name, id, scopes, .. } = found.clone();
-        Some(Bearer { name, id, scopes })
+        let Token { name, id, scopes, expires, .. } = found.clone();
+        Some(Bearer { name, id, scopes, expires })
     }
 
     /// Whether the bearer of a token may ask which audiences any identifier is in.

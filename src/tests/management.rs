@@ -240,6 +240,22 @@ fn a_token_makes_none_that_may_more_and_none_that_has_expired() {
         |name: &str| listed.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
     assert!(of("brief")["expires"].is_string() && of("brief")["last_used"].is_null(), "{listed}");
     assert!(of("admin")["last_used"].is_string(), "{listed}");
+    // One that expires makes none that lasts longer, nor one that does not expire.
+    let args = ["token", "create", "guest", "--scope", "admin", "--expires", "90d"];
+    let bearer = format!("Bearer {}", server.ok(&args).trim());
+    let headers = [("Authorization", &*bearer), ("Content-Type", "application/json")];
+    let make = |expires: Option<&str>| {
+        let body = json!({ "name": "d", "scopes": ["admin"], "expires": expires });
+        send("POST", &url, &headers, body.to_string().into_bytes())
+    };
+    for longer in [None, Some("2999-01-01T00:00:00Z")] {
+        let refused = make(longer);
+        assert_eq!(refused.status, 403, "{refused:?}");
+        assert!(refused.body.contains("lasts longer"), "{refused:?}");
+    }
+    let listed: Value = serde_json::from_str(&server.ok(&["token", "list", "--json"])).unwrap();
+    let guest = listed.as_array().unwrap().iter().find(|one| one["name"] == "guest").unwrap();
+    assert_eq!(make(guest["expires"].as_str()).status, 200);
 }
 
 fn sha256(text: &str) -> String {
