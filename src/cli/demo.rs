@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::model::Millis;
 use crate::model::time;
+use crate::store::embedded::closed;
 use crate::store::nodes::Roles;
 
 use super::client::Client;
@@ -56,6 +57,7 @@ pub(super) fn run(global: &Global, command: &Demo) -> Result<ExitCode, Failure> 
     } else {
         log();
     }
+    closed::close();
     // A folder of its own below the data directory: it is emptied.
     let data = global.data.clone().unwrap_or_else(|| PathBuf::from("data")).join("demo");
     let config = free_ports(settings(global)?);

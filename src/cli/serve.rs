@@ -10,6 +10,7 @@ use crate::config;
 use crate::config::Config;
 use crate::config::Overrides;
 use crate::net::use_master_key;
+use crate::store::embedded::closed;
 use crate::store::nodes;
 use crate::store::nodes::Roles;
 
@@ -55,6 +56,7 @@ impl Role {
 /// Runs the server.
 pub(super) fn run(global: &Global, command: &Serve) -> Result<ExitCode, Failure> {
     log();
+    closed::close();
     let options = app::Options {
         config: settings(global)?,
         destinations: destinations(global),

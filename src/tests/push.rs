@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::harness::Server;
@@ -24,6 +25,43 @@ fn purchase(server: &Server, user: &str, size: u64) {
     let event = json!({ "site": "t", "event": "purchase", "ids": { "user_id": user, "crm_id": "7" },
                         "props": { "size": size } });
     assert_eq!(server.post_events(&event).json()["accepted"], 1);
+}
+
+#[test]
+fn what_the_server_writes_is_its_own_but_for_what_is_pushed() {
+    let mut server = start();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(server.data()), 0o700);
+    // A directory that was there already may be open: it is told, and what is written into it is closed all the same.
+    assert!(server.stop());
+    fs::remove_dir_all(server.data()).unwrap();
+    fs::create_dir(server.data()).unwrap();
+    fs::set_permissions(server.data(), fs::Permissions::from_mode(0o755)).unwrap();
+    server.run();
+    assert!(server.log().contains("is open to others"), "{}", server.log());
+    ["ann", "bob"].iter().for_each(|user| purchase(&server, user, 2));
+    server.until("both are pushed", || push(&server)["held"].as_u64() >= Some(2));
+    let mut folders = vec![server.data().to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files += 1,
+            }
+        }
+    }
+    assert!(files > 5, "{files}");
+    // As any program of this user would make them.
+    let like = server.folder().join("like");
+    fs::create_dir(&like).unwrap();
+    fs::write(like.join("file"), "").unwrap();
+    let pushed = server.folder().join("pushed/buyers");
+    assert_eq!(mode(&pushed), mode(&like));
+    let file = fs::read_dir(&pushed).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(mode(&file), mode(&like.join("file")));
 }
 
 #[test]

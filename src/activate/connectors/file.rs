@@ -25,6 +25,7 @@ use crate::config::FileFormat;
 use crate::config::FileStyle;
 use crate::model::Identifier;
 use crate::model::Millis;
+use crate::store::embedded::closed;
 use crate::store::ledger::Batch;
 use crate::store::ledger::Refusal;
 
@@ -126,6 +127,7 @@ impl FileConnector {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let aside = folder.join(ASIDE);
                 let copied = File::create(&aside).and_then(|mut to| {
+                    closed::open_file(&to)?;
                     io::copy(&mut File::open(from)?, &mut to)?;
                     to.sync_all()
                 });
@@ -315,7 +317,10 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     make_folder(above)?;
     match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
-        made => made?,
+        made => {
+            made?;
+            closed::open_folder(folder)?;
+        }
     }
     sync_folder(above)
 }
@@ -327,6 +332,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
+    closed::open_file(&file)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -1,13 +1,17 @@
 //! One server a data directory: an advisory lock that the system gives up with the process.
 
+use std::fs::DirBuilder;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::TryLockError;
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
+
+use super::closed::tell_open;
 
 /// Why the data directory could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +45,13 @@ impl DataLock {
     /// Makes the directory where it is missing and takes it, or says who has it.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Unavailable { dir: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        match dir.is_dir() {
+            true => tell_open(dir).map_err(failed)?,
+            // It is its owner's alone.
+            false => {
+                DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+            }
+        }
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -75,12 +85,15 @@ impl DataLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_second_server_is_told_who_has_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let first = DataLock::take(&data).unwrap();
+        let mode = std::fs::metadata(&data).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
         let error = DataLock::take(&data).unwrap_err().to_string();
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         drop(first);

@@ -5,6 +5,7 @@
 
 mod audiences;
 mod audit;
+pub mod closed;
 mod copy;
 mod disk;
 mod file;
