@@ -91,9 +91,18 @@ impl Client {
         Ok(Self { base, token, agent })
     }
 
+    /// Where a call goes. A part of its path that is empty would make another call of it.
+    fn url(&self, path: &str) -> Result<String, Failure> {
+        let parts = path.split('?').next().unwrap_or_default();
+        if parts.contains("//") || parts.ends_with('/') {
+            return Err(Failure::Usage("an argument is empty".to_owned()));
+        }
+        Ok(format!("{}{path}", self.base))
+    }
+
     /// `GET`s JSON.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
-        let mut request = self.agent.get(format!("{}{path}", self.base));
+        let mut request = self.agent.get(self.url(path)?);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
@@ -102,7 +111,7 @@ impl Client {
 
     /// `POST`s bytes and returns the JSON of the answer.
     pub(super) fn post(&self, path: &str, kind: &str, body: &[u8]) -> Result<Value, Failure> {
-        let mut request = self.agent.post(format!("{}{path}", self.base)).content_type(kind);
+        let mut request = self.agent.post(self.url(path)?).content_type(kind);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
@@ -116,7 +125,7 @@ impl Client {
 
     /// `DELETE`s.
     pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
-        let mut request = self.agent.delete(format!("{}{path}", self.base));
+        let mut request = self.agent.delete(self.url(path)?);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
@@ -130,7 +139,7 @@ impl Client {
         body: Option<&Value>,
         mut each: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let url = format!("{}{path}", self.base);
+        let url = self.url(path)?;
         let authorization = self.token.as_ref().map(|token| format!("Bearer {token}"));
         let answer = match body {
             Some(body) => {
@@ -203,7 +212,10 @@ impl Client {
                 "{}: {detail}; give a token with --token, or --data of the server's directory",
                 self.base
             )),
-            400 | 404 | 409 | 410 | 413 | 422 => Failure::No(detail.to_owned()),
+            // A rule with errors is answered with them; what is refused otherwise was no argument for the command.
+            422 if problem["diagnostics"].is_array() => Failure::No(detail.to_owned()),
+            400 | 422 => Failure::Usage(detail.to_owned()),
+            404 | 409 | 410 | 413 => Failure::No(detail.to_owned()),
             _ => Failure::OutOfReach(format!("{} answered {status}: {detail}", self.base)),
         }
     }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 use std::process::ExitCode;
 
-use super::client::Client;
+use super::client::{Client, escape};
 use super::output::{print, table};
 use super::{Failure, Global};
 
@@ -52,10 +52,10 @@ pub(super) fn run(global: &Global, command: &Deadletter) -> Result<ExitCode, Fai
             print(&table(&["NUMBER", "RECEIVED", "BYTES", "REASON"], rows))?;
         }
         Deadletter::Show { number } => {
-            print(&client.get(&format!("/api/v1/dead-letters/{number}"))?.to_string())?;
+            print(&client.get(&format!("/api/v1/dead-letters/{}", escape(number)))?.to_string())?;
         }
         Deadletter::Drop { number } => {
-            client.delete(&format!("/api/v1/dead-letters/{number}"))?;
+            client.delete(&format!("/api/v1/dead-letters/{}", escape(number)))?;
             print(&format!("dropped {number}"))?;
         }
     }

@@ -38,6 +38,8 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::segment::instant;
+
 pub use output::Failure;
 
 /// Self-hosted data management platform: pixels in, exact audiences out, kept in step on ad platforms.
@@ -69,7 +71,7 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
     /// The instant to answer for: RFC 3339 with zone, or before now such as -2h
-    #[arg(long, global = true, value_name = "TIME", allow_hyphen_values = true)]
+    #[arg(long, global = true, value_name = "TIME", allow_hyphen_values = true, value_parser = at)]
     at: Option<String>,
     /// Any setting, such as --set collect.listen=127.0.0.1:9000
     #[arg(long, global = true, value_name = "KEY=VALUE")]
@@ -154,6 +156,11 @@ enum Command {
     Snippet(snippet::Snippet),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+}
+
+/// Takes `--at` as it is written, where it is an instant.
+fn at(text: &str) -> Result<String, String> {
+    instant(Some(text), 0).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Runs the command line of this process and returns its exit code.

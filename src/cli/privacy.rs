@@ -182,7 +182,10 @@ pub(super) fn receipt(global: &Global, command: &Receipt) -> Result<ExitCode, Fa
         }
         Receipt::Key => {
             let answer = Client::find(global)?.get("/api/v1/privacy/key")?;
-            print(answer["key"].as_str().unwrap_or_default())?;
+            match global.json {
+                true => print(&answer.to_string())?,
+                false => print(answer["key"].as_str().unwrap_or_default())?,
+            }
         }
         Receipt::Verify { file, key } => {
             let text = match file.as_os_str() == "-" {

@@ -65,7 +65,12 @@ pub(super) fn run(global: &Global, command: &Serve) -> Result<ExitCode, Failure>
         roles: command.role.roles(),
         salvage: command.salvage,
     };
-    let running = App::start(options)?;
+    // What is wrong with the destinations is told while it starts.
+    let running =
+        App::start(options).map_err(|error| match error.downcast::<config::ConfigError>() {
+            Ok(wrong) => Failure::Usage(told(&wrong)),
+            Err(error) => error.into(),
+        })?;
     if let Some(collect) = running.collect() {
         eprintln!("collect  {collect}");
     }

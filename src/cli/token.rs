@@ -24,7 +24,7 @@ pub(super) enum Token {
         name: String,
         /// What it may do, more than once for several: `read`, `segments`, `destinations`, `import`, `privacy`, `admin`,
         /// `metrics`, `lookup` (audiences of any identifier, on the public listener) or `operator` (everything)
-        #[arg(long, value_name = "SCOPE", default_value = "operator")]
+        #[arg(long, value_name = "SCOPE", default_value = "operator", value_parser = SCOPES)]
         scope: Vec<String>,
         /// From when on it opens nothing: a time such as 2027-01-31T00:00:00Z, or a length such as 90d; never if left out
         #[arg(long, value_name = "TIME")]
@@ -38,6 +38,19 @@ pub(super) enum Token {
         name: String,
     },
 }
+
+/// What there is to be allowed.
+const SCOPES: [&str; 9] = [
+    "read",
+    "segments",
+    "destinations",
+    "import",
+    "privacy",
+    "admin",
+    "metrics",
+    "lookup",
+    "operator",
+];
 
 /// Runs a sub-command.
 pub(super) fn run(global: &Global, command: &Token) -> Result<ExitCode, Failure> {

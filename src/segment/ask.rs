@@ -368,7 +368,7 @@ fn ruled<'a>(live: &'a Live, segment: &str) -> Result<(&'a Rule, Level), AskErro
 }
 
 /// Reads `--at`: an instant, or a length of time before now.
-pub(super) fn instant(at: Option<&str>, now: Millis) -> Result<Millis, AskError> {
+pub fn instant(at: Option<&str>, now: Millis) -> Result<Millis, AskError> {
     let Some(text) = at.map(str::trim) else { return Ok(now) };
     let wrong = || AskError::At(text.to_owned());
     let Some(back) = text.strip_prefix('-') else {

@@ -51,6 +51,7 @@ pub use ask::Answer;
 pub use ask::AskError;
 pub use ask::Explained;
 pub use ask::Question;
+pub use ask::instant;
 pub use caller::Caller;
 pub use caller::Stage;
 pub use cost::Costs;

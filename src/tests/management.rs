@@ -380,6 +380,52 @@ fn a_record_that_was_touched_is_found() {
     broken_after_a_change(&mut server, "seven");
 }
 
+#[test]
+fn wrong_arguments_are_told_apart_from_a_no() {
+    let server = Server::start(&[("buyers", BUYERS)]);
+    let code = |args: &[&str]| {
+        let output = server.throng(args);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let wrong: [&[&str]; 11] = [
+        &["--at", "yesterday", "eval", "everyone"],
+        &["token", "create", "x", "--scope", "nope"],
+        &["token", "create", "a b"],
+        &["access", "User-Id", "x"],
+        &["erase", "email", "notanemail"],
+        &["why", "buyers", "User-Id", "x"],
+        &["deadletter", "show", "1"],
+        &["deadletter", "show", "a/b"],
+        &["audience", "overlap", "a", "b", "c", "d", "e", "f", "g"],
+        &["quarantine", "restore", "", ""],
+        &["audience", "show", ""],
+    ];
+    for args in wrong {
+        let (code, said) = code(args);
+        assert_eq!(code, Some(2), "{args:?}: {said}");
+        assert!(!said.contains("Json deserialize"), "{said}");
+    }
+    let no: [&[&str]; 5] = [
+        &["eval", "did"],
+        &["--at", "-2000d", "eval", "did purchase in 1d"],
+        &["quarantine", "restore", "user_id", "nobody"],
+        &["audience", "show", "nothing"],
+        &["token", "revoke", "nobody"],
+    ];
+    for args in no {
+        let (code, said) = code(args);
+        assert_eq!(code, Some(1), "{args:?}: {said}");
+    }
+    // What is asked for as JSON is JSON.
+    let key: Value = serde_json::from_str(&server.ok(&["receipt", "key", "--json"])).unwrap();
+    assert_eq!(server.ok(&["receipt", "key"]).trim(), key["key"]);
+    // A mistake in a file of settings is one in the settings, not a server out of reach.
+    fs::write(server.folder().join("destinations.toml"), "[[destination]]\nkind = 7\n").unwrap();
+    let again = server.folder().join("again");
+    let output = server.command().arg("--data").arg(again).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
 /// Schemathesis sends what the document allows and what it does not, and holds every answer against it.
 #[test]
 fn schemathesis_finds_nothing() {
