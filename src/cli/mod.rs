@@ -163,6 +163,18 @@ fn at(text: &str) -> Result<String, String> {
     instant(Some(text), 0).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
+/// Whether a command asks about an instant.
+fn has_a_past(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Eval(_)
+            | Command::Estimate(_)
+            | Command::Explain(_)
+            | Command::Why(_)
+            | Command::Audience(audience::Audience::Members { .. })
+    )
+}
+
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -180,6 +192,10 @@ pub fn main() -> ExitCode {
         }
     };
     let global = cli.global;
+    if global.at.is_some() && !has_a_past(&cli.command) {
+        let told = "--at: this is answered for now; eval, estimate, explain, why and audience members take another time";
+        return Failure::Usage(told.to_owned()).report();
+    }
     let done = match cli.command {
         Command::Serve(command) => serve::run(&global, &command),
         Command::Demo(command) => demo::run(&global, &command),

@@ -387,8 +387,10 @@ fn wrong_arguments_are_told_apart_from_a_no() {
         let output = server.throng(args);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let wrong: [&[&str]; 11] = [
+    let wrong: [&[&str]; 13] = [
         &["--at", "yesterday", "eval", "everyone"],
+        &["--at", "-30d", "audience", "list"],
+        &["plan", "--at", "-30d", "segments"],
         &["token", "create", "x", "--scope", "nope"],
         &["token", "create", "a b"],
         &["access", "User-Id", "x"],
