@@ -130,7 +130,7 @@ const TALKATIVE: [&str; 11] = [
 /// Starts the log on standard error; `THRONG_LOG` says how much (`debug`, `throng::ingest=debug`).
 pub(super) fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("THRONG_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new("info,actix_server=warn,actix_http::h1=off")
+        tracing_subscriber::EnvFilter::new("info,actix_server=warn,actix_http=off")
     });
     // What these send and receive has secrets in it.
     let filter =
