@@ -20,6 +20,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::begun;
+use super::begun::Begun;
 use crate::rules::MAX_FILE;
 use crate::store::chain;
 use crate::store::embedded::remove_small_file;
@@ -72,6 +74,7 @@ impl Folder {
     pub(super) fn new(path: &Path, data: &Path) -> io::Result<Self> {
         let copies = data.join(COPIES);
         fs::create_dir_all(&copies)?;
+        begun::recover(data, |id| path.join(format!("{id}.toml")))?;
         Ok(Self {
             path: path.to_path_buf(),
             copies: Copies::Folder(copies),
@@ -166,6 +169,24 @@ impl Folder {
                 remove_small_file(&copies.join(format!("{id}.toml"))).map(|_| ())
             }
             Copies::Shelf(shelf) => put(&**shelf, &format!("{GOOD}{id}"), None),
+        }
+    }
+
+    /// Says that several files are about to be changed: where the process ends in the midst, the next ends it. On a shelf
+    /// they are changed one by one.
+    pub(super) fn begin(&self, begun: &Begun) -> io::Result<()> {
+        self.data().map_or(Ok(()), |data| begun::begin(data, begun))
+    }
+
+    /// Says that they are changed, or as they were.
+    pub(super) fn end(&self) -> io::Result<()> {
+        self.data().map_or(Ok(()), begun::end)
+    }
+
+    fn data(&self) -> Option<&Path> {
+        match &self.copies {
+            Copies::Folder(copies) => copies.parent(),
+            Copies::Shelf(_) => None,
         }
     }
 

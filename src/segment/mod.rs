@@ -7,6 +7,7 @@
 //! question, and fill new traits from the archive beside the fold.
 
 mod ask;
+mod begun;
 mod caller;
 mod choose;
 mod cost;

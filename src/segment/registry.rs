@@ -214,6 +214,10 @@ impl Registry {
         let seen = self.seen.lock();
         let proposed = self.proposed(&seen, wanted, false, context)?;
         check(&proposed)?;
+        let before = |id: &String| proposed.texts.get(id).cloned();
+        let begun =
+            proposed.changes.iter().map(|(id, text)| (id.clone(), [text.clone(), before(id)]));
+        self.folder.begin(&begun.collect()).map_err(EditError::Folder)?;
         let mut written = Vec::new();
         for (id, text) in &proposed.changes {
             if let Err(error) = self.write(id, text.as_deref()) {
@@ -221,10 +225,12 @@ impl Registry {
                     // What cannot be written back either is told with the first trouble, and shows in the next plan.
                     let _ = self.write(id, proposed.texts.get(id).map(String::as_str));
                 }
+                let _ = self.folder.end();
                 return Err(error);
             }
             written.push(id);
         }
+        self.folder.end().map_err(EditError::Folder)?;
         Ok(proposed.changes.len())
     }
 
