@@ -225,7 +225,7 @@ fn a_match_costs_one_of_what_an_address_may_send() {
 fn a_partners_id_that_is_no_text_matches_nobody() {
     let listener = listener();
     let pair = listener.cookie();
-    assert_gif(&listener.get("/match/dsp?uid=%FF&s=demo", &[("Cookie", &pair)]));
+    assert_gif(&listener.get("/match/dsp?uid=a%FF&s=demo", &[("Cookie", &pair)]));
     assert_eq!(count(&listener, "dsp", "in", "matched"), 0);
     assert_eq!(listener.events().len(), 1);
     assert_eq!(listener.metrics.collect_identifiers_dropped.with_label_values(&["value"]).get(), 1);
