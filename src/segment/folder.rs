@@ -74,7 +74,10 @@ impl Folder {
     pub(super) fn new(path: &Path, data: &Path) -> io::Result<Self> {
         let copies = data.join(COPIES);
         fs::create_dir_all(&copies)?;
-        begun::recover(data, |id| path.join(format!("{id}.toml")))?;
+        // A folder that is away, or a file that cannot be read, is no reason not to start.
+        if let Err(error) = begun::recover(data, |id| path.join(format!("{id}.toml"))) {
+            tracing::warn!(error = %chain(&error), "a plan that was half applied when the server ended is left as it is");
+        }
         Ok(Self {
             path: path.to_path_buf(),
             copies: Copies::Folder(copies),

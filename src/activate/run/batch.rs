@@ -23,7 +23,6 @@ use crate::store::ledger::Refusal;
 const MANY: u64 = 500;
 
 /// What becomes of a batch that has no verdict.
-#[derive(PartialEq)]
 enum Fate {
     /// It is sent again, as it was.
     Repeated,
