@@ -44,6 +44,7 @@ use crate::ingest::canonical::MAX_IDS;
 use crate::model::Identifier;
 use crate::model::Millis;
 use crate::model::time::format_rfc3339;
+use crate::segment::AskError;
 use crate::segment::InAudiences;
 use crate::segment::Labels;
 use crate::segment::Segments;
@@ -56,6 +57,9 @@ const MAX_QUERY: usize = 8 << 10;
 const MAX_ASKED: usize = 1_000;
 /// Lists that are not in memory are waited for no longer: who asks has an auction to hold.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the first lists are waited for, after a start, and how soon they are looked for again.
+const FIRST: Duration = Duration::from_secs(5);
+const NOT_YET: Duration = Duration::from_millis(20);
 const GENERATION: HeaderName = HeaderName::from_static("throng-generation");
 const TRUE_FOR: HeaderName = HeaderName::from_static("throng-true-for");
 
@@ -485,18 +489,52 @@ async fn look(
         || refused(503, "unavailable", "audiences cannot be read now: ask again later");
     let lookup = worker.shared.lookup.clone().ok_or_else(unavailable)?;
     let at_once = lookup.segments.finds_at_once();
-    let read = move || {
-        let found = lookup.segments.audiences_of_all(&identifiers);
-        let found = found.inspect_err(|error| tracing::debug!(%error, "a lookup")).ok()?;
+    let read = move |identifiers: &[Identifier]| {
+        let found = match lookup.segments.audiences_of_all(identifiers) {
+            Ok(found) => found,
+            Err(AskError::Behind) => return Look::NotYet,
+            Err(error) => {
+                tracing::debug!(%error, "a lookup");
+                return Look::Failed;
+            }
+        };
         let labels = needs_labels.then(|| lookup.segments.labels()).transpose();
-        let labels = labels.inspect_err(|error| tracing::debug!(%error, "labels")).ok()?;
-        Some((found, labels.unwrap_or_default()))
+        match labels.inspect_err(|error| tracing::debug!(%error, "labels")) {
+            Ok(labels) => Look::Found(found, labels.unwrap_or_default()),
+            Err(_) => Look::Failed,
+        }
     };
-    if at_once {
-        return read().ok_or_else(unavailable);
+    let (identifiers, read) = (Arc::new(identifiers), Arc::new(read));
+    let look = async || {
+        if at_once {
+            return read(&identifiers);
+        }
+        let (identifiers, read) = (identifiers.clone(), read.clone());
+        let read = web::block(move || read(&identifiers));
+        let read = tokio::time::timeout(PATIENCE, read).await;
+        read.ok().and_then(Result::ok).unwrap_or(Look::Failed)
+    };
+    until_there(look).await.ok_or_else(unavailable)
+}
+
+/// Looks until there is something to look into: a server that starts takes calls before its first evaluation ends.
+async fn until_there(look: impl AsyncFn() -> Look) -> Option<(Vec<InAudiences>, Arc<Labels>)> {
+    let begun = Instant::now();
+    loop {
+        match look().await {
+            Look::Found(found, labels) => return Some((found, labels)),
+            Look::NotYet if begun.elapsed() < FIRST => tokio::time::sleep(NOT_YET).await,
+            Look::NotYet | Look::Failed => return None,
+        }
     }
-    let read = tokio::time::timeout(PATIENCE, web::block(read)).await;
-    read.ok().and_then(Result::ok).flatten().ok_or_else(unavailable)
+}
+
+/// What became of a look.
+enum Look {
+    Found(Vec<InAudiences>, Arc<Labels>),
+    /// The server has just started, and nothing has been evaluated.
+    NotYet,
+    Failed,
 }
 
 /// What all identifiers of one visitor say together.
@@ -549,4 +587,33 @@ fn host(request: &HttpRequest) -> &str {
 
 fn refused(status: u16, error: &'static str, message: impl Into<Cow<'static, str>>) -> NotAnswered {
     (StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), error, message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn what_is_not_there_yet_is_waited_for_and_what_failed_is_not() {
+        let times = Cell::new(0);
+        let found = until_there(async || {
+            times.update(|times| times + 1);
+            match times.get() {
+                ..4 => Look::NotYet,
+                _ => Look::Found(Vec::new(), Arc::default()),
+            }
+        });
+        assert!(found.await.is_some());
+        assert_eq!(times.get(), 4);
+
+        times.set(0);
+        let found = until_there(async || {
+            times.update(|times| times + 1);
+            Look::Failed
+        });
+        assert!(found.await.is_none());
+        assert_eq!(times.get(), 1);
+    }
 }

@@ -275,6 +275,7 @@ fn nothing_of_a_parameter_comes_back_in_a_header_or_as_an_address() {
                     ("Referer", "https://shop.example/evil"),
                 ];
                 let answer = send(&server, "GET", &format!("{path}?{query}"), &headers, b"");
+                assert!(answer.status < 500, "{path}?{query}: {}", answer.text());
                 let place =
                     answer.header("location").unwrap_or("https://dsp.example/m?").to_owned();
                 // Encoded it may stand in the place that the settings name.
