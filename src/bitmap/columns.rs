@@ -1,22 +1,29 @@
 //! A trait's facts in one block: for each UTC day a timeline, sorted by time.
 
+use std::iter::Zip;
+use std::slice;
 use std::sync::Arc;
 
 use super::days::Days;
 use super::set::BlockSet;
+use super::times;
+use super::times::Times;
 use crate::model::Measure;
 use crate::model::time::DAY;
 use crate::model::time::Day;
 use crate::model::time::Millis;
 use crate::model::time::day_of;
 
+/// Each fact's millisecond of the day, and its ordinal.
+pub(super) type Timed<'a> = Zip<times::Iter<'a>, slice::Iter<'a, u16>>;
+
 /// Facts of one day sorted by time, each field an array of its own.
 ///
-/// Invariant: `millis` (of the day) ascends; all arrays are equally long, or `values` is empty where
+/// Invariant: the times (milliseconds of the day) ascend; all arrays are equally long, or `values` is empty where
 /// the trait measures nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Facts<'a> {
-    pub(super) millis: &'a [u32],
+    times: Times<'a>,
     pub(super) ordinals: &'a [u16],
     pub(super) values: &'a [i64],
 }
@@ -36,13 +43,19 @@ impl<'a> Facts<'a> {
         if lo == 0 && hi == LAST_MILLI {
             return self;
         }
-        let from = self.millis.partition_point(|millis| *millis < lo);
-        let to = self.millis.partition_point(|millis| *millis <= hi).max(from);
+        let from = self.times.before(lo);
+        let to = self.times.before(hi.saturating_add(1)).max(from);
         Facts {
-            millis: &self.millis[from..to],
+            times: self.times.at(from..to),
             ordinals: &self.ordinals[from..to],
             values: if self.is_measured() { &self.values[from..to] } else { &[] },
         }
+    }
+
+    /// The millisecond of the day and the ordinal of each.
+    #[inline]
+    pub(super) fn timed(self) -> Timed<'a> {
+        self.times.iter().zip(self.ordinals)
     }
 
     fn merge(self, other: Self) -> Run {
@@ -53,19 +66,27 @@ impl<'a> Facts<'a> {
             ordinals: Vec::with_capacity(length),
             values: Vec::with_capacity(if measured { length } else { 0 }),
         };
-        let (mut left, mut right) = (0, 0);
-        while left < self.len() || right < other.len() {
-            let from_left = right == other.len()
-                || (left < self.len() && self.millis[left] <= other.millis[right]);
-            let (facts, place) = if from_left { (self, &mut left) } else { (other, &mut right) };
-            out.millis.push(facts.millis[*place]);
-            out.ordinals.push(facts.ordinals[*place]);
+        let (mut left, mut right) = (self.places().peekable(), other.places().peekable());
+        loop {
+            let is_left = match (left.peek(), right.peek()) {
+                (Some((left, _)), Some((right, _))) => left <= right,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => return out,
+            };
+            let (facts, next) = if is_left { (self, left.next()) } else { (other, right.next()) };
+            let Some((millis, place)) = next else { return out };
+            out.millis.push(millis);
+            out.ordinals.push(facts.ordinals[place]);
             if measured {
-                out.values.push(facts.values[*place]);
+                out.values.push(facts.values[place]);
             }
-            *place += 1;
         }
-        out
+    }
+
+    /// The millisecond of the day and the place of each.
+    fn places(self) -> impl Iterator<Item = (u32, usize)> {
+        self.times.iter().zip(0..)
     }
 }
 
@@ -79,7 +100,8 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn facts(&self) -> Facts<'_> {
-        Facts { millis: &self.millis, ordinals: &self.ordinals, values: &self.values }
+        let times = Times::Plain(&self.millis);
+        Facts { times, ordinals: &self.ordinals, values: &self.values }
     }
 
     fn insert(&mut self, millis: u32, ordinal: u16, value: Option<i64>) {
@@ -100,34 +122,71 @@ impl Run {
 #[derive(Debug, Clone, Default)]
 struct Base {
     count: u32,
+    /// The words of the upper parts of the times; none where they are whole.
+    uppers: u32,
     /// The times, and after them the ordinals, two in a place: there are many days with few facts, and each piece of
-    /// memory costs some more of it, and a way to it.
+    /// memory costs some more of it, and a way to it. Of times in two parts the upper ones come first.
     facts: Arc<[u32]>,
     values: Arc<[i64]>,
 }
 
 impl Base {
-    fn new(run: Run) -> Self {
+    /// With times in two parts, where that takes less and the day is over.
+    fn new(run: Run, is_over: bool) -> Self {
         let Run { millis, ordinals, values } = run;
-        let mut facts = Vec::with_capacity(millis.len() + ordinals.len().div_ceil(2));
-        facts.extend_from_slice(&millis);
-        facts.resize(facts.capacity(), 0);
-        let places: &mut [u16] = bytemuck::cast_slice_mut(&mut facts[millis.len()..]);
-        places.iter_mut().zip(ordinals).for_each(|(place, ordinal)| *place = ordinal);
+        let words = times::words_of(&millis).filter(|_| is_over);
+        let mut facts = Vec::new();
+        let rest = match words {
+            Some(words) => {
+                facts.resize(words + millis.len(), 0);
+                let (uppers, rest) = facts.split_at_mut(words);
+                let (lowers, rest) = halves(rest).split_at_mut(millis.len());
+                times::put(&millis, uppers, lowers);
+                rest
+            }
+            None => {
+                facts.reserve_exact(millis.len() + ordinals.len().div_ceil(2));
+                facts.extend_from_slice(&millis);
+                facts.resize(facts.capacity(), 0);
+                halves(&mut facts[millis.len()..])
+            }
+        };
+        rest.iter_mut().zip(ordinals).for_each(|(place, ordinal)| *place = ordinal);
         // A block has fewer facts of a day than 32 bits count.
-        let count = u32::try_from(millis.len()).unwrap_or(u32::MAX);
-        Self { count, facts: facts.into(), values: values.into() }
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let (count, uppers) = (small(millis.len()), small(words.unwrap_or(0)));
+        Self { count, uppers, facts: facts.into(), values: values.into() }
     }
 
     fn len(&self) -> usize {
         self.count as usize
     }
 
-    fn facts(&self) -> Facts<'_> {
-        let (millis, ordinals) = self.facts.split_at(self.len());
-        let ordinals = &bytemuck::cast_slice(ordinals)[..self.len()];
-        Facts { millis, ordinals, values: &self.values }
+    fn is_split(&self) -> bool {
+        self.uppers > 0
     }
+
+    fn takes_less_split(&self) -> bool {
+        !self.is_split() && times::words_of(&self.facts[..self.len()]).is_some()
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        let count = self.len();
+        let (times, ordinals) = if self.is_split() {
+            let (uppers, rest) = self.facts.split_at(self.uppers as usize);
+            let (lowers, ordinals) = bytemuck::cast_slice(rest).split_at(count);
+            (Times::split(uppers, lowers), ordinals)
+        } else {
+            let (times, rest) = self.facts.split_at(count);
+            (Times::Plain(times), &bytemuck::cast_slice(rest)[..count])
+        };
+        Facts { times, ordinals, values: &self.values }
+    }
+}
+
+/// Places of 32 bits as twice as many of 16.
+fn halves(places: &mut [u32]) -> &mut [u16] {
+    bytemuck::cast_slice_mut(places)
 }
 
 /// The facts of one trait, day and block.
@@ -152,19 +211,19 @@ impl DayColumn {
     pub(super) fn from_run(run: Run) -> Self {
         let largest = run.values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
         let mut column = Self { largest, ..Self::default() };
-        column.set_base(run);
+        column.set_base(run, true);
         column
     }
 
-    fn set_base(&mut self, run: Run) {
-        self.base = Base::new(run);
+    fn set_base(&mut self, run: Run, is_over: bool) {
+        self.base = Base::new(run, is_over);
         self.tail = None;
     }
 
-    /// Puts what came last with the rest: the day is over, and little more comes.
+    /// Puts what came last with the rest, and all into less memory: the day is over, and little more comes.
     pub(super) fn settle(&mut self) {
-        if self.tail.is_some() {
-            self.set_base(self.merged());
+        if self.tail.is_some() || self.base.takes_less_split() {
+            self.set_base(self.merged(), true);
         }
     }
 
@@ -179,7 +238,7 @@ impl DayColumn {
         tail.insert(millis, ordinal, value);
         let limit = (self.base.len() / 8).clamp(SMALLEST_TAIL, LARGEST_TAIL);
         if tail.ordinals.len() > limit {
-            self.set_base(self.merged());
+            self.set_base(self.merged(), self.base.is_split());
         }
     }
 
@@ -233,7 +292,8 @@ impl DayColumn {
         if self.is_empty() {
             *self = other.clone();
         } else if !other.is_empty() && self.is_measured() == other.is_measured() {
-            self.set_base(self.merged().facts().merge(other.merged().facts()));
+            let is_over = self.base.is_split() || other.base.is_split();
+            self.set_base(self.merged().facts().merge(other.merged().facts()), is_over);
             self.largest = self.largest.max(other.largest);
         }
     }
@@ -344,8 +404,9 @@ impl TraitColumns {
             let from = if *day == day_of(lo) { of_day(lo) } else { 0 };
             let to = if *day == day_of(hi) { of_day(hi) } else { LAST_MILLI };
             for run in column.runs().map(|run| run.cut(from, to)) {
-                for (place, _) in run.ordinals.iter().enumerate().filter(|(_, o)| **o == ordinal) {
-                    let time = time_at(*day, run.millis[place]);
+                let all = run.timed().enumerate();
+                for (place, (millis, _)) in all.filter(|(_, (_, other))| **other == ordinal) {
+                    let time = time_at(*day, millis);
                     facts.push((time, run.values.get(place).map(|value| Measure(*value))));
                 }
             }

@@ -26,6 +26,7 @@ mod set;
 mod summed;
 #[cfg(test)]
 mod tests;
+mod times;
 mod unary;
 
 pub use attribute::AttributeColumn;

@@ -99,9 +99,9 @@ impl Rows {
         for (id, day, run) in runs() {
             let place = rows.place(id)?;
             let day = u16::try_from(day.checked_sub(first)?).ok()?;
-            for (ordinal, millis) in run.ordinals.iter().zip(run.millis) {
+            for (millis, ordinal) in run.timed() {
                 let at = &mut next[usize::from(*ordinal)];
-                rows.facts[*at as usize] = Packed { millis: *millis, day, place };
+                rows.facts[*at as usize] = Packed { millis, day, place };
                 *at += 1;
             }
         }

@@ -3,6 +3,7 @@
 //! Each scatters facts into an array with a place for each ordinal of the block, which the caller
 //! brings and uses again. Nothing is hashed or allocated for a fact or a profile.
 
+use std::iter::Peekable;
 use std::ops::Range;
 use std::ops::RangeInclusive;
 
@@ -11,6 +12,7 @@ use super::block::Block;
 use super::columns::DayColumn;
 use super::columns::Facts;
 use super::columns::LAST_MILLI;
+use super::columns::Timed;
 use super::columns::TraitColumns;
 use super::columns::time_at;
 use super::packed::Form;
@@ -198,8 +200,8 @@ impl TraitColumns {
         for (day, column, lo, hi) in self.touched(interval) {
             for run in column.runs() {
                 let run = run.cut(lo, hi);
-                for (ordinal, millis) in run.ordinals.iter().zip(run.millis) {
-                    let time = time_at(day, *millis);
+                for (millis, ordinal) in run.timed() {
+                    let time = time_at(day, millis);
                     let slot = &mut out[usize::from(*ordinal)];
                     if seen.insert_new(*ordinal) || better(time, *slot) {
                         *slot = time;
@@ -537,38 +539,34 @@ struct Timeline<'a> {
     days: Box<dyn Iterator<Item = (Day, &'a DayColumn, u32, u32)> + 'a>,
     day: Day,
     /// What is left of the day, in two stretches.
-    left: [Facts<'a>; 2],
+    left: [Peekable<Timed<'a>>; 2],
 }
 
 impl<'a> Timeline<'a> {
     fn new(columns: &'a TraitColumns, interval: Interval) -> Self {
-        let left = [Facts::default(); 2];
+        let left = [(); 2].map(|()| Facts::default().timed().peekable());
         Self { days: Box::new(columns.touched(interval)), day: 0, left }
     }
 
     /// Takes the next fact if its time is before `end`; without one, whatever its time.
     fn next(&mut self, end: Option<Millis>) -> Option<(Millis, u16)> {
         loop {
-            let [base, tail] = &self.left;
-            let of_tail = match (base.millis.first(), tail.millis.first()) {
-                (Some(base), Some(tail)) => tail < base,
+            let [base, tail] = &mut self.left;
+            let of_tail = match (base.peek(), tail.peek()) {
+                (Some((base, _)), Some((tail, _))) => tail < base,
                 (None, Some(_)) => true,
                 (Some(_), None) => false,
                 (None, None) => {
                     let (day, column, lo, hi) = self.days.next()?;
                     self.day = day;
-                    self.left = column.runs().map(|run| run.cut(lo, hi));
+                    self.left = column.runs().map(|run| run.cut(lo, hi).timed().peekable());
                     continue;
                 }
             };
-            let facts = &mut self.left[usize::from(of_tail)];
-            let fact = (time_at(self.day, facts.millis[0]), facts.ordinals[0]);
-            if end.is_some_and(|end| fact.0 >= end) {
-                return None;
-            }
-            facts.millis = &facts.millis[1..];
-            facts.ordinals = &facts.ordinals[1..];
-            return Some(fact);
+            let day = self.day;
+            let is_before = |time: &u32| end.is_none_or(|end| time_at(day, *time) < end);
+            let next = self.left[usize::from(of_tail)].next_if(|(time, _)| is_before(time))?;
+            return Some((time_at(day, next.0), *next.1));
         }
     }
 }
