@@ -338,14 +338,14 @@ impl TraitColumns {
         // A day has fewer milliseconds than a u32.
         let millis = u32::try_from(time.rem_euclid(DAY)).unwrap_or(0);
         let day = day_of(time);
-        self.days.of(day).add(millis, ordinal, value.map(|value| value.0));
+        self.days.change(day, |of| of.add(millis, ordinal, value.map(|value| value.0)));
     }
 
     /// Adds the facts of other columns of the same trait.
     pub fn merge(&mut self, other: &Self) {
         for (day, column) in other.days.iter() {
             match self.days.get(*day) {
-                Some(_) => self.days.of(*day).absorb(column),
+                Some(_) => self.days.change(*day, |of| of.absorb(column)),
                 None => self.days.insert(*day, Arc::clone(column)),
             }
         }
@@ -379,7 +379,7 @@ impl TraitColumns {
 
     /// How many facts there are.
     pub fn len(&self) -> usize {
-        self.days.columns().map(|column| column.len()).sum()
+        self.days.size().facts
     }
 
     /// Whether there is none.
@@ -440,7 +440,7 @@ impl TraitColumns {
 
     /// The bytes of memory it takes, about.
     pub fn memory(&self) -> usize {
-        self.days.columns().map(|column| 48 + column.memory()).sum::<usize>() + size_of::<Self>()
+        self.days.size().bytes + 48 * self.days.len() + size_of::<Self>()
     }
 }
 

@@ -20,6 +20,34 @@ pub(super) struct Days {
     settled: Arc<BTreeMap<Day, Arc<DayColumn>>>,
     /// The day that was added to last while `settled` was shared; it is not in there.
     open: Option<(Day, Arc<DayColumn>)>,
+    size: Size,
+}
+
+/// How much there is in columns. It is kept with them: to add up those of all traits and days takes as long as to read
+/// them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) facts: usize,
+    /// Of memory, about.
+    pub(super) bytes: usize,
+}
+
+impl Size {
+    fn of(column: &DayColumn) -> Self {
+        Self { facts: column.len(), bytes: column.memory() }
+    }
+
+    fn put(&mut self, column: &DayColumn) {
+        let Self { facts, bytes } = Self::of(column);
+        self.facts += facts;
+        self.bytes += bytes;
+    }
+
+    fn take(&mut self, column: &DayColumn) {
+        let Self { facts, bytes } = Self::of(column);
+        self.facts -= facts;
+        self.bytes -= bytes;
+    }
 }
 
 type Settled<'a> = btree_map::Range<'a, Day, Arc<DayColumn>>;
@@ -36,8 +64,13 @@ impl Days {
         }
     }
 
-    /// A day to be changed, made where there is none.
-    pub(super) fn of(&mut self, day: Day) -> &mut DayColumn {
+    /// How much there is.
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Changes a day, which is made where there is none.
+    pub(super) fn change(&mut self, day: Day, change: impl FnOnce(&mut DayColumn)) {
         if self.open.as_ref().is_none_or(|(open, _)| *open != day) {
             self.open(day);
         }
@@ -49,28 +82,32 @@ impl Days {
                 if let Some(mut last) = settled.last_entry()
                     && *last.key() < day
                 {
-                    Arc::make_mut(last.get_mut()).settle();
+                    settle(last.get_mut(), &mut self.size);
                 }
-                settled.entry(day).or_default()
+                settled.entry(day).or_insert_with(|| made(&mut self.size))
             }
         };
-        Arc::make_mut(column)
+        self.size.take(column);
+        let column = Arc::make_mut(column);
+        change(column);
+        self.size.put(column);
     }
 
     /// Replaces a day.
     pub(super) fn insert(&mut self, day: Day, column: Arc<DayColumn>) {
-        match &mut self.open {
-            Some((open, own)) if *open == day => *own = column,
-            _ => _ = Arc::make_mut(&mut self.settled).insert(day, column),
-        }
+        self.size.put(&column);
+        let before = match &mut self.open {
+            Some((open, own)) if *open == day => Some(std::mem::replace(own, column)),
+            _ => Arc::make_mut(&mut self.settled).insert(day, column),
+        };
+        before.iter().for_each(|column| self.size.take(column));
     }
 
     /// Takes a day out for good.
     pub(super) fn remove(&mut self, day: Day) {
-        match &self.open {
-            Some((open, _)) if *open == day => self.open = None,
-            _ => _ = Arc::make_mut(&mut self.settled).remove(&day),
-        }
+        let open = self.open.take_if(|(open, _)| *open == day).map(|(_, column)| column);
+        let column = open.or_else(|| Arc::make_mut(&mut self.settled).remove(&day));
+        column.iter().for_each(|column| self.size.take(column));
     }
 
     /// Takes a day out of a list that is shared, and puts the one that was taken out before it back.
@@ -80,7 +117,7 @@ impl Days {
         }
         let mut before = self.open.take();
         if let Some((_, column)) = &mut before {
-            Arc::make_mut(column).settle();
+            settle(column, &mut self.size);
         }
         let mut column = None;
         if before.is_some() || self.settled.contains_key(&day) {
@@ -88,7 +125,7 @@ impl Days {
             settled.extend(before);
             column = settled.remove(&day);
         }
-        self.open = Some((day, column.unwrap_or_default()));
+        self.open = Some((day, column.unwrap_or_else(|| made(&mut self.size))));
     }
 
     pub(super) fn iter(&self) -> Ascending<'_> {
@@ -129,10 +166,27 @@ impl Days {
     pub(super) fn drop_before(&mut self, day: Day) {
         if self.settled.first_key_value().is_some_and(|(first, _)| *first < day) {
             let settled = Arc::make_mut(&mut self.settled);
-            *settled = settled.split_off(&day);
+            let left = settled.split_off(&day);
+            std::mem::replace(settled, left).values().for_each(|column| self.size.take(column));
         }
-        self.open.take_if(|(open, _)| *open < day);
+        if let Some((_, column)) = self.open.take_if(|(open, _)| *open < day) {
+            self.size.take(&column);
+        }
     }
+}
+
+fn made(size: &mut Size) -> Arc<DayColumn> {
+    let column = Arc::default();
+    size.put(&column);
+    column
+}
+
+/// The day of a column is over.
+fn settle(column: &mut Arc<DayColumn>, size: &mut Size) {
+    size.take(column);
+    let column = Arc::make_mut(column);
+    column.settle();
+    size.put(column);
 }
 
 #[cfg(test)]
@@ -201,6 +255,9 @@ mod tests {
                     let expected: Vec<_> = map.range(-1..=2).map(|(d, len)| (*d, *len)).collect();
                     prop_assert_eq!(shown(days.range(-1..=2)), expected);
                     prop_assert_eq!(days.len(), map.len());
+                    let mut size = Size::default();
+                    days.columns().for_each(|column| size.put(column));
+                    prop_assert_eq!(days.size(), size);
                     prop_assert_eq!(days.first(), map.keys().next().copied());
                     for day in -4..5 {
                         let len = days.get(day).map(|column| column.len());
