@@ -102,10 +102,12 @@ impl From<NoEvents> for Unread {
     }
 }
 
-/// What a query says of consent.
-pub(super) fn signals(query: &str) -> Signals<'_> {
+/// What a query says of consent. A page of Matomo's writes `undefined` where it has nothing.
+pub(super) fn signals(query: &str, endpoint: Endpoint) -> Signals<'_> {
+    let is_said = |value: &str| !matches!(endpoint, Endpoint::Matomo) || value != "undefined";
     let mut said = Signals::default();
-    pairs(query).for_each(|(key, value)| take_signal(&mut said, key, value));
+    let pairs = pairs(query).filter(|(_, value)| is_said(value));
+    pairs.for_each(|(key, value)| take_signal(&mut said, key, value));
     said
 }
 
@@ -155,7 +157,7 @@ pub(super) async fn take(
     // An image of a page names the page as its referrer, and has no origin.
     let is_script =
         visitor.has_origin() || (request.method() == Method::GET && visitor.page != Page::Unknown);
-    let said = signals(request.query_string());
+    let said = signals(request.query_string(), endpoint);
     let mut gathered = Gathered::new(worker, &visitor, received, (is_script, &said));
     let judged: Vec<_> = sent
         .into_iter()
@@ -349,12 +351,8 @@ impl<'a> Gathered<'a> {
         let shared = event.shared_consent().map_err(invalid)?;
         let judge = |said| judge(site, self.visitor.browser, said, &self.worker.shared.recipients);
         let silent = Signals::default();
-        Ok(match (own == silent, shared == silent) {
-            (true, true) => judge(self.said),
-            (false, true) => judge(&own),
-            (true, false) => judge(&shared),
-            (false, false) => judge(&own).and(judge(&shared)),
-        })
+        let said = std::iter::once(&own).chain(&shared).filter(|said| **said != silent);
+        Ok(said.map(judge).reduce(Judgement::and).unwrap_or_else(|| judge(self.said)))
     }
 
     /// Takes what an event becomes that was judged.
@@ -424,6 +422,9 @@ impl<'a> Gathered<'a> {
         match worker.shared.ration(event.owner(), is_unlimited, self.received) {
             Ration::Free => {}
             Ration::Aside => {
+                if is_marked {
+                    self.choose(event.owner().clone());
+                }
                 Quarantine::prepare(&mut event);
                 self.aside.push(event);
                 return Ok(());
@@ -450,7 +451,10 @@ impl<'a> Gathered<'a> {
 
     fn choose(&mut self, identifier: Identifier) {
         let choice = Choice { identifier, opted_out: true, received: self.received };
-        self.choices.push(Record::Choice(choice));
+        let choice = Record::Choice(choice);
+        if !self.choices.contains(&choice) {
+            self.choices.push(choice);
+        }
     }
 
     /// The cookies to set, once everything is durable.

@@ -114,7 +114,7 @@ pub(super) struct Draft {
     attrs: Fields,
     page: Fields,
     device: Fields,
-    shared_consent: Option<Value>,
+    shared_consent: Vec<Value>,
 }
 
 impl Draft {
@@ -187,16 +187,17 @@ impl Draft {
         push(&mut self.device, part, value.into());
     }
 
-    /// Writes what an event says of consent itself, and what is said for it and its neighbours: that is the event's own where
-    /// it says nothing, and holds beside it where it does.
-    pub(super) fn consent(&mut self, own: Option<Value>, shared: Option<Value>) {
-        match own {
-            None => self.set_value("consent", shared),
-            own => {
-                self.shared_consent = if shared == own { None } else { shared };
-                self.set_value("consent", own);
+    /// Writes what is said of consent in several places, the event's own first: what any of them refuses is refused.
+    pub(super) fn consent(&mut self, said: impl IntoIterator<Item = Value>) {
+        let mut all: Vec<Value> = Vec::new();
+        for said in said {
+            if !all.contains(&said) {
+                all.push(said);
             }
         }
+        let mut all = all.into_iter();
+        self.set_value("consent", all.next());
+        self.shared_consent = all.collect();
     }
 
     /// The event.
@@ -244,6 +245,8 @@ fn strip_value(value: &mut Value) {
 
 /// Whether a key says that its value is a person's address or number. That somebody wants mail is none.
 fn is_contact(name: &str, value: &Value) -> bool {
+    // Some clients write the way to a value.
+    let name = name.rsplit('.').next().unwrap_or(name);
     if CONTACTS.contains(&name) {
         return !matches!(value, Value::Bool(_));
     }

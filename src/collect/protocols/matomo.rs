@@ -133,13 +133,20 @@ fn sized(bytes: usize) -> Result<(), Rejection> {
     Err(Rejection::new(Code::Size, "a hit is at most 32 KiB"))
 }
 
-/// The parameters of a hit; a page writes `undefined` where it has nothing.
+/// What a page writes where it has nothing.
+const UNDEFINED: &str = "undefined";
+
+fn is_there(value: &Value) -> bool {
+    !matches!(value, Value::String(text) if &**text == UNDEFINED)
+}
+
+/// The parameters of a hit.
 #[derive(Clone, Copy)]
 struct Hit<'a>(Object<'a>);
 
 impl<'a> Hit<'a> {
     fn text(self, key: &str) -> Option<&'a str> {
-        self.0.name(key).filter(|text| *text != "undefined")
+        self.0.name(key).filter(|text| *text != UNDEFINED)
     }
 
     fn number(self, key: &str) -> Option<Value> {
@@ -179,7 +186,7 @@ pub(super) fn map(fields: &Fields) -> Result<Sent, Rejection> {
         draft.props(variables(hit, key));
     }
     let dimensions = fields.iter().filter(|(key, _)| key.starts_with("dimension"));
-    draft.props(dimensions.cloned().collect());
+    draft.props(dimensions.filter(|(_, value)| is_there(value)).cloned().collect());
     draft.set_value("consent", consent(hit));
     Ok(draft.finish())
 }
@@ -270,7 +277,7 @@ fn variables(hit: Hit<'_>, key: &str) -> Fields {
     let pair = |slot: Value| {
         let Value::Array(pair) = slot else { return None };
         let [Value::String(name), value] = <[Value; 2]>::try_from(pair).ok()? else { return None };
-        Some((name, value))
+        is_there(&value).then_some((name, value))
     };
     slots.into_iter().filter_map(|(_, slot)| pair(slot)).collect()
 }
@@ -356,7 +363,7 @@ mod tests {
     fn a_hit_says_who_when_and_what_more() {
         assert_eq!(
             one(
-                "_id=a&cid=b&uid=undefined&lang=de-DE,en;q=0.5&cdt=7&dimension1=x&_cvar=%7B%221%22%3A%5B%22k%22%2C%22v%22%5D%2C%222%22%3A7%7D"
+                "_id=a&cid=b&uid=undefined&lang=de-DE,en;q=0.5&cdt=7&dimension1=x&dimension2=undefined&_cvar=%7B%221%22%3A%5B%22k%22%2C%22v%22%5D%2C%222%22%3A7%2C%223%22%3A%5B%22l%22%2C%22undefined%22%5D%7D"
             ),
             r#"{"site":"7","event":"page_view","time":7000,"locale":"de-DE","ids":{"anonymous_id":"b"},"props":{"k":"v","dimension1":"x"}}"#
         );

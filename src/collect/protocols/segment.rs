@@ -258,7 +258,8 @@ fn map(mut message: Fields, envelope: &Envelope) -> Result<Sent, Rejection> {
     draft.set("user_agent", context.text("userAgent"));
     draft.set("locale", context.text("locale"));
     let of_batch = consent(Object(&envelope.context).object("consent"));
-    draft.consent(consent(context.object("consent")), of_batch);
+    let own = consent(context.object("consent"));
+    draft.consent([own, of_batch].into_iter().flatten());
     Ok(draft.finish())
 }
 
@@ -430,7 +431,7 @@ mod tests {
             let [text] = &texts(body, Some("s"), None)[..] else { panic!() };
             assert!(!text.contains("b.example") && !text.contains("+49"), "{text}");
         }
-        let body = r#"{"type":"identify","userId":"1","traits":{"Email":"a@b.example","emails":["a@b.example"],
+        let body = r#"{"type":"identify","userId":"1","traits":{"Email":"a@b.example","properties.email":"a@b.example","emails":["a@b.example"],
             "address":{"city":"Ulm","email":"a@b.example","more":[{"Phone-Number":"+491","n":[[{"e_mail":7}]]}]},
             "wants":{"email":true,"phone":false},"email_format":"html","phone_model":"X"},
             "context":{"campaign":{"name":"n","email":"a@b.example"}}}"#;

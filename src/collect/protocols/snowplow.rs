@@ -200,7 +200,7 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
         return Err(wrong());
     };
     let mut lists: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    let mut said = None;
+    let mut said = Vec::new();
     for entity in entities {
         let (name, data) = described(entity).ok_or_else(wrong)?;
         if let Value::Object(fields) = &data {
@@ -215,8 +215,8 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
                     draft.device("os", data.text("osType"));
                 }
                 CONSENT => {
-                    if let Some(consent) = consent(data) {
-                        said = Some(consent);
+                    if let Some(Value::Object(consent)) = consent(data) {
+                        add_consent(&mut said, consent);
                         continue;
                     }
                 }
@@ -227,13 +227,30 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
             lists.entry(name).or_default().push(data);
         }
     }
-    draft.set_value("consent", said);
+    draft.consent(said.into_iter().map(Value::Object));
     let one_or_many = |(name, mut list): (String, Vec<Value>)| {
         let value = if list.len() == 1 { list.remove(0) } else { Value::Array(list) };
         (name.into(), value)
     };
     draft.props(lists.into_iter().map(one_or_many).collect());
     Ok(())
+}
+
+/// Adds what an entity says of consent to what others do: to one that says the same or nothing of each of its keys, as
+/// where one brings the string of one framework and the next that of another.
+fn add_consent(said: &mut Vec<Fields>, new: Fields) {
+    let value = |fields: &Fields, key: &str| Object(fields).value(key).cloned();
+    let agrees = |one: &&mut Fields| {
+        new.iter().all(|(key, new)| value(one, key).is_none_or(|known| known == *new))
+    };
+    match said.iter_mut().find(agrees) {
+        Some(one) => {
+            let more: Fields =
+                new.into_iter().filter(|(key, _)| value(one, key).is_none()).collect();
+            one.extend(more);
+        }
+        None => said.push(new),
+    }
 }
 
 #[cfg(test)]
@@ -301,10 +318,11 @@ mod tests {
 
     #[test]
     fn entities_are_properties_and_those_of_a_device_identify_it() {
-        let of = |entities: &str| {
+        let query = |entities: &str| {
             let list = format!(r#"{{"schema":"iglu:a/contexts/c/1","data":[{entities}]}}"#);
-            one(&format!("e=pv&aid=s&cx={}", encoded(&list)))
+            format!("e=pv&aid=s&cx={}", encoded(&list))
         };
+        let of = |entities: &str| one(&query(entities));
         let product =
             |sku: &str| format!(r#"{{"schema":"iglu:a/product/c/1","data":{{"sku":"{sku}"}}}}"#);
         assert_eq!(
@@ -324,6 +342,16 @@ mod tests {
             of(&format!("{},{}", consent("{\"tcf\":\"CP\",\"n\":1}"), consent("{\"level\":2}"))),
             r#"{"site":"s","event":"page_view","consent":{"tcf":"CP"},"props":{"consent":{"level":2}}}"#
         );
+        let [yes, no] = ["{\"us_privacy\":\"1YNN\"}", "{\"us_privacy\":\"1YYN\"}"].map(consent);
+        for entities in [format!("{yes},{no}"), format!("{no},{yes}")] {
+            let event = map(&from_query(&query(&entities)), false).unwrap();
+            let all = [vec![event.consent().unwrap()], event.shared_consent().unwrap()].concat();
+            let mut said: Vec<bool> = all.iter().map(|said| said.sale_opt_out).collect();
+            said.sort_unstable();
+            assert_eq!(said, [false, true], "what differs is judged by itself");
+        }
+        let apart = format!("{},{}", consent("{\"tcf\":\"CP\"}"), consent("{\"gpp\":\"DB\"}"));
+        assert!(of(&apart).contains(r#""consent":{"tcf":"CP","gpp":"DB"}"#), "{}", of(&apart));
         assert_eq!(of("7"), "props: cx: expected a list of entities that describe themselves");
     }
 

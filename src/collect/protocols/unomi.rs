@@ -73,7 +73,7 @@ async fn context(request: HttpRequest, payload: Payload) -> HttpResponse {
     let mut segments = Vec::new();
     if let (Ok(_), Ok(mut said), false) = (&taken, consent.consent(), scope.is_empty()) {
         if said == Signals::default() {
-            said = gather::signals(request.query_string());
+            said = gather::signals(request.query_string(), Endpoint::Unomi);
         }
         segments = lookup::told_to_page(&request, &scope, said).await;
     }
@@ -158,7 +158,8 @@ fn map(mut event: Fields, shared: &Fields) -> Result<Sent, Rejection> {
 
     let pages = [target, source, shared].map(|item| item.object("properties").object("pageInfo"));
     let said = |item: Object<'_>| consent(item.object("properties").object("consent"));
-    draft.consent(said(target).or_else(|| said(source)), said(shared));
+    let own = said(target).or_else(|| said(source));
+    draft.consent([own, said(shared)].into_iter().flatten());
     let page = pages.into_iter().find(|page| !page.0.is_empty()).unwrap_or(Object(&[]));
     draft.page("url", page.text("destinationURL"));
     draft.page("referrer", page.text("referringURL"));

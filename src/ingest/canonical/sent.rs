@@ -28,7 +28,7 @@ use crate::model::value::get;
 pub struct Sent {
     fields: Vec<(Box<str>, Value)>,
     /// What was said of consent for it and its neighbours, beside what it says itself.
-    shared_consent: Option<Value>,
+    shared_consent: Vec<Value>,
 }
 
 /// Why bytes are no event.
@@ -96,12 +96,12 @@ impl Sent {
 
     /// Takes an event by its keys, as another protocol's mapping writes them.
     pub fn of(fields: Vec<(Box<str>, Value)>) -> Self {
-        Self { fields, shared_consent: None }
+        Self { fields, shared_consent: Vec::new() }
     }
 
-    /// The event, of which something is said of consent together with its neighbours.
+    /// The event, of which more is said of consent than it says itself, such as together with its neighbours.
     #[must_use]
-    pub fn with_shared_consent(mut self, said: Option<Value>) -> Self {
+    pub fn with_shared_consent(mut self, said: Vec<Value>) -> Self {
         self.shared_consent = said;
         self
     }
@@ -135,9 +135,9 @@ impl Sent {
         signals(self.field("consent"))
     }
 
-    /// What is said of consent for the event and its neighbours: what either refuses is refused.
-    pub fn shared_consent(&self) -> Result<Signals<'_>, Rejection> {
-        signals(self.shared_consent.as_ref())
+    /// What else is said of consent for the event: what any of it refuses is refused.
+    pub fn shared_consent(&self) -> Result<Vec<Signals<'_>>, Rejection> {
+        self.shared_consent.iter().map(|said| signals(Some(said))).collect()
     }
 
     /// The event, or the first rule it breaks in the order of [`Code`].

@@ -134,3 +134,28 @@ fn an_identifier_that_keeps_sending_is_set_aside_and_comes_back_whole() {
     assert_eq!(without.status, 401);
     assert_well(&server);
 }
+
+#[test]
+fn who_is_set_aside_can_still_say_no() {
+    let server = start("rate_per_id = 1\nburst_per_id = 5");
+    let post = |headers: &[(&str, &str)]| {
+        let body = event("other", "flood").to_string();
+        let from = [("X-Forwarded-For", "192.0.2.1")];
+        send(&server, "POST", "/v1/events", &[&from, headers].concat(), body.as_bytes()).status
+    };
+    let held = || -> Value {
+        serde_json::from_str(&server.ok(&["access", "user_id", "flood", "--json"])).unwrap()
+    };
+    let mut tries = 0;
+    while quarantine(&server) == json!([]) {
+        post(&[]);
+        tries += 1;
+        assert!(tries < 100);
+    }
+    assert_eq!(held()["profiles"][0]["opted_out"], false);
+    // The site records all the same, and marks who says it.
+    assert_eq!(post(&[("Sec-GPC", "1")]), 200);
+    server.until("the mark", || held()["profiles"][0]["opted_out"] == true);
+    server.ok(&["quarantine", "restore", "user_id", "flood"]);
+    assert_eq!(held()["profiles"][0]["opted_out"], true);
+}
