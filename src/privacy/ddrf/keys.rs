@@ -30,12 +30,15 @@ const MOST_KEYS: usize = 64;
 /// How long keys are kept at least and at most, and for how long it is not asked again for one that is not there.
 const LEAST: Millis = MINUTE;
 const MOST: Millis = DAY;
+/// For how long it is not asked again where nothing could be read.
+const FAILED: Millis = 10_000;
 
 /// The keys of domains.
 pub(super) struct Keys {
     outgoing: Outgoing,
-    /// Bounded by the domains that the settings list.
+    /// Bounded by the domains that the settings list: each is spelled as there.
     known: Mutex<BTreeMap<String, Published>>,
+    failed: Mutex<BTreeMap<String, (Refusal, Millis)>>,
 }
 
 #[derive(Clone)]
@@ -47,7 +50,7 @@ struct Published {
 
 impl Keys {
     pub(super) fn new(outgoing: Outgoing) -> Self {
-        Self { outgoing, known: Mutex::default() }
+        Self { outgoing, known: Mutex::default(), failed: Mutex::default() }
     }
 
     /// Whether a domain has signed a token.
@@ -64,7 +67,7 @@ impl Keys {
         let published = match kept {
             Some(kept) if is_good(&kept) && (has(&kept) || now - kept.read_at < LEAST) => kept,
             _ => {
-                let fresh = self.read(domain, whose, now)?;
+                let fresh = self.read_again(domain, whose, now)?;
                 self.known.lock().insert(domain.to_owned(), fresh.clone());
                 fresh
             }
@@ -83,6 +86,22 @@ impl Keys {
             true => Ok(()),
             false => Err(Refusal::Signature(whose)),
         }
+    }
+
+    /// Reads what a domain publishes, where that has not just failed: anybody can name a domain that is listed.
+    fn read_again(&self, domain: &str, whose: Whose, now: Millis) -> Result<Published, Refusal> {
+        if let Some((refusal, at)) = self.failed.lock().get(domain)
+            && (0..FAILED).contains(&(now - at))
+        {
+            return Err(refusal.of(whose));
+        }
+        let read = self.read(domain, whose, now);
+        let mut failed = self.failed.lock();
+        match &read {
+            Ok(_) => _ = failed.remove(domain),
+            Err(refusal) => _ = failed.insert(domain.to_owned(), (refusal.clone(), now)),
+        }
+        read
     }
 
     /// Reads what a domain publishes: its keys, in the file itself or where that says.

@@ -12,6 +12,7 @@ mod token;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use ring::rand::SystemRandom;
 use ring::signature::KeyPair;
 use serde_json::Value;
@@ -44,6 +45,8 @@ pub struct Ddrf {
     settings: config::Privacy,
     domain: String,
     keys: keys::Keys,
+    /// Held while a request is looked for among those of before and kept: the same may come twice at once.
+    keeping: Mutex<()>,
 }
 
 /// An answer: whether the request was taken, and the acknowledgement.
@@ -95,9 +98,21 @@ enum Refusal {
     Format(String),
     NotOfFormat,
     Identifier,
+    /// So many profiles have it that it is nobody's.
+    Many,
 }
 
 impl Refusal {
+    /// What could not be read of a domain, where that matters to another token of it.
+    fn of(&self, whose: Whose) -> Self {
+        match self {
+            Self::OutOfReach(_, why) => Self::OutOfReach(whose, why.clone()),
+            Self::NoFile(_, why) => Self::NoFile(whose, why.clone()),
+            Self::NoKeys(_, why) => Self::NoKeys(whose, why.clone()),
+            other => other.clone(),
+        }
+    }
+
     /// The code and the words of a version.
     fn told(&self, version: Version) -> (u32, String) {
         let of = |whose: &Whose, or: u32, rq: u32| if *whose == Whose::Origin { or } else { rq };
@@ -163,6 +178,9 @@ impl Refusal {
             Self::Format(which) => (5, 14202, format!("rq_unsupported_identifier_format: {which}")),
             Self::NotOfFormat => (5, 14203, "rq_incorrect_identifier_format".to_owned()),
             Self::Identifier => (5, 14204, "rq_invalid_identifier_value".to_owned()),
+            Self::Many => {
+                (5, 14204, "rq_invalid_identifier_value: too many people share it".to_owned())
+            }
         };
         (if version == Version::One { one } else { two }, text)
     }
@@ -193,7 +211,8 @@ impl Ddrf {
     pub fn new(settings: &config::Privacy) -> Option<Self> {
         let domain = settings.domain.clone()?;
         let outgoing = Outgoing::new().allowing_private(settings.allow_private);
-        Some(Self { settings: settings.clone(), domain, keys: keys::Keys::new(outgoing) })
+        let keys = keys::Keys::new(outgoing);
+        Some(Self { settings: settings.clone(), domain, keys, keeping: Mutex::default() })
     }
 
     /// Where the public listener is reached.
@@ -274,11 +293,13 @@ impl Ddrf {
         let origin_token = Token::read(&inner).ok_or(Refusal::Undecodable(Whose::Origin))?;
         let origin = claim(&origin_token, "iss")?;
         claim(&origin_token, "jti")?;
-        for domain in [&requester, &origin] {
-            if !self.settings.requesters.iter().any(|known| known.eq_ignore_ascii_case(domain)) {
-                return Err(Refusal::Stranger(domain.chars().take(100).collect()));
-            }
-        }
+        // As the settings spell it: else one domain is many, with keys to be asked for and requests of its own.
+        let known = |domain: String| {
+            let mut all = self.settings.requesters.iter();
+            let stranger = || Refusal::Stranger(domain.chars().take(100).collect());
+            all.find(|known| known.eq_ignore_ascii_case(&domain)).cloned().ok_or_else(stranger)
+        };
+        let (requester, origin) = (known(requester)?, known(origin)?);
         let now_s = now.div_euclid(1_000);
         let at = token.issued(Whose::Requester, now_s)?;
         let origin_at = origin_token.issued(Whose::Origin, now_s)?;
@@ -290,6 +311,9 @@ impl Ddrf {
         for (whose, token, at) in of_whom {
             if at < now_s - GOOD_FOR || token.expires().is_some_and(|end| end <= now_s) {
                 return Err(Refusal::Expired(whose));
+            }
+            if token.begins().is_some_and(|begin| begin > now_s + AHEAD) {
+                return Err(Refusal::Future(whose));
             }
             if !token.is_for(&ours) {
                 return Err(Refusal::Audience(whose));
@@ -315,10 +339,15 @@ impl Ddrf {
         let Request { requester, jti, named: (namespace, named), digest } = request;
         let name = privacy.parts.identity.hash(b"jti", &[requester.as_bytes(), jti.as_bytes()]);
         let mark = seen::Mark::new(name, digest);
+        let _keeping = self.keeping.lock();
         match seen::find(&*privacy.parts.shelf, mark, now)? {
             seen::Found::Same => return Ok(Ok(())),
             seen::Found::Other => return Ok(Err(Refusal::Replayed)),
             seen::Found::Nothing => {}
+        }
+        // Whoever else is asked cannot say so any more; where it is not known now, the erasure finds out.
+        if let Err(PrivacyError::Wrong(_)) = privacy.holders(named, false) {
+            return Ok(Err(Refusal::Many));
         }
         // The erasure first: a crash in between has it asked twice, which is better than never.
         privacy.erase_later(&Asked {

@@ -91,6 +91,13 @@ impl<'t> Token<'t> {
         Some(end.as_i64().unwrap_or(i64::MIN))
     }
 
+    /// From when on it is good, in seconds, where it says so.
+    pub(super) fn begins(&self) -> Option<i64> {
+        let begin = self.claims.get("nbf")?;
+        // One that cannot be read does not come.
+        Some(begin.as_i64().unwrap_or(i64::MAX))
+    }
+
     /// Whether it is for one of these, where it says for whom.
     pub(super) fn is_for(&self, names: &[String]) -> bool {
         let is_one =
