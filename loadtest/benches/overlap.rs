@@ -30,6 +30,7 @@ fn audience(id: &str, share: u64, random: &mut Random) -> Audience {
         members: Some(Arc::new(members)),
         generation: 1,
         true_for: 1,
+        changed: None,
         state: AudienceState::Live,
     }
 }

@@ -114,11 +114,24 @@ fn list(global: &Global, client: &Client) -> Result<(), Failure> {
             members(&audience["members"]),
             text(&audience["level"]),
             text(&audience["state"]),
+            text(&audience["changed_at"]),
             text(&audience["true_for"]),
+            lag(&audience["lag_ms"]),
             text(&audience["name"]),
         ]
     });
-    print(&table(&["SEGMENT", "MEMBERS", "LEVEL", "STATE", "TRUE FOR", "NAME"], rows))
+    let head = ["SEGMENT", "MEMBERS", "LEVEL", "STATE", "CHANGED", "TRUE FOR", "LAG", "NAME"];
+    print(&table(&head, rows))
+}
+
+/// How long ago the time is that members are true for.
+fn lag(millis: &Value) -> String {
+    match millis.as_f64() {
+        Some(millis) if millis < 60_000.0 => format!("{:.1} s", millis / 1e3),
+        Some(millis) if millis < 3_600_000.0 => format!("{:.0} min", millis / 60e3),
+        Some(millis) => format!("{:.0} h", millis / 3_600e3),
+        None => "–".to_owned(),
+    }
 }
 
 fn show(global: &Global, client: &Client, id: &str) -> Result<(), Failure> {
@@ -137,7 +150,9 @@ fn show(global: &Global, client: &Client, id: &str) -> Result<(), Failure> {
         "members",
         "state",
         "generation",
+        "changed_at",
         "true_for",
+        "lag_ms",
         "min_size",
         "destinations",
         "problem",
@@ -151,8 +166,10 @@ fn show(global: &Global, client: &Client, id: &str) -> Result<(), Failure> {
                 items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
             }
             Value::Number(_) if field == "members" => members(value),
+            Value::Number(_) if field == "lag_ms" => lag(value),
             other => other.to_string(),
         };
+        let field = if field == "lag_ms" { "lag" } else { field };
         out.push_str(&format!("{field:<13} {text}\n"));
     }
     print(&out)

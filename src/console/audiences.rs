@@ -79,6 +79,10 @@ pub(super) struct Summary {
     generation: u64,
     /// The instant that its members are true for.
     true_for: Option<String>,
+    /// How long ago that is, in milliseconds.
+    lag_ms: Option<i64>,
+    /// The instant at which its members last became others, where that is known.
+    changed_at: Option<String>,
 }
 
 /// What a segment's file says.
@@ -145,10 +149,11 @@ pub(super) async fn list(
         ask(move |caller| blocking.segments.settle(caller)).await?;
     }
     let generation = newest(&services)?;
+    let now = services.clock.now();
     Ok(HttpResponse::Ok().json(Listed {
         generation: generation.number,
         true_for: format_rfc3339(generation.true_for),
-        audiences: generation.audiences.values().map(|a| summary(a)).collect(),
+        audiences: generation.audiences.values().map(|a| summary(a, now)).collect(),
         problems: problems(&services),
     }))
 }
@@ -174,7 +179,7 @@ pub(super) async fn show(
     let problem =
         services.segments.live().problems.iter().find(|p| p.id == *id).map(|p| p.rendered.clone());
     Ok(HttpResponse::Ok().json(Shown {
-        summary: summary(audience),
+        summary: summary(audience, services.clock.now()),
         description,
         owner,
         rule,
@@ -326,7 +331,8 @@ pub(super) fn described(segment: &Segment) -> Described {
 }
 
 /// An audience as it stands in the list.
-pub(super) fn summary(audience: &Audience) -> Summary {
+pub(super) fn summary(audience: &Audience, now: Millis) -> Summary {
+    let true_for = audience.members.as_ref().map(|_| audience.true_for);
     Summary {
         id: audience.segment.file.id.clone(),
         name: audience.segment.file.name.clone(),
@@ -338,6 +344,8 @@ pub(super) fn summary(audience: &Audience) -> Summary {
             AudienceState::Live | AudienceState::Training | AudienceState::Failing { .. } => None,
         },
         generation: audience.generation,
-        true_for: audience.members.as_ref().map(|_| format_rfc3339(audience.true_for)),
+        true_for: true_for.map(format_rfc3339),
+        lag_ms: true_for.map(|true_for| now.saturating_sub(true_for).max(0)),
+        changed_at: audience.changed.map(format_rfc3339),
     }
 }

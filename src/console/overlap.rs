@@ -15,6 +15,7 @@ use super::audiences::newest;
 use super::audiences::summary;
 use super::problem::Problem;
 use super::rules::millis;
+use crate::model::Millis;
 use crate::model::time::format_rfc3339;
 use crate::segment::Audience;
 use crate::segment::OverlapError;
@@ -114,16 +115,16 @@ pub(super) async fn overlap(
 ) -> Result<HttpResponse, Problem> {
     let wanted = asked.into_inner().wanted()?;
     let generation = newest(&services)?;
-    let begun = Instant::now();
+    let (begun, now) = (Instant::now(), services.clock.now());
     let answer = ask(move |caller| {
         let (level, found) = match wanted {
             Wanted::Regions(ids) => {
                 let found = generation.regions(&ids, caller)?;
-                (found.level, of_regions(&found))
+                (found.level, of_regions(&found, now))
             }
             Wanted::Pairs(rows, columns) => {
                 let found = generation.pairs(&rows, &columns, caller)?;
-                (found.level, of_pairs(found))
+                (found.level, of_pairs(found, now))
             }
         };
         Ok::<_, OverlapError>(Overlap {
@@ -137,26 +138,26 @@ pub(super) async fn overlap(
     Ok(HttpResponse::Ok().json(answer.await?))
 }
 
-fn of_regions(found: &Regions) -> Found {
+fn of_regions(found: &Regions, now: Millis) -> Found {
     let id = |place: &usize| found.audiences[*place].segment.file.id.clone();
     let region = |region: &Region| RegionFound {
         r#in: region.inside.iter().map(id).collect(),
         members: region.members,
     };
     Found::Regions {
-        audiences: summaries(&found.audiences),
+        audiences: summaries(&found.audiences, now),
         any: found.any,
         regions: found.regions.iter().map(region).collect(),
     }
 }
 
-fn of_pairs(found: Pairs) -> Found {
-    let (rows, columns) = (summaries(&found.rows), summaries(&found.columns));
+fn of_pairs(found: Pairs, now: Millis) -> Found {
+    let (rows, columns) = (summaries(&found.rows, now), summaries(&found.columns, now));
     Found::Pairs { rows, columns, members: found.members }
 }
 
-fn summaries(audiences: &[Arc<Audience>]) -> Vec<Summary> {
-    audiences.iter().map(|audience| summary(audience)).collect()
+fn summaries(audiences: &[Arc<Audience>], now: Millis) -> Vec<Summary> {
+    audiences.iter().map(|audience| summary(audience, now)).collect()
 }
 
 impl From<OverlapError> for Problem {

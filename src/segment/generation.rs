@@ -25,7 +25,7 @@ pub struct Generation {
 }
 
 /// The members of one segment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Audience {
     /// The segment.
     pub segment: Arc<Segment>,
@@ -37,6 +37,8 @@ pub struct Audience {
     pub generation: u64,
     /// The time its members are true for.
     pub true_for: Millis,
+    /// The time at which its members last became others; `None` where it has none, or it is not known.
+    pub changed: Option<Millis>,
     /// Whether its members are those of its rule, now.
     pub state: AudienceState,
 }
@@ -68,5 +70,17 @@ impl fmt::Display for AudienceState {
             Self::Training => f.write_str("training"),
             Self::Failing { reason } => write!(f, "failing: {reason}"),
         }
+    }
+}
+
+impl Audience {
+    /// The time at which members became others, where these are those at a time, and what was before is known.
+    pub(super) fn changed(before: Option<&Self>, members: &Members, at: Millis) -> Option<Millis> {
+        let is_same = |before: &&Self| match &before.members {
+            Some(before) => members.is_same(before),
+            // Who they were is not read yet after a start.
+            None => before.count == Some(members.len()),
+        };
+        before.filter(is_same).map_or(Some(at), |before| before.changed)
     }
 }

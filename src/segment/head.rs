@@ -30,9 +30,10 @@ use crate::store::shelf::Shelf;
 
 const HEAD: &str = "audiences.head";
 const TRUE: &str = "audiences.true";
-const FORMAT: u8 = 2;
-/// One without the hour.
-const FORMAT_BEFORE: u8 = 1;
+const FORMAT: u8 = 3;
+/// One that does not say when members changed, and one without the hour either.
+const UNCHANGED: u8 = 2;
+const WITHOUT_HOUR: u8 = 1;
 
 /// The last generation that was cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +53,7 @@ pub(super) struct Standing {
     pub(super) count: Option<u64>,
     pub(super) generation: u64,
     pub(super) true_for: Millis,
+    pub(super) changed: Option<Millis>,
     pub(super) state: AudienceState,
     /// The rule that its state is of.
     pub(super) rule: RulePrint,
@@ -140,6 +142,7 @@ impl Head {
                 count: audience.count,
                 generation: audience.generation,
                 true_for: audience.true_for,
+                changed: audience.changed,
                 state: audience.state.clone(),
                 rule: compiled.prints.get(id).copied().unwrap_or_default(),
             };
@@ -160,6 +163,7 @@ impl Head {
             put_varint(&mut out, standing.count.map_or(0, |count| count + 1));
             put_varint(&mut out, standing.generation);
             put_i64(&mut out, standing.true_for);
+            put_i64(&mut out, standing.changed.unwrap_or(Millis::MIN));
             out.extend_from_slice(&standing.rule.to_le_bytes());
             match &standing.state {
                 AudienceState::Live => put_u8(&mut out, 0),
@@ -181,16 +185,18 @@ impl Head {
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let format = reader.u8()?;
-        if format != FORMAT && format != FORMAT_BEFORE {
+        if !(WITHOUT_HOUR..=FORMAT).contains(&format) {
             return Err(Malformed("the form of the last audiences"));
         }
         let (number, true_for) = (reader.varint()?, reader.i64()?);
-        let count = if format == FORMAT { reader.varint()? } else { u64::MAX };
+        let count = if format > WITHOUT_HOUR { reader.varint()? } else { u64::MAX };
         let mut audiences = BTreeMap::new();
         while reader.remaining() > 0 && (audiences.len() as u64) < count {
             let id = reader.str()?.to_owned();
             let count = reader.varint()?.checked_sub(1);
             let (generation, true_for) = (reader.varint()?, reader.i64()?);
+            let changed = if format > UNCHANGED { reader.i64()? } else { Millis::MIN };
+            let changed = Some(changed).filter(|changed| *changed > Millis::MIN);
             let rule = reader.take(8)?.try_into().map_err(|_| Malformed("a rule's print"))?;
             let rule = RulePrint::from_le_bytes(rule);
             let state = match reader.u8()? {
@@ -200,11 +206,12 @@ impl Head {
                 3 => AudienceState::Training,
                 _ => return Err(Malformed("the state of an audience")),
             };
-            audiences.insert(id, Standing { count, generation, true_for, state, rule });
+            let standing = Standing { count, generation, true_for, changed, state, rule };
+            audiences.insert(id, standing);
         }
         let hour = match format {
-            FORMAT => Hour::decode(audiences.keys(), &mut reader)?,
-            _ => begun(true_for, &audiences),
+            WITHOUT_HOUR => begun(true_for, &audiences),
+            _ => Hour::decode(audiences.keys(), &mut reader)?,
         };
         reader.finish()?;
         Ok(Self { number, true_for, audiences, hour })
@@ -226,12 +233,18 @@ mod tests {
     use crate::store::embedded;
 
     fn head(number: u64, true_for: Millis) -> Head {
-        let standing =
-            |state| Standing { count: Some(3), generation: 2, true_for: 4, state, rule: 7 };
+        let standing = |state| Standing {
+            count: Some(3),
+            generation: 2,
+            true_for: 4,
+            changed: Some(3),
+            state,
+            rule: 7,
+        };
         let failing = AudienceState::Failing { reason: "why".into() };
         let audiences = BTreeMap::from([
             ("a".to_owned(), standing(AudienceState::Live)),
-            ("b".to_owned(), Standing { count: None, ..standing(failing) }),
+            ("b".to_owned(), Standing { count: None, changed: None, ..standing(failing) }),
             ("c".to_owned(), standing(AudienceState::Backfilling { percent: 62 })),
             ("d".to_owned(), standing(AudienceState::Training)),
         ]);
@@ -256,6 +269,33 @@ mod tests {
         // What is true of an earlier generation says nothing of this one.
         let (_, read) = Desk::open(shelf).unwrap();
         assert_eq!(read, Some(head(2, 20)));
+    }
+
+    #[test]
+    fn one_of_before_says_not_when_members_changed() {
+        let mut bytes = vec![UNCHANGED];
+        put_varint(&mut bytes, 9);
+        put_i64(&mut bytes, 10);
+        put_varint(&mut bytes, 1);
+        put_str(&mut bytes, "a");
+        put_varint(&mut bytes, 4);
+        put_varint(&mut bytes, 8);
+        put_i64(&mut bytes, 7);
+        bytes.extend_from_slice(&7u64.to_le_bytes());
+        put_u8(&mut bytes, 0);
+        let hour = Hour { number: 3, tallies: BTreeMap::new() };
+        hour.encode([&"a".to_owned()].into_iter(), &mut bytes);
+        let standing = Standing {
+            count: Some(3),
+            generation: 8,
+            true_for: 7,
+            changed: None,
+            state: AudienceState::Live,
+            rule: 7,
+        };
+        let audiences = BTreeMap::from([("a".to_owned(), standing)]);
+        let head = Head { number: 9, true_for: 10, audiences, hour };
+        assert_eq!(Head::decode(&bytes).unwrap(), head);
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl Segments {
                     } else {
                         standing.true_for
                     },
+                    changed: standing.changed,
                     state,
                 };
                 audiences.insert(id, Arc::new(audience));
@@ -130,15 +131,7 @@ impl Segments {
         for (id, audience) in &mut next.audiences {
             // Who counts otherwise is of another cut.
             let members = kept.remove(id).filter(|members| Some(members.len()) == audience.count);
-            let Audience { segment, count, generation, true_for, state, .. } = &**audience;
-            *audience = Arc::new(Audience {
-                segment: segment.clone(),
-                members,
-                count: *count,
-                generation: *generation,
-                true_for: *true_for,
-                state: state.clone(),
-            });
+            *audience = Arc::new(Audience { members, ..Audience::clone(audience) });
         }
         publishing.members_due = false;
         self.published(next);
@@ -289,14 +282,7 @@ impl Segments {
         let mut next = Generation { true_for: at, ..(*before).clone() };
         for audience in next.audiences.values_mut() {
             if audience.state == AudienceState::Live && audience.segment.follows() {
-                *audience = Arc::new(Audience {
-                    segment: audience.segment.clone(),
-                    members: audience.members.clone(),
-                    count: audience.count,
-                    generation: audience.generation,
-                    true_for: next.true_for,
-                    state: AudienceState::Live,
-                });
+                *audience = Arc::new(Audience { true_for: at, ..Audience::clone(audience) });
             }
         }
         if !self.is_alone() {
@@ -327,6 +313,7 @@ impl Segments {
         };
         let mut audiences = BTreeMap::new();
         for (id, segment) in compiled.live.segments.iter().filter(|(_, s)| !s.hidden) {
+            let old = before.audiences.get(id).map(|old| &**old);
             let state = match found.segments.get(id) {
                 Some(Outcome::Members(members)) => {
                     let (true_for, state) = match segment.follows() {
@@ -339,6 +326,7 @@ impl Segments {
                         count: Some(members.len()),
                         generation: number,
                         true_for,
+                        changed: Audience::changed(old, members, at),
                         state,
                     };
                     audiences.insert(id.clone(), Arc::new(audience));
@@ -351,13 +339,13 @@ impl Segments {
                 }
                 None => failing("its rule is wrong; its members are those of before".to_owned()),
             };
-            let old = before.audiences.get(id);
             let audience = Audience {
                 segment: segment.clone(),
                 members: old.and_then(|old| old.members.clone()),
                 count: old.and_then(|old| old.count),
                 generation: old.map_or(number, |old| old.generation),
                 true_for: old.map_or(at, |old| old.true_for),
+                changed: old.and_then(|old| old.changed),
                 state,
             };
             audiences.insert(id.clone(), Arc::new(audience));

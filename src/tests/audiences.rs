@@ -68,6 +68,36 @@ fn an_audience_follows_its_events_and_its_file() {
 }
 
 #[test]
+fn an_audience_says_when_it_changed_and_how_far_behind_it_is() {
+    let mut server = shop();
+    let told = |server: &Server, id: &str| {
+        server.api("/api/v1/audiences?settle=true");
+        server.api(&format!("/api/v1/audiences/{id}")).json()
+    };
+    let before = told(&server, "buyers")["changed_at"].clone();
+    let sent = server.post_events(&event("7", "purchase", json!({ "total": 1 })));
+    assert_eq!(sent.json()["accepted"], 1);
+    let told_now = told(&server, "buyers");
+    let changed = told_now["changed_at"].clone();
+    assert!(changed.as_str() > before.as_str(), "{told_now}");
+    assert!(changed.as_str() <= told_now["true_for"].as_str(), "{told_now}");
+    assert!(told_now["lag_ms"].as_i64().unwrap() < 10_000, "{told_now}");
+    // Nobody else came or went, then or after a restart.
+    let sent = server.post_events(&event("7", "page_view", json!({})));
+    assert_eq!(sent.json()["accepted"], 1);
+    assert_eq!(told(&server, "buyers")["changed_at"], changed);
+    server.stop();
+    server.run();
+    server.until("it is evaluated", || told(&server, "buyers")["state"] == "live");
+    assert_eq!(told(&server, "buyers")["changed_at"], changed);
+    let shown = server.ok(&["audience", "list"]);
+    assert!(shown.contains("CHANGED") && shown.contains(" s  "), "{shown}");
+    let shown = server.ok(&["audience", "show", "buyers"]);
+    assert!(shown.contains(&format!("changed_at    {}", changed.as_str().unwrap())), "{shown}");
+    assert!(shown.contains("\nlag           "), "{shown}");
+}
+
+#[test]
 fn what_audiences_share_adds_up_to_each_of_them() {
     let server = shop();
     server.write_segment("visitors", "rule = 'did page_view'\n");

@@ -63,6 +63,15 @@ impl Members {
         moved.fold((0, 0), |(adds, removes), (entered, left)| (adds + entered, removes + left))
     }
 
+    /// Whether they are the same as others; shards that the two share are not looked at.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Arc<RoaringBitmap>, &Arc<RoaringBitmap>)| {
+            Arc::ptr_eq(one, other) || one == other
+        };
+        self.shards.len() == other.shards.len()
+            && self.shards.iter().zip(&other.shards).all(is_same)
+    }
+
     /// Who entered and who left since, by shard; shards in which nobody did are left out, and those that the two share
     /// are not looked at.
     pub fn since(&self, before: &Self) -> Vec<(usize, Delta)> {

@@ -60,6 +60,7 @@ fn audience(id: &str, level: &str, set: Option<&Set>, shards: usize) -> Arc<Audi
         members,
         generation: 7,
         true_for: 5,
+        changed: Some(4),
         state: AudienceState::Live,
     })
 }
