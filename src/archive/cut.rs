@@ -71,7 +71,7 @@ fn take(pile: &mut Pile<'_>, frame: &Frame, folded: &dyn Folded) {
                     add(EventNo { record, part }, &imported.event);
                 }
             }
-            Ok(Record::Choice(_) | Record::Erase(_)) | Err(_) => {}
+            Ok(Record::Choice(_) | Record::Erase(_) | Record::OptOut(_)) | Err(_) => {}
         }
     }
 }

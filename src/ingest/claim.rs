@@ -284,7 +284,9 @@ mod tests {
                     Record::Import(lines) => {
                         (0..).zip(&lines.events).for_each(|(part, line)| note(part, &line.event));
                     }
-                    Record::Choice(_) | Record::Erase(_) => unreachable!("none was made"),
+                    Record::Choice(_) | Record::Erase(_) | Record::OptOut(_) => {
+                        unreachable!("none was made")
+                    }
                 }
             }
         }

@@ -26,6 +26,7 @@ use crate::model::FoldOutcome;
 use crate::model::ImportLines;
 use crate::model::Measure;
 use crate::model::Millis;
+use crate::model::OptOut;
 use crate::model::Record;
 use crate::model::RejectedLine;
 use crate::model::time::DAY;
@@ -88,6 +89,7 @@ pub(super) enum Step {
     Event(Item),
     Choice(EventNo, Choice),
     Erase(Erasure),
+    OptOut(OptOut),
     /// The lines of an import follow, up to its end.
     Import(Box<str>),
     /// An import's lines end at this one.
@@ -192,6 +194,7 @@ impl Fold {
             Step::Event(item) => Some(item.event.received),
             Step::Choice(_, choice) => Some(choice.received),
             Step::Erase(erasure) => Some(erasure.received),
+            Step::OptOut(opt_out) => Some(opt_out.received),
             Step::Import(_) | Step::ImportEnd { .. } | Step::DeadLetter(..) => None,
         });
         let Some(latest) = received.max() else { return };
@@ -243,6 +246,7 @@ impl Fold {
                 }
                 Ok(Record::Import(lines)) => self.import(traits, number, lines)?,
                 Ok(Record::Erase(erasure)) => self.steps.push(Step::Erase(erasure)),
+                Ok(Record::OptOut(opt_out)) => self.steps.push(Step::OptOut(opt_out)),
                 Err(malformed) => self.dead_letter(number, malformed.0, bytes),
             }
         }
@@ -339,6 +343,7 @@ impl Fold {
                         memory.leave_out(item.no, item.event.received)
                     } else {
                         let received = item.event.received;
+                        let no_longer = suppression.opted_out(memory.keys.identity(), &item.event);
                         let facts = &self.facts[item.facts];
                         let outcome = memory.count(item.no, item.event, facts, item.out_of_range);
                         if outcome == FoldOutcome::Counted && self.shared.options.claims.is_none() {
@@ -350,6 +355,10 @@ impl Fold {
                                     seen.insert(hash, received);
                                 }
                             }
+                        }
+                        if let Some(identifier) = no_longer {
+                            let choice = Choice { identifier, opted_out: true, received };
+                            memory.choose(item.no, &choice);
                         }
                         outcome
                     };
@@ -374,7 +383,12 @@ impl Fold {
                     let Erasure { before, for_good, .. } = erasure;
                     let erased = Erased { before, for_good };
                     suppression.note(erasure.prints.iter().map(|print| (*print, erased)));
+                    suppression.forget_opt_outs(&erasure.prints, erasure.received);
                     memory.erase(&erasure);
+                    continue;
+                }
+                Step::OptOut(opt_out) => {
+                    suppression.note_opt_out(&opt_out);
                     continue;
                 }
                 Step::Import(import) => {

@@ -32,6 +32,7 @@ use crate::model::Ordinal;
 use crate::model::RejectedLine;
 use crate::model::ShardId;
 use crate::model::time::Day;
+use crate::model::time::MINUTE;
 use crate::model::time::day_of;
 use crate::store::journal::EventNo;
 use crate::store::journal::Position;
@@ -154,7 +155,7 @@ impl Memory {
         }
         self.schema.see(&event);
         self.schema.see_attributes(&event);
-        let Event { time, attrs, bot, consent, .. } = event;
+        let Event { time, received, attrs, bot, consent, .. } = event;
         let shard = &mut self.shards[usize::from(shard)];
         if day_of(time) >= self.first_day {
             shard.facts(ordinal, time, facts);
@@ -173,7 +174,8 @@ impl Memory {
         }
         // An event that no signal came with takes back nothing.
         if let Some(consent) = consent {
-            shard.consent(ordinal, &consent);
+            let is_late = received.saturating_sub(time) > CONSENT_LATE;
+            shard.consent(ordinal, &consent, is_late);
         }
         self.counters.counted += 1;
         FoldOutcome::Counted
@@ -412,6 +414,9 @@ impl Memory {
             || !self.pending.dropped_traits.is_empty()
     }
 }
+
+/// What is stated of consent by an event that happened so long before it was received may be of before what stands.
+const CONSENT_LATE: Millis = 10 * MINUTE;
 
 const ELSEWHERE: &str = "it belongs to a shard that is folded elsewhere";
 const NO_ROOM: &str = "there is no room for another namespace, or for another profile in its shard";

@@ -181,11 +181,17 @@ impl Shard {
         }
     }
 
-    /// Puts what a profile allows in the place of what it allowed before.
-    pub(crate) fn consent(&mut self, ordinal: Ordinal, consent: &Consent) {
+    /// Puts what a profile allows in the place of what it allowed before. What came late may be of before that: it takes
+    /// back what it does not allow, and gives nothing back.
+    pub(crate) fn consent(&mut self, ordinal: Ordinal, consent: &Consent, is_late: bool) {
         let (block, low) = split(ordinal);
         let block = &mut self.blocks[block];
-        if block.consents().of(low).as_ref() != Some(consent) {
+        let stands = block.consents().of(low);
+        let consent = match &stands {
+            Some(stands) if is_late => &stands.and(consent),
+            _ => consent,
+        };
+        if stands.as_ref() != Some(consent) {
             self.delta.consent(ordinal, consent);
             Arc::make_mut(block).set_consent(low, consent);
             self.changed(ordinal);

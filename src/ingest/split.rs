@@ -204,7 +204,7 @@ mod tests {
             let one = match record {
                 Record::Event(event) => lane_of(event.owner()),
                 Record::Choice(choice) => lane_of(&choice.identifier),
-                Record::Erase(_) => {
+                Record::Erase(_) | Record::OptOut(_) => {
                     for lane in 0..layout.lanes() {
                         lanes.entry(lane).or_default().push(record.clone());
                     }

@@ -1,4 +1,5 @@
-//! What is erased: identifiers, known by keyed hashes alone, so that the order to forget one does not keep it.
+//! What is erased, and who opted out by name: identifiers, known by keyed hashes alone, so that the order to forget one
+//! does not keep it.
 
 use super::codec::Malformed;
 use super::codec::Reader;
@@ -24,7 +25,19 @@ pub struct Erasure {
     pub for_good: bool,
 }
 
-/// So many identifiers are erased by one record at most.
+/// Whether whoever has one of some identifiers may be activated: the profiles that own one, and those that come to have
+/// one among others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptOut {
+    /// When it was asked for. What was asked last stands.
+    pub received: Millis,
+    /// The identifiers.
+    pub prints: Vec<Print>,
+    /// Opted out, or in again.
+    pub opted_out: bool,
+}
+
+/// So many identifiers are erased by one record at most, or opted out.
 pub const MOST_ERASED: usize = 1 << 16;
 
 impl Print {
@@ -48,28 +61,49 @@ impl Erasure {
         put_i64(out, self.received);
         put_i64(out, self.before);
         put_u8(out, u8::from(self.for_good));
-        put_varint(out, self.prints.len() as u64);
-        for half in self.prints.iter().flat_map(|print| print.0) {
-            out.extend_from_slice(&half.to_le_bytes());
-        }
+        put_prints(out, &self.prints);
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let received = reader.i64()?;
         let before = reader.i64()?;
         let for_good = reader.u8()? == 1;
-        let count = reader.length()?;
-        if count > MOST_ERASED {
-            return Err(Malformed("too many identifiers to erase"));
-        }
-        let mut prints = Vec::with_capacity(count);
-        for _ in 0..count {
-            let mut half = || -> Result<u64, Malformed> {
-                let bytes = reader.take(8)?;
-                Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| Malformed("a hash"))?))
-            };
-            prints.push(Print([half()?, half()?]));
-        }
-        Ok(Self { received, prints, before, for_good })
+        Ok(Self { received, prints: prints(reader)?, before, for_good })
     }
+}
+
+impl OptOut {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_i64(out, self.received);
+        put_u8(out, u8::from(self.opted_out));
+        put_prints(out, &self.prints);
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (received, opted_out) = (reader.i64()?, reader.u8()? == 1);
+        Ok(Self { received, prints: prints(reader)?, opted_out })
+    }
+}
+
+fn put_prints(out: &mut Vec<u8>, prints: &[Print]) {
+    put_varint(out, prints.len() as u64);
+    for half in prints.iter().flat_map(|print| print.0) {
+        out.extend_from_slice(&half.to_le_bytes());
+    }
+}
+
+fn prints(reader: &mut Reader<'_>) -> Result<Vec<Print>, Malformed> {
+    let count = reader.length()?;
+    if count > MOST_ERASED {
+        return Err(Malformed("too many identifiers at once"));
+    }
+    let mut prints = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut half = || -> Result<u64, Malformed> {
+            let bytes = reader.take(8)?;
+            Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| Malformed("a hash"))?))
+        };
+        prints.push(Print([half()?, half()?]));
+    }
+    Ok(prints)
 }

@@ -10,6 +10,7 @@ use super::record::CHOICE;
 use super::record::ERASE;
 use super::record::EVENT;
 use super::record::IMPORT;
+use super::record::OPT_OUT;
 use super::record::Record;
 
 /// An event of which no more was read than its name.
@@ -80,7 +81,7 @@ impl Record {
                 }
                 Ok(ControlFlow::Continue(()))
             }
-            CHOICE | ERASE => Ok(ControlFlow::Continue(())),
+            CHOICE | ERASE | OPT_OUT => Ok(ControlFlow::Continue(())),
             _ => Err(Malformed("an unknown kind of record")),
         }
     }

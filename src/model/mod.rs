@@ -20,7 +20,7 @@ pub mod value;
 pub use codec::Malformed;
 pub use consent::{Consent, LOOK_ALIKES, Purposes};
 pub use decimal::{Decimal, Measure};
-pub use erasure::{Erasure, MOST_ERASED, Print};
+pub use erasure::{Erasure, MOST_ERASED, OptOut, Print};
 pub use event::{Device, Event, ID_MATCH, Page, Source};
 pub use glance::Glance;
 pub use hex::hex;

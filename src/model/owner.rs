@@ -1,7 +1,7 @@
 //! Records read only as far as to know whose they are: most of a record's bytes are of no concern to who passes it on.
 
 use super::codec::{Malformed, Reader, put_varint};
-use super::record::{CHOICE, ERASE, EVENT, IMPORT, Record};
+use super::record::{CHOICE, ERASE, EVENT, IMPORT, OPT_OUT, Record};
 use super::time::Millis;
 
 /// Whose a record is.
@@ -56,7 +56,7 @@ impl Record {
                 Ok(Owner::Profile(ProfileRef { namespace, value, received, message: None }))
             }
             IMPORT => import(bytes, &mut reader).map(Owner::Import),
-            ERASE => Ok(Owner::All { received: reader.i64()? }),
+            ERASE | OPT_OUT => Ok(Owner::All { received: reader.i64()? }),
             _ => Err(Malformed("an unknown kind of record")),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::codec::{Malformed, Reader, put_bytes, put_i64, put_str, put_u8, put_varint};
 use super::erasure::Erasure;
+use super::erasure::OptOut;
 use super::event::Event;
 use super::identifier::Identifier;
 use super::time::Millis;
@@ -17,6 +18,8 @@ pub enum Record {
     Import(ImportLines),
     /// Identifiers that are erased. It is of every lane.
     Erase(Erasure),
+    /// Identifiers whose holders may not be activated, or may again. It is of every lane.
+    OptOut(OptOut),
 }
 
 /// A visitor's choice, made by a signal or a form: whether the profile may be activated.
@@ -72,6 +75,7 @@ pub(super) const EVENT: u8 = 1;
 pub(super) const CHOICE: u8 = 2;
 pub(super) const IMPORT: u8 = 3;
 pub(super) const ERASE: u8 = 4;
+pub(super) const OPT_OUT: u8 = 5;
 
 /// The name of an event whose reading panics.
 #[cfg(test)]
@@ -85,6 +89,7 @@ impl Record {
             Self::Choice(choice) => Some(choice.received),
             Self::Import(lines) => lines.events.first().map(|line| line.event.received),
             Self::Erase(erasure) => Some(erasure.received),
+            Self::OptOut(opt_out) => Some(opt_out.received),
         }
     }
 
@@ -120,6 +125,10 @@ impl Record {
             Self::Erase(erasure) => {
                 put_u8(out, ERASE);
                 erasure.encode(out);
+            }
+            Self::OptOut(opt_out) => {
+                put_u8(out, OPT_OUT);
+                opt_out.encode(out);
             }
         }
     }
@@ -170,6 +179,7 @@ impl Record {
                 Self::Import(ImportLines { import, first_line, lines, events, rejected })
             }
             ERASE => Self::Erase(Erasure::decode(&mut reader)?),
+            OPT_OUT => Self::OptOut(OptOut::decode(&mut reader)?),
             _ => return Err(Malformed("an unknown kind of record")),
         };
         reader.finish()?;
@@ -285,6 +295,7 @@ mod tests {
             rejected: vec![RejectedLine { line: 3, code: "time".into(), message: "no".into() }],
         };
         let prints = vec![Print([0, u64::MAX]), Print([7, 8])];
+        let opt_out = OptOut { received: -7, prints: prints.clone(), opted_out: true };
         let erasure = Erasure { received: -7, prints, before: -3, for_good: true };
         let records = [
             Record::Event(event()),
@@ -293,6 +304,7 @@ mod tests {
             Record::Choice(choice),
             Record::Import(import),
             Record::Erase(erasure),
+            Record::OptOut(opt_out),
         ];
         for record in records {
             let mut bytes = Vec::new();
@@ -308,7 +320,8 @@ mod tests {
                 ControlFlow::Continue(())
             });
             assert_eq!(look, Ok(ControlFlow::Continue(())));
-            let has_none = matches!(record, Record::Choice(_) | Record::Erase(_));
+            let has_none =
+                matches!(record, Record::Choice(_) | Record::Erase(_) | Record::OptOut(_));
             assert_eq!(seen.len(), usize::from(!has_none));
             let consent = match &record {
                 Record::Event(event) => event.consent.clone(),

@@ -210,6 +210,7 @@ impl Privacy {
             let all: Vec<_> = prints.iter().map(|print| (*print, erased)).collect();
             self.parts.suppression.add(&*self.parts.shelf, &all)?;
             let (received, for_good) = (self.now(), job.suppress);
+            self.parts.suppression.erase_opt_outs(&*self.parts.shelf, &prints, received)?;
             let record = Record::Erase(Erasure { received, prints, before, for_good });
             let mut batch = Batch::new();
             batch.push(&record).map_err(|_| PrivacyError::Wrong(TOO_MANY.to_owned()))?;

@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::model::Choice;
 use crate::model::Identifier;
 use crate::model::Millis;
+use crate::model::OptOut;
 use crate::model::Record;
 use crate::net::Clock;
 use crate::net::Workers;
@@ -173,8 +174,9 @@ impl Privacy {
         identifiers_of(namespace, value).map_err(PrivacyError::Wrong)
     }
 
-    /// Keeps the choice of someone about being activated. It stands for those who are not known yet, too. Of a person it
-    /// is that of all profiles that share an identifier with theirs, and so on.
+    /// Keeps the choice of someone about being activated. It stands for those who are not known yet, too, and for whoever
+    /// comes with one of the identifiers. Of a person it is that of all profiles that share an identifier with theirs,
+    /// and so on.
     pub fn choose(
         &self,
         named: &[Identifier],
@@ -185,10 +187,15 @@ impl Privacy {
             // What links them may have come just now.
             self.parts.segments.caught_up(erasure::PATIENCE)?;
         }
+        // Kept before it is looked who has one: who comes in between is told by it.
+        let received = self.parts.clock.now();
+        self.opt_out(named.iter(), opted_out, received)?;
         // Whoever has one of them as a further identifier is meant as well.
         let found = self.holders(named, person)?;
+        if person {
+            self.opt_out(found.all.iter(), opted_out, received)?;
+        }
         let meant: BTreeSet<&Identifier> = found.owners.iter().chain(named).collect();
-        let received = self.parts.clock.now();
         let mut batch = Batch::new();
         for identifier in meant {
             let choice = Choice { identifier: identifier.clone(), opted_out, received };
@@ -200,6 +207,23 @@ impl Privacy {
         let all: Vec<Identifier> = all.into_iter().collect();
         let (held, _) = self.held(&all)?;
         Ok(Chosen { profiles: found.profiles, held })
+    }
+
+    /// Keeps whether whoever has one of some identifiers may be activated, and tells it to all lanes.
+    fn opt_out<'i>(
+        &self,
+        identifiers: impl Iterator<Item = &'i Identifier>,
+        opted_out: bool,
+        received: Millis,
+    ) -> Result<(), PrivacyError> {
+        let prints = self.prints(identifiers);
+        let received = received.max(self.parts.suppression.after(&prints));
+        let opt_out = OptOut { received, prints, opted_out };
+        self.parts.suppression.add_opt_out(&*self.parts.shelf, &opt_out)?;
+        let mut batch = Batch::new();
+        let full = |_| PrivacyError::Wrong("too many identifiers".to_owned());
+        batch.push(&Record::OptOut(opt_out)).map_err(full)?;
+        Ok(self.parts.sink.append(&batch)?)
     }
 
     /// Looks after all erasures until [`Privacy::stop`]: those of a process before this one, too.

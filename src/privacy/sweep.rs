@@ -187,7 +187,7 @@ impl Privacy {
             Ok(Record::Import(lines)) => {
                 lines.events.iter().any(|imported| self.is_of(job, &imported.event))
             }
-            Ok(Record::Erase(_)) => false,
+            Ok(Record::Erase(_) | Record::OptOut(_)) => false,
             Err(_) => {
                 let mut is_in = false;
                 // What can be read of it is looked at; what cannot may hold a value all the same.

@@ -277,6 +277,54 @@ fn an_opt_out_reaches_all_of_a_person_where_that_is_asked_and_takes_nothing_it_d
 }
 
 #[test]
+fn who_comes_with_an_identifier_that_was_opted_out_is_sent_nowhere_either() {
+    let receiver = Arc::new(Webhook::new(SECRET));
+    let standin = StandIn::start(Arc::clone(&receiver) as _, None);
+    let mut server = sending_to(&standin);
+    let buy = |server: &Server, cookie: &str, more: Value| {
+        let mut ids = json!({ "cookie": cookie });
+        ids.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.accepts(&[json!({ "site": "t", "event": "buy", "ids": ids })]);
+    };
+    let is_out = |server: &Server, cookie: &str| {
+        server.count("did buy");
+        let held: Value = serde_json::from_str(&server.ok(&["access", "cookie", cookie])).unwrap();
+        held["profiles"].as_array().unwrap().iter().all(|profile| profile["opted_out"] == true)
+    };
+    // Nobody has the one yet, and of the other there is a device.
+    buy(&server, "bob-phone", json!({ "user_id": "bob" }));
+    server.ok(&["opt-out", "user_id", "ann"]);
+    server.ok(&["opt-out", "user_id", "bob"]);
+    server.ok(&["opt-out", "email", "Cy@Example.com"]);
+    buy(&server, "ann-phone", json!({ "user_id": "ann" }));
+    buy(&server, "bob-tablet", json!({ "user_id": "bob" }));
+    buy(&server, "cy-phone", json!({ "email": " cy@example.com" }));
+    buy(&server, "dan-phone", json!({ "user_id": "dan" }));
+    let out = ["ann-phone", "bob-phone", "bob-tablet", "cy-phone"];
+    assert_eq!(out.map(|cookie| is_out(&server, cookie)), [true; 4]);
+    assert!(!is_out(&server, "dan-phone"));
+    server.until("dan alone is held", || receiver.held("buyers").len() == 1);
+
+    // It outlasts the process, and the last word stands.
+    server.kill();
+    server.run();
+    buy(&server, "ann-tablet", json!({ "user_id": "ann" }));
+    assert!(is_out(&server, "ann-tablet"));
+    server.ok(&["destination", "push", "hook"]);
+    assert_eq!(receiver.held("buyers").len(), 1);
+    server.ok(&["opt-out", "user_id", "ann", "--undo"]);
+    buy(&server, "ann-desk", json!({ "user_id": "ann" }));
+    let ann = ["ann-phone", "ann-tablet", "ann-desk"];
+    assert_eq!(ann.map(|cookie| is_out(&server, cookie)), [false; 3]);
+    server.until("ann is held, too", || receiver.held("buyers").len() == 2);
+
+    // With all that is known of someone it goes, too.
+    erase(&server, &["user_id", "bob"]);
+    buy(&server, "bob-new", json!({ "user_id": "bob" }));
+    assert!(!is_out(&server, "bob-new"));
+}
+
+#[test]
 fn what_was_set_aside_of_someone_is_told_and_is_erased_and_counted() {
     let limits =
         "[collect]\ntrusted_proxies = [\"127.0.0.1\"]\nrate_per_id = 1\nburst_per_id = 10\n";

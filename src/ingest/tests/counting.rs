@@ -250,6 +250,16 @@ fn the_last_word_about_consent_stands_with_the_profile() {
     world.commit();
     world = world.crash();
     assert_eq!(unconsented(&world, Some(755)), [true, true, true, false]);
+    // What was said before and comes late gives nothing back that was taken meanwhile, and takes back all the same.
+    let late = |record| {
+        let Record::Event(event) = record else { unreachable!("an event") };
+        Record::Event(Event { received: T0 + HOUR, ..event })
+    };
+    world.send(&[late(said("a", &[1, 3, 4], &[755])), late(said("b", &[1, 3], &[21]))]);
+    assert_eq!(unconsented(&world, None), [true, true, false, false]);
+    // It is the first word of one of whom nothing is known.
+    world.send(&[late(said("d", &[1], &[]))]);
+    assert_eq!(unconsented(&world, None), [true, true, false, true]);
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn naive(records: &[Record]) -> BTreeMap<String, usize> {
                 }
                 taken = taken.max(lines.first_line + lines.lines - 1);
             }
-            Record::Choice(_) | Record::Erase(_) => {}
+            Record::Choice(_) | Record::Erase(_) | Record::OptOut(_) => {}
         }
     }
     counts
