@@ -16,6 +16,8 @@ pub struct Changes {
     /// Those of whom anything may be other than before: new attributes, identifiers and marks, new profiles and
     /// forgotten ones.
     pub profiles: RoaringBitmap,
+    /// Those among them whose facts were taken out, which nothing else does while they count.
+    pub erased: RoaringBitmap,
     /// The facts that came; `None` where they were too many to be remembered, and whose they are is in `profiles`.
     pub facts: Option<Vec<(Ordinal, TraitId, Millis)>>,
 }
@@ -23,7 +25,8 @@ pub struct Changes {
 impl Changes {
     /// Nothing yet.
     pub(super) fn new() -> Self {
-        Self { profiles: RoaringBitmap::new(), facts: Some(Vec::new()) }
+        let (profiles, erased) = Default::default();
+        Self { profiles, erased, facts: Some(Vec::new()) }
     }
 
     pub(super) fn facts(

@@ -255,6 +255,7 @@ impl Shard {
         self.apply_erase(profiles);
         if let Some(changes) = &mut self.changes {
             changes.profiles |= profiles;
+            changes.erased |= profiles;
         }
     }
 

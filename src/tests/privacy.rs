@@ -277,6 +277,24 @@ fn an_opt_out_reaches_all_of_a_person_where_that_is_asked_and_takes_nothing_it_d
 }
 
 #[test]
+fn who_is_erased_leaves_the_audiences_at_once_however_few_of_many_they_are() {
+    let server = Server::start(&[("all", "rule = 'everyone'\n")]);
+    let visit = |number: u32| json!({ "site": "t", "event": "buy", "ids": { "cookie": format!("e{number}") } });
+    let all: Vec<Value> = (0..3_000).map(visit).collect();
+    all.chunks(500).for_each(|some| server.accepts(some));
+    let listed = || {
+        let listed = server.api("/api/v1/audiences?settle=true").json();
+        listed["audiences"][0]["members"].as_u64().unwrap_or_default()
+    };
+    server.until("all are members", || listed() == 3_000);
+    // One after the other, so that each refresh asks a few, of shards that were asked before.
+    for number in 1..=14 {
+        erase(&server, &["cookie", &format!("e{number}")]);
+        assert_eq!(listed(), 3_000 - number, "after {number} were erased");
+    }
+}
+
+#[test]
 fn who_comes_with_an_identifier_that_was_opted_out_is_sent_nowhere_either() {
     let receiver = Arc::new(Webhook::new(SECRET));
     let standin = StandIn::start(Arc::clone(&receiver) as _, None);

@@ -120,6 +120,19 @@ impl ShardRows {
         }
     }
 
+    /// Forgets the rows of the blocks of profiles whose facts were taken out of the columns.
+    pub fn forget(&mut self, erased: &RoaringBitmap) {
+        let mut from = 0;
+        while let Some(ordinal) = erased.range(from..).next() {
+            let block = ordinal / BLOCK;
+            if let Some(slot) = self.0.get_mut(block as usize) {
+                *slot = None;
+            }
+            let Some(next) = (block + 1).checked_mul(BLOCK) else { return };
+            from = next;
+        }
+    }
+
     /// The bytes of memory they take, about.
     pub fn memory(&self) -> usize {
         self.0.iter().flatten().map(Rows::memory).sum()

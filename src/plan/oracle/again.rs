@@ -45,6 +45,7 @@ struct Store {
     profiles: Vec<(Identifier, (ShardId, Ordinal))>,
     dirty: [Touched; 2],
     added: [Vec<(Ordinal, TraitId, i64)>; 2],
+    erased: [RoaringBitmap; 2],
 }
 
 impl Store {
@@ -78,6 +79,18 @@ impl Store {
         if is_other {
             self.dirty[shard].profiles.insert(at);
         }
+    }
+
+    /// Erases a profile; whoever comes with its identifier is another.
+    fn erase(&mut self, place: usize) -> Identifier {
+        let (owner, (shard, at)) = &mut self.profiles[place];
+        let gone = Identifier::new(owner.namespace.clone(), &format!("gone-{place}")).unwrap();
+        let shard = usize::from(*shard);
+        let low = u16::try_from(*at % BLOCK).unwrap();
+        self.blocks[shard][(*at / BLOCK) as usize].erase(&[low].into_iter().collect());
+        self.dirty[shard].profiles.insert(*at);
+        self.erased[shard].insert(*at);
+        std::mem::replace(owner, gone)
     }
 
     fn snapshot(&self, true_for: i64, retention: i64) -> Snapshot {
@@ -123,7 +136,9 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
         profiles: Vec::new(),
         dirty: Default::default(),
         added: Default::default(),
+        erased: Default::default(),
     };
+    let mut gone: Vec<(Identifier, usize)> = Vec::new();
     let mut rows = [ShardRows::default(), ShardRows::default()];
     let mut members: Vec<Members> = vec![Members::none(2); questions.len()];
     let mut earlier: Vec<[Earlier; 2]> = (0..questions.len())
@@ -135,12 +150,17 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
     for (step, now) in history.instants.iter().enumerate() {
         let events = history.events.iter().filter(|(place, _)| *place == step);
         events.for_each(|(_, event)| store.fold(event));
+        if step % 2 == 1 && !store.profiles.is_empty() {
+            gone.push((store.erase(step * 7 % store.profiles.len()), step));
+        }
         let later = history.instants[step..].iter().min().unwrap_or(&earliest);
         let first_day = day_of(later - history.retention);
         store.turn(first_day);
         let snapshot = store.snapshot(*now, history.retention);
-        for (rows, added) in rows.iter_mut().zip(&mut store.added) {
+        for ((rows, added), erased) in rows.iter_mut().zip(&mut store.added).zip(&mut store.erased)
+        {
             rows.add(&std::mem::take(added));
+            rows.forget(&std::mem::take(erased));
         }
         // What was dropped is found no more, so it must not have counted before.
         let known = before.filter(|before| day_start(first_day) <= edge(*before, history));
@@ -150,8 +170,11 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
         });
         let again = repeated.again(&snapshot, before.unwrap_or(*now), *now);
         let answers = again.ask(&dirty, &mut rows, threads);
-        let seen: Vec<Event> =
-            history.events.iter().filter(|(p, _)| *p <= step).map(|(_, e)| e.clone()).collect();
+        let is_gone = |place: usize, event: &Event| {
+            gone.iter().any(|(owner, step)| owner == event.owner() && place <= *step)
+        };
+        let seen = history.events.iter().filter(|(p, e)| *p <= step && !is_gone(*p, e));
+        let seen: Vec<Event> = seen.map(|(_, event)| event.clone()).collect();
         let world = World {
             events: &seen,
             segments: &segments,

@@ -60,6 +60,7 @@ impl Watched {
                 Some(facts) => rows.add(facts),
                 None => rows.clear(),
             }
+            rows.forget(&changes.erased);
             if let Dirty::Some(touched) = dirty {
                 touched.profiles |= changes.profiles;
                 touched.add(changes.facts.unwrap_or_default());
