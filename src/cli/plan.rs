@@ -197,7 +197,7 @@ fn text(plan: &Value) -> String {
         let destination = sent["destination"].as_str().unwrap_or_default();
         _ = writeln!(
             text,
-            "{destination} would be sent {} adds and {} removes",
+            "{destination}: {} members would come, and {} would go",
             count(adds),
             count(removes)
         );

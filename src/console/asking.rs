@@ -52,9 +52,9 @@ impl From<AskError> for Problem {
             | AskError::Moving
             | AskError::Away(_) => Self::unavailable(error.to_string()),
             AskError::Store(error) if error.is_retryable() => Self::unavailable(chain(&error)),
-            AskError::Fill(_) | AskError::Store(_) | AskError::Elsewhere(_) => {
-                Self::internal(&error)
-            }
+            // It may come back: a file of the archive, its server, a disk.
+            AskError::Fill(_) => Self::unavailable(chain(&error)),
+            AskError::Store(_) | AskError::Elsewhere(_) => Self::internal(&error),
         }
     }
 }

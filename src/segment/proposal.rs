@@ -104,15 +104,15 @@ pub struct Effect {
     pub note: Option<String>,
 }
 
-/// What is sent to a destination.
+/// Whom a destination gets and loses, before it is asked what identifiers they have and whether they may be activated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[schemars(rename = "PlanSent")]
 pub struct Sent {
     /// The destination.
     pub destination: String,
-    /// Members that are added there.
+    /// Members that come.
     pub adds: u64,
-    /// Members that are taken back.
+    /// Members that go.
     pub removes: u64,
 }
 

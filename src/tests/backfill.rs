@@ -1,6 +1,8 @@
 //! A new rule sees the past: its traits are filled from the archive while events come in, and a kill costs nothing.
 
 use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
 
 use super::archive::{in_bucket, keys};
 use super::harness::Server;
@@ -99,4 +101,43 @@ fn a_fill_shows_how_far_it_is_goes_on_after_a_kill_and_counts_each_event_once() 
         assert_eq!(server.count(&rule), u64::from(count), "{rule}");
     }
     assert!(!server.data().join("fills/lane-0").exists());
+}
+
+#[test]
+fn a_past_that_cannot_be_read_is_told_and_is_read_once_it_is_back() {
+    let mut server = Server::start_with(
+        &[],
+        "[archive]\nfile_age = \"1s\"\n[segments]\nevery = \"50ms\"\n",
+        &[],
+    );
+    past(&server);
+    let below = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
+        let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let archive = server.data().join("archive");
+    let files = || below(below(below(vec![archive.clone()])));
+    server.until("all is archived", || {
+        !files().is_empty() && server.metric("throng_archive_pending_bytes") == 0.0
+    });
+    server.stop();
+    let file = files().pop().expect("a file of the archive");
+    let away = server.folder().join("away");
+    fs::rename(&file, &away).unwrap();
+    server.run();
+    server.write_segment("loyal", &format!("rule = 'count visit[n >= 0] >= {DAYS}'"));
+    let state = || audience(&server, "loyal")["state"].as_str().unwrap_or_default().to_owned();
+    server.until("it says why", || state().starts_with("failing: its past cannot be read: "));
+    assert!(state().contains(".parquet"), "{}", state());
+    let doctor = String::from_utf8(server.throng(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("the audience loyal is failing: its past cannot be read"), "{doctor}");
+    let asked = server.throng(&["eval", "count visit[n >= 1] >= 2"]);
+    assert_eq!(asked.status.code(), Some(3));
+    let told = String::from_utf8(asked.stderr).unwrap();
+    assert!(told.contains("503") && told.contains(".parquet"), "{told}");
+    // An empty folder was swept away.
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::rename(&away, &file).unwrap();
+    server.until("it is filled", || state() == "live");
+    assert_eq!(audience(&server, "loyal")["members"], USERS);
 }

@@ -97,7 +97,7 @@ fn a_plan_says_who_would_come_and_go_and_changes_nothing() {
     let text = String::from_utf8(text.stdout).unwrap();
     let last = "Plan: 1 to add, 1 to change, 1 to remove, 1 affected by them; 1 as they are to be.";
     assert!(text.contains(last), "{text}");
-    assert!(text.contains("files would be sent 0 adds and 1 removes"), "{text}");
+    assert!(text.contains("files: 0 members would come, and 1 would go"), "{text}");
     // Only what is named where not all is.
     let one = server.ok(&["plan", "wanted/lookers.toml", "--json"]);
     let one: Value = serde_json::from_str(&one).unwrap();

@@ -7,6 +7,7 @@ use crate::console::Services;
 use crate::ingest::Health;
 use crate::model::Millis;
 use crate::model::time::MINUTE;
+use crate::segment::AudienceState;
 use crate::store::chain;
 use crate::store::health::Finding;
 use crate::store::health::Room;
@@ -157,6 +158,18 @@ fn segments(services: &Services) -> Finding {
     if let Some(trouble) = &live.folder {
         let advice = "the segments that were live stay; mend the folder and its rights";
         return Finding::ill(CHECK, trouble, advice);
+    }
+    let generation = services.segments.generation();
+    let failing = generation.audiences.iter().find_map(|(id, audience)| match &audience.state {
+        AudienceState::Failing { reason } => Some((id, reason)),
+        AudienceState::Live | AudienceState::Backfilling { .. } | AudienceState::Training => None,
+    });
+    if let (Some((id, reason)), true) = (failing, live.problems.is_empty()) {
+        return Finding::ill(
+            CHECK,
+            format!("the audience {id} is failing: {reason}"),
+            "its members are those of before; `throng audience list` shows all that are",
+        );
     }
     if live.problems.is_empty() {
         return Finding::well(CHECK, format!("{} are live", live.count()));

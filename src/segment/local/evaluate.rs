@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::Ground;
 use super::Local;
+use super::fill::Filled;
 use super::join;
 use super::shards_of;
 use crate::bitmap::Snapshot;
@@ -130,8 +131,13 @@ impl Local {
                 }
             };
             // Those of the pins: a trait that became whole since has no columns in them.
-            if let Some(percent) = self.fills.state(specs, lanes.clone()) {
-                answerable.outcomes.insert(id.clone(), Outcome::Filling(percent));
+            let outcome = match self.fills.state(specs, lanes.clone()) {
+                Filled::Whole => None,
+                Filled::Partly(percent) => Some(Outcome::Filling(percent)),
+                Filled::Not(why) => Some(Outcome::Failing(why)),
+            };
+            if let Some(outcome) = outcome {
+                answerable.outcomes.insert(id.clone(), outcome);
             } else if let Body::Rule(rule) = &segment.file.body {
                 answerable.asked.push((id, Question { rule, level: segment.file.level }));
             } else {

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::Holding;
 use super::Local;
@@ -24,15 +25,28 @@ use crate::plan::TraitSet;
 use crate::plan::TraitSpec;
 use crate::segment::caller::percent;
 use crate::segment::refresh::Compiled;
+use crate::store::chain;
 
 /// What is being filled.
 #[derive(Debug, Default)]
 pub(super) struct Fills {
     /// The one fill that runs, if any: new traits wait for it and are filled together.
     running: Mutex<Option<Arc<Running>>>,
+    /// Why the last one did not come to its end, where it did not.
+    failed: Arc<Mutex<Option<String>>>,
     /// The folder of the own disk that keeps what has been read of the archive, where there is one.
     dir: Option<PathBuf>,
     stop: Arc<AtomicBool>,
+}
+
+/// How far traits are filled.
+#[derive(Debug, PartialEq)]
+pub(super) enum Filled {
+    Whole,
+    /// So many percent have been read.
+    Partly(u8),
+    /// The past cannot be read, and why; it is tried again.
+    Not(String),
 }
 
 #[derive(Debug)]
@@ -52,20 +66,23 @@ impl Fills {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// `None` where all of these traits are whole in all lanes, else how many percent have been read.
+    /// How far these traits are filled in all lanes.
     pub(super) fn state<'a>(
         &self,
         specs: &[TraitSpec],
         mut lanes: impl Iterator<Item = &'a Traits>,
-    ) -> Option<u8> {
+    ) -> Filled {
         let is_whole = lanes.all(|traits| {
             specs.iter().all(|spec| traits.id(spec).is_some_and(|id| traits.is_whole(id)))
         });
         if is_whole {
-            return None;
+            return Filled::Whole;
+        }
+        if let Some(why) = &*self.failed.lock() {
+            return Filled::Not(why.clone());
         }
         let running = self.running.lock();
-        Some(running.as_ref().map_or(0, |running| running.percent.load(Ordering::Relaxed)))
+        Filled::Partly(running.as_ref().map_or(0, |r| r.percent.load(Ordering::Relaxed)))
     }
 }
 
@@ -99,14 +116,27 @@ impl Local {
         drop(running);
         let (workers, stop) = (self.workers.clone(), self.fills.stop.clone());
         let (dir, metrics) = (self.fills.dir.clone(), self.metrics.clone());
+        let failed = self.fills.failed.clone();
         let done = Done(fill.clone());
         let spawned = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
             let _done = done;
-            match workers.guard(THREAD, || run(&lacking, &fill, &stop, dir.as_deref(), &metrics)) {
-                Some(Ok(count)) => tracing::info!(traits = count, "{count} new traits are filled"),
+            let begun = Instant::now();
+            let mut goes_on = || {
+                if begun.elapsed() > CALM {
+                    *failed.lock() = None;
+                }
+            };
+            let run = || run(&lacking, &fill, &stop, dir.as_deref(), &metrics, &mut goes_on);
+            match workers.guard(THREAD, run) {
+                Some(Ok(count)) => {
+                    *failed.lock() = None;
+                    tracing::info!(traits = count, "{count} new traits are filled");
+                }
                 Some(Err(ScanError::Cancelled)) => {}
                 Some(Err(error)) => {
-                    tracing::error!(%error, "new traits cannot be filled; trying again");
+                    let why = chain(&error);
+                    tracing::error!(error = why, "new traits cannot be filled; trying again");
+                    *failed.lock() = Some(format!("its past cannot be read: {why}"));
                     std::thread::sleep(PAUSE);
                 }
                 None => std::thread::sleep(PAUSE),
@@ -139,6 +169,8 @@ impl Local {
 const THREAD: &str = "fill";
 /// How long a fill that failed waits before the next may begin.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After so long a fill is said to go on, though the one before failed.
+const CALM: Duration = Duration::from_secs(10);
 
 /// Says that a fill is over, however it ended, or that it never began.
 struct Done(Arc<Running>);
@@ -156,6 +188,7 @@ fn run(
     stop: &AtomicBool,
     dir: Option<&Path>,
     metrics: &Metrics,
+    goes_on: &mut dyn FnMut(),
 ) -> Result<usize, ScanError> {
     let mut most = 0;
     for (place, holding) in lacking.iter().enumerate() {
@@ -165,6 +198,7 @@ fn run(
             let percent = percent(of_all).min(99);
             fill.percent.store(percent, Ordering::Relaxed);
             metrics.fill_percent.set(percent.into());
+            goes_on();
         };
         let saved = dir.map(|dir| dir.join(format!("lane-{}", holding.lane.number)));
         most = most.max(fill_lane(holding, &mut progress, stop, saved.as_deref())?);
