@@ -53,7 +53,7 @@ impl Asked<'_> {
                 let holders = self.block.holders(&name.text);
                 let holds = holders.is_some_and(|set| set.contains(self.ordinal));
                 let course = Course::always(holds);
-                let distance = Distance::whole();
+                let distance = Distance::event();
                 Ok(Clause { holds, found: Vec::new(), events: Vec::new(), course, distance })
             }
             RuleKind::Attribute { name, test } => self.attribute(&name.text, test),
@@ -66,7 +66,7 @@ impl Asked<'_> {
                     found: vec![("count", own.len().into()), latest(own)],
                     events: newest(selector, None, own),
                     course: self.course(&facts, window, |place| !place.is_empty()),
-                    distance: Distance::whole(),
+                    distance: Distance::of_event(!own.is_empty()),
                 })
             }
             RuleKind::Sequence { first, then, within, window } => {
@@ -109,7 +109,8 @@ impl Asked<'_> {
                         earliest.map_or(&[], std::slice::from_ref),
                     ),
                     course: self.turning(edges(window, &times(&facts), self.moment), is),
-                    distance: Distance::whole(),
+                    // A second one is not the first.
+                    distance: Distance::of_event(earliest.is_some()),
                 })
             }
             RuleKind::LastAfter { selector, after } => self.last_after(selector, after),
@@ -186,7 +187,7 @@ impl Asked<'_> {
             found,
             events: Vec::new(),
             course: Course::of(self.from, edges, is),
-            distance: Distance::whole(),
+            distance: Distance::event(),
         })
     }
 
@@ -233,7 +234,7 @@ impl Asked<'_> {
             ],
             events,
             course: self.turning(turns, |moment| met(moment).is_some()),
-            distance: Distance::whole(),
+            distance: Distance::of_event(now.is_some()),
         })
     }
 
@@ -259,7 +260,7 @@ impl Asked<'_> {
             found: vec![("latest", time(latest)), ("latest_after", time(other))],
             events,
             course: self.turning(turns, is),
-            distance: Distance::whole(),
+            distance: Distance::event(),
         })
     }
 
@@ -314,7 +315,7 @@ impl Asked<'_> {
         let band = Band::of_measure(of.cmp, of.limit);
         let number = |value: Option<i128>| value.map_or(Json::Null, decimal);
         let mut events = None;
-        let mut distance = Distance::whole();
+        let mut distance = Distance::event();
         let mut of_one = |value: Option<i128>, latest_of: &[Fact]| {
             let is_it = |fact: &&Fact| Some(units(fact)) == value;
             let fact = latest_of.iter().rev().find(is_it);

@@ -17,30 +17,52 @@ pub struct Need {
     pub short: Option<Json>,
 }
 
-/// How far a clause is from turning: the share of its number that is missing, 1 where there is none.
+/// How far a clause is from turning: how many events or changes do it at least.
 #[derive(Debug, Clone)]
 pub(super) struct Distance {
-    share: f64,
+    far: f64,
     short: Option<Json>,
 }
 
+/// No event turns it: only time, or nothing.
+const TIME: f64 = 1e12;
+
 impl Distance {
     /// One event, or one change, away.
-    pub(super) fn whole() -> Self {
-        Self { share: 1.0, short: None }
+    pub(super) fn event() -> Self {
+        Self { far: 1.0, short: None }
     }
 
-    /// From a value to the numbers that pass. `unit` is how many of it are one.
+    /// Of a clause that one event makes true, and none makes false.
+    pub(super) fn of_event(holds: bool) -> Self {
+        Self { far: if holds { TIME } else { 1.0 }, short: None }
+    }
+
+    /// From a value to the numbers that pass, or out of them where it is one. `unit` is how many of it are one: those of
+    /// counts are events, and of all else one event may bring any.
+    #[expect(clippy::cast_precision_loss, reason = "a distance that is compared with others")]
     pub(super) fn to(band: Band, value: i128, unit: i128) -> Self {
+        let is_count = unit == 1;
+        let upwards = |to: i128| match to.saturating_sub(value) {
+            ..=0 => TIME,
+            missing if is_count => missing as f64,
+            // Of two, the one of which less is missing.
+            missing => 1.0 + (missing as f64 / to.unsigned_abs().max(1) as f64).min(1.0) / 2.0,
+        };
+        let is_near = band.lo <= value && value <= band.hi;
+        let far = match (is_near, band.outside) {
+            // Above the last of them.
+            (true, _) if band.hi < i128::MAX => upwards(band.hi + 1),
+            (true, _) => TIME,
+            (false, _) => upwards(band.lo),
+        };
         let missing = band.lo.saturating_sub(value);
         if band.outside || missing <= 0 || band.lo <= 0 || band.lo == i128::MAX {
-            return Self::whole();
+            return Self { far, short: None };
         }
-        #[expect(clippy::cast_precision_loss, reason = "a share that is compared with others")]
-        let share = (missing as f64 / band.lo as f64).min(1.0);
         let short =
-            if unit == 1 { Json::from(i64::try_from(missing).ok()) } else { decimal(missing) };
-        Self { share, short: Some(short) }
+            if is_count { Json::from(i64::try_from(missing).ok()) } else { decimal(missing) };
+        Self { far, short: Some(short) }
     }
 }
 
@@ -125,7 +147,7 @@ pub(super) struct Needs {
 impl Needs {
     /// The ways of a clause that is so now, or is not.
     pub(super) fn clause(&mut self, clause: &str, holds: bool, distance: Distance) -> Ways {
-        let Distance { share, short } = distance;
+        let Distance { far, short } = distance;
         let need = Need {
             clause: clause.to_owned(),
             must_hold: !holds,
@@ -133,10 +155,10 @@ impl Needs {
         };
         let same = self.all.iter().position(|(other, _)| *other == need);
         let place = same.unwrap_or_else(|| {
-            self.all.push((need, share));
+            self.all.push((need, far));
             self.all.len() - 1
         });
-        let turn = Way { far: share, needs: vec![place] };
+        let turn = Way { far, needs: vec![place] };
         if holds {
             Ways { yes: Way::here(), no: turn }
         } else {

@@ -140,11 +140,30 @@ fn who_is_not_in_is_told_what_is_lacking_and_when_time_alone_brings_it() {
     assert_eq!(
         short(&why),
         [
-            ("count purchase >= 5", true, Some("3".to_owned())),
             ("did x", true, None),
+            ("count purchase >= 5", true, Some("3".to_owned())),
             ("did purchase", false, None),
         ]
     );
+}
+
+#[test]
+fn the_nearest_is_what_fewest_events_do_and_what_time_alone_does_comes_last() {
+    for (text, nearest) in [
+        ("count na >= 1000 or count nc >= 2", ("count nc >= 2", true, Some("2".to_owned()))),
+        ("count purchase >= 500 or count nb >= 4", ("count nb >= 4", true, Some("4".to_owned()))),
+        ("not (did purchase and not did na)", ("did na", true, None)),
+        ("not count purchase < 4", ("count purchase < 4", false, None)),
+        ("count purchase <= 1 or did na", ("did na", true, None)),
+        ("first purchase in 1h or did na", ("did na", true, None)),
+        (
+            "sum purchase.value >= 9000 or count na >= 2",
+            ("sum purchase.value >= 9000", true, Some("8799.5".to_owned())),
+        ),
+    ] {
+        let why = Profile::new(&[text], BOUGHT).why(text, "04T00:00:00");
+        assert_eq!(short(&why), [nearest], "{text}");
+    }
 }
 
 #[test]
