@@ -10,8 +10,13 @@ use crate::plan::Why;
 /// A verdict, what is lacking, and a line for each clause, its parts and its events under it.
 pub(super) fn of(segment: &str, membership: &Membership) -> String {
     let mut text = format!("the profile {} {segment}", verdict(membership));
-    if let Some(since) = &membership.since {
-        text.push_str(&format!(", since {since}"));
+    match &membership.since {
+        Some(since) => text.push_str(&format!(", since {since}")),
+        // What was before needs events that are no longer kept.
+        None if membership.member => {
+            text.push_str(&format!(", since before {}", membership.from));
+        }
+        None => {}
     }
     match (&membership.until, membership.member) {
         (Some(until), true) => text.push_str(&format!("; it leaves at {until}")),
