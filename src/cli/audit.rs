@@ -47,7 +47,9 @@ fn list(
         let limit = left.min(PAGE);
         let page = client.get(&format!("/api/v1/audit?after={after}&limit={limit}"))?;
         for number in page["unreadable"].as_array().into_iter().flatten() {
-            eprintln!("record {number} cannot be read: `throng audit verify` says more");
+            eprintln!(
+                "record {number} cannot be read, or is not one that the server wrote: `throng audit verify` says more"
+            );
         }
         let found = page["records"].as_array().cloned().unwrap_or_default();
         left -= limit;

@@ -33,7 +33,7 @@ pub(in crate::console) struct Page {
 #[derive(Serialize, JsonSchema)]
 pub(in crate::console) struct AuditPage {
     records: Vec<Record>,
-    /// The numbers of those that cannot be read: somebody has changed them.
+    /// The numbers of those that cannot be read, or that this server has not written: somebody has changed them.
     unreadable: Vec<u64>,
     /// What `after` is of the next page; none where this is the last.
     next: Option<u64>,
@@ -64,16 +64,17 @@ pub(in crate::console) async fn list(
     page: web::Query<Page>,
 ) -> Result<HttpResponse, Problem> {
     let Page { after, limit: Limit(limit) } = page.into_inner();
-    let lines = web::block(move || services.audit.log.lines(after, limit)).await;
-    let lines = lines.map_err(|error| Problem::internal(&error))?.map_err(|e| unavailable(&e))?;
-    let next = lines.last().filter(|_| lines.len() == limit).map(|(number, _)| *number);
-    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
-    for (number, line) in &lines {
-        match serde_json::from_str(line) {
-            Ok(record) => records.push(record),
-            Err(_) => unreadable.push(*number),
-        }
-    }
+    let read = web::block(move || {
+        let lines = services.audit.log.lines(after, limit)?;
+        let told = services.audit.told(&lines)?;
+        Ok::<_, StoreError>((lines, told))
+    });
+    let read = read.await.map_err(|error| Problem::internal(&error))?;
+    let (lines, (records, unreadable)) = read.map_err(|error| unavailable(&error))?;
+    // A forged number leads nowhere while there is a right one.
+    let known = records.last().map(|record| record.number);
+    let last = known.or(lines.last().map(|(number, _)| *number));
+    let next = last.filter(|_| lines.len() == limit);
     Ok(HttpResponse::Ok().json(AuditPage { records, unreadable, next }))
 }
 

@@ -45,9 +45,6 @@ pub(super) use states::state;
 pub const KEY: &str = "audit.key";
 /// The hash of the settings of the last start, in a data directory.
 const SETTINGS: &str = "settings.sha256";
-/// How many lines are read at once.
-const LINES: usize = 1_000;
-
 /// Where the key of the seal comes from.
 pub type Key = Box<dyn Fn() -> Result<[u8; 32], StoreError> + Send + Sync>;
 
@@ -303,41 +300,66 @@ impl Audit {
         }
     }
 
+    /// The records among lines that were written here, and the numbers of the other lines.
+    pub(super) fn told(
+        &self,
+        lines: &[(u64, String)],
+    ) -> Result<(Vec<Record>, Vec<u64>), StoreError> {
+        let seal = self.read_seal()?.and_then(Result::ok);
+        let (mut records, mut others) = (Vec::new(), Vec::new());
+        for (number, line) in lines {
+            let record = serde_json::from_str::<Record>(line).ok();
+            let record = record.filter(|it| it.number == *number && it.right_hash() == it.hash);
+            let is_ours = match (&record, &seal) {
+                (Some(record), Some(seal)) => self.is_ours(record, seal)?,
+                // Without a seal nobody knows up to where records have no mark.
+                (Some(record), None) => record.mac.as_ref() == Some(&self.mark(record)?),
+                (None, _) => false,
+            };
+            // A copy of one that was put behind it is none either.
+            let last = records.last().map_or(0, |last: &Record| last.number);
+            match record.filter(|record| is_ours && record.number > last) {
+                Some(record) => records.push(record),
+                None => others.push(*number),
+            }
+        }
+        Ok((records, others))
+    }
+
     /// Checks the whole log: each record, that it was written here, that each follows the one before, and that none is
     /// missing at the beginning or the end. Blocks.
     pub(super) fn check(&self, wanted: &dyn Fn() -> bool) -> Result<Checked, CheckError> {
-        let broken = |number, why: String| Err(CheckError::Broken(Broken { number, why }));
+        fn broken<T>(number: u64, why: String) -> Result<T, CheckError> {
+            Err(CheckError::Broken(Broken { number, why }))
+        }
         // Read before the lines: it may only be behind them.
         let seal = self.read_seal()?;
         let mut checked = Checked::default();
-        loop {
-            let after = checked.last.as_ref().map_or(0, |(number, _)| *number);
-            let lines = self.log.lines(after, LINES)?;
-            if lines.is_empty() || !wanted() {
-                break;
-            }
-            // Asked after the lines were read: what was given up meanwhile is no fault.
-            let kept = match checked.first {
-                None => self.read_seal()?.and_then(Result::ok).and_then(|seal| seal.first),
-                Some(_) => None,
-            };
-            if let Some(kept) = kept.filter(|kept| lines[0].0 > *kept) {
-                return broken(
-                    kept,
-                    format!("it is missing: the log begins with record {}", lines[0].0),
-                );
-            }
-            for (number, line) in lines {
-                let record = checked.take(number, &line)?;
-                let Some(Ok(seal)) = &seal else { continue };
-                if number == seal.number && record.hash != seal.hash {
-                    return broken(number, "it is another than the one that was sealed".to_owned());
-                }
-                if !self.is_ours(&record, seal)? {
-                    return broken(number, "it was not written with the key of the log".to_owned());
+        let mut check = |number, line: &str| -> Result<(), CheckError> {
+            if checked.first.is_none() {
+                // Asked after the line was read: what was given up meanwhile is no fault.
+                let kept = self.read_seal()?.and_then(Result::ok).and_then(|seal| seal.first);
+                if let Some(kept) = kept.filter(|kept| number > *kept) {
+                    let why = format!("it is missing: the log begins with record {number}");
+                    return broken(kept, why);
                 }
             }
-        }
+            let record = checked.take(number, line)?;
+            let Some(Ok(seal)) = &seal else { return Ok(()) };
+            if number == seal.number && record.hash != seal.hash {
+                return broken(number, "it is another than the one that was sealed".to_owned());
+            }
+            if !self.is_ours(&record, seal)? {
+                return broken(number, "it was not written with the key of the log".to_owned());
+            }
+            Ok(())
+        };
+        let mut found = Ok(());
+        self.log.walk(&mut |number, line| {
+            found = check(number, &line);
+            found.is_ok() && wanted()
+        })?;
+        found?;
         let last = checked.last.as_ref().map_or(0, |(number, _)| *number);
         let seal = match seal {
             Some(Ok(seal)) => seal,

@@ -270,6 +270,10 @@ impl AuditLog for Full {
         self.0.lines(after, limit)
     }
 
+    fn walk(&self, each: &mut dyn FnMut(u64, String) -> bool) -> Result<(), StoreError> {
+        self.0.walk(each)
+    }
+
     fn last(&self) -> Result<Option<(u64, String)>, StoreError> {
         self.0.last()
     }
@@ -295,4 +299,87 @@ fn what_cannot_be_written_is_an_error_and_leaves_the_log_whole() {
     log.1.store(false, Ordering::Relaxed);
     assert_eq!(audit.write(&entry("b")).unwrap(), 1);
     assert_eq!(audit.check(&|| true).unwrap().records, 1);
+}
+
+/// A log of so many records, written at once; its lines.
+fn long(data: &Path, count: u64) -> Vec<String> {
+    let audit = open(data);
+    let (mut lines, mut previous) = (Vec::new(), NOTHING.to_owned());
+    let mut record = four(tempfile::tempdir().unwrap().path()).remove(0);
+    for number in 1..=count {
+        record = Record { number, previous, ..record };
+        record.hash = record.right_hash();
+        record.mac = Some(audit.mark(&record).unwrap());
+        previous = record.hash.clone();
+        lines.push(format!("{number} {}", record.line()));
+    }
+    let mut seal =
+        Seal { number: count, hash: previous, first: Some(1), unmarked: 0, mac: String::new() };
+    seal.mac = seal.right_mac(audit.key().unwrap());
+    audit.log.put_seal(&serde_json::to_string(&seal).unwrap()).unwrap();
+    fs::write(file(data), lines.join("\n") + "\n").unwrap();
+    lines
+}
+
+#[test]
+fn what_does_not_follow_on_is_found_however_far_into_a_log_it_lies() {
+    let data = tempfile::tempdir().unwrap();
+    let lines = long(data.path(), 2_100);
+    assert_eq!(open(data.path()).check(&|| true).unwrap().records, 2_100);
+    let forged = |number: usize| {
+        lines[number - 1].replacen("operator", "mallory", 1).replacen("\"a\"", "\"x\"", 1)
+    };
+    assert_ne!(forged(1_000), lines[999]);
+    // Put behind a record, with its number, a lesser one, or none at all.
+    for (behind, put, place) in [
+        (1_000, forged(1_000), 1_000),
+        (1_000, lines[999].clone(), 1_000),
+        (1_500, lines[2].clone(), 3),
+        (2_000, forged(1), 1),
+        (1_000, "nothing".to_owned(), 1_001),
+        (2_100, "\u{0}".to_owned(), 2_101),
+    ] {
+        let mut lines = lines.clone();
+        lines.insert(behind, put);
+        fs::write(file(data.path()), lines.join("\n") + "\n").unwrap();
+        assert_eq!(broken(&open(data.path())).0, place);
+    }
+    // A second file has a copy of what the first is changed in.
+    let other = data.path().join("audit/00000000000000001000.ndjson");
+    fs::write(&other, lines[1_000..].join("\n") + "\n").unwrap();
+    let mut changed = lines.clone();
+    changed[1_004] = forged(1_005);
+    fs::write(file(data.path()), changed.join("\n") + "\n").unwrap();
+    assert_eq!(broken(&open(data.path())).0, 1_005);
+    fs::write(file(data.path()), lines.join("\n") + "\n").unwrap();
+    assert_eq!(broken(&open(data.path())).0, 1_001);
+    // Half a line has nothing behind it.
+    fs::write(file(data.path()), lines[..1_000].join("\n") + "\n1001 {").unwrap();
+    assert_eq!(broken(&open(data.path())).0, 1_001);
+    // An empty file hides nothing.
+    fs::write(&other, "").unwrap();
+    fs::write(file(data.path()), lines.join("\n") + "\n").unwrap();
+    let audit = open(data.path());
+    assert_eq!(audit.check(&|| true).unwrap().records, 2_100);
+    assert_eq!(audit.log.lines(1_000, 2_000).unwrap().len(), 1_100);
+    // Nor does a lesser number at the end.
+    fs::write(file(data.path()), lines.join("\n") + "\n5 {}\n").unwrap();
+    assert_eq!(open(data.path()).log.lines(1_000, 2_000).unwrap().len(), 1_100);
+}
+
+#[test]
+fn a_record_that_was_not_written_here_is_not_told_as_one() {
+    let data = tempfile::tempdir().unwrap();
+    let mut records = four(data.path());
+    records[1].actor = "mallory".to_owned();
+    records[1].hash = records[1].right_hash();
+    let number = 4;
+    let mut lines: Vec<(u64, String)> =
+        records.iter().map(|record| (record.number, record.line())).collect();
+    lines.push((number, "nothing".to_owned()));
+    lines.push((5, records[3].line()));
+    lines.push((3, records[2].line()));
+    let (told, others) = open(data.path()).told(&lines).unwrap();
+    assert!(told.iter().map(|record| record.number).eq([1, 3, 4]));
+    assert_eq!(others, [2, 4, 5, 3]);
 }

@@ -34,6 +34,18 @@ fn a_number_is_given_once_and_none_before_it_afterwards(open: Open<'_>) {
     assert_eq!(log.lines(2, 10).unwrap(), all[2..]);
     assert_eq!(log.lines(7, 10).unwrap(), []);
     assert_eq!(log.lines(u64::MAX, 10).unwrap(), []);
+    let mut walked = Vec::new();
+    let mut walk = |most: usize| {
+        walked.clear();
+        log.walk(&mut |number, line| {
+            walked.push((number, line));
+            walked.len() < most
+        })
+        .unwrap();
+        walked.clone()
+    };
+    assert_eq!(walk(10), all);
+    assert_eq!(walk(2), all[..2]);
     assert_eq!(log.last().unwrap(), Some(all[2].clone()));
 }
 

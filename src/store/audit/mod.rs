@@ -38,6 +38,10 @@ pub trait AuditLog: Send + Sync {
     /// The lines behind a number, in order, at most `limit`.
     fn lines(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, StoreError>;
 
+    /// Gives every line as they lie, whatever their numbers are, until nobody wants more: a check has to see what does
+    /// not belong there.
+    fn walk(&self, each: &mut dyn FnMut(u64, String) -> bool) -> Result<(), StoreError>;
+
     /// The last line.
     fn last(&self) -> Result<Option<(u64, String)>, StoreError>;
 
@@ -159,6 +163,9 @@ impl Checked {
             None if record.previous == NOTHING => {}
             None => {
                 return Err(broken("it is the first, and says that one was before it".to_owned()));
+            }
+            Some((last, _)) if *last >= number => {
+                return Err(broken(format!("it stands behind record {last}")));
             }
             Some((last, _)) if last + 1 != number => {
                 return Err(broken(format!("record {} is missing before it", last + 1)));

@@ -75,9 +75,9 @@ impl AuditLog {
 
     fn find_end(&self) -> io::Result<End> {
         let mut end = End::default();
-        for (_, path) in self.files()?.into_iter().rev() {
+        for (first, path) in self.files()?.into_iter().rev() {
             let mut whole = 0;
-            read(&path, |number, line, upto| {
+            read(&path, first, |number, line, upto| {
                 end.last = Some((number, line));
                 whole = upto;
                 true
@@ -186,9 +186,17 @@ impl Port for AuditLog {
 
     fn lines(&self, after: u64, limit: usize) -> Result<Vec<(u64, String)>, StoreError> {
         let files = self.files().map_err(|error| self.failed(error))?;
-        let begin = files.iter().rposition(|(first, _)| *first <= after).unwrap_or(0);
+        let mut begin = 0;
+        // A name only says what its file is to begin with: who puts an empty one there hides nothing.
+        for (first, path) in &files {
+            let last = last_number(path, *first).map_err(|error| self.failed(error))?;
+            if last.is_none_or(|last| last > after) {
+                break;
+            }
+            begin += 1;
+        }
         let mut found = Vec::new();
-        for (_, path) in &files[begin..] {
+        for (first, path) in &files[begin..] {
             if found.len() >= limit {
                 break;
             }
@@ -198,9 +206,32 @@ impl Port for AuditLog {
                 }
                 found.len() < limit
             };
-            read(path, more).map_err(|error| self.failed(error))?;
+            read(path, *first, more).map_err(|error| self.failed(error))?;
         }
         Ok(found)
+    }
+
+    fn walk(&self, each: &mut dyn FnMut(u64, String) -> bool) -> Result<(), StoreError> {
+        let files = self.files().map_err(|error| self.failed(error))?;
+        for (place, (first, path)) in files.iter().enumerate() {
+            let mut is_wanted = true;
+            let read = read(path, *first, |number, line, _| {
+                is_wanted = each(number, line);
+                is_wanted
+            });
+            let half = match read {
+                Ok(half) => half,
+                // Given up since; whether that was right its reader asks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(self.failed(error)),
+            };
+            // Half a line at the very end is being written.
+            let half = half.filter(|_| place + 1 < files.len());
+            if !is_wanted || half.is_some_and(|(number, line)| !each(number, line)) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn last(&self) -> Result<Option<(u64, String)>, StoreError> {
@@ -220,31 +251,51 @@ impl Port for AuditLog {
     }
 }
 
-/// Gives each whole line of a file with its number and the place behind it, until nobody wants more. A line that does not
-/// begin with its number has that behind the one before, so that a check finds it there.
-fn read(path: &Path, mut each: impl FnMut(u64, String, u64) -> bool) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::new(file);
-    let (mut upto, mut before) = (0, 0);
+/// Gives each whole line of a file that is to begin with a number, with its own and the place behind it, until nobody
+/// wants more. A line that does not begin with its number has that behind the one before, so that a check finds it there.
+/// Returns half a line at the end, where there is one.
+fn read(
+    path: &Path,
+    first: u64,
+    mut each: impl FnMut(u64, String, u64) -> bool,
+) -> io::Result<Option<(u64, String)>> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let (mut upto, mut next) = (0, first);
     loop {
         let mut bytes = Vec::new();
         let most = MAX_LINE as u64 + 64;
         let read = reader.by_ref().take(most).read_until(b'\n', &mut bytes)? as u64;
-        if bytes.pop() != Some(b'\n') && read < most {
-            return Ok(());
+        if read == 0 {
+            return Ok(None);
         }
+        let is_whole = bytes.pop_if(|last| *last == b'\n').is_some() || read == most;
         upto += read;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let parsed = text
             .split_once(' ')
             .and_then(|(number, line)| Some((number.parse::<u64>().ok()?, line.to_owned())));
-        let (number, line) = parsed.unwrap_or((before + 1, text));
-        before = number;
+        let (number, line) = parsed.unwrap_or((next, text));
+        next = number.saturating_add(1);
+        if !is_whole {
+            return Ok(Some((number, line)));
+        }
         if !each(number, line, upto) {
-            return Ok(());
+            return Ok(None);
         }
     }
+}
+
+/// The greatest number at the end of a file that is to begin with one: what somebody put behind the last hides nothing.
+fn last_number(path: &Path, first: u64) -> io::Result<Option<u64>> {
+    let mut file = File::open(path)?;
+    // More than the longest line and the end of the one before.
+    let tail = file.metadata()?.len().saturating_sub(2 * MAX_LINE as u64);
+    file.seek(SeekFrom::Start(tail))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let numbers = text.lines().filter_map(|line| line.split_once(' ')?.0.parse().ok());
+    Ok(numbers.max().or_else(|| (!bytes.is_empty()).then_some(first)))
 }
 
 #[cfg(test)]

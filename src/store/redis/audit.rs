@@ -13,6 +13,8 @@ use crate::store::audit::check_line;
 
 /// So many lines are kept, or a few more.
 const KEPT: u64 = 1_000_000;
+/// So many entries are read at once where all are.
+const WALKED: usize = 1_000;
 
 /// The audit log that all nodes share.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ impl AuditLog {
         Self { store, key, seal }
     }
 
-    fn entries(&self, cmd: redis::Cmd) -> Result<Vec<(u64, String)>, StoreError> {
+    fn entries(&self, cmd: redis::Cmd) -> Result<Vec<Entry>, StoreError> {
         let answer = self.store.link.one(&self.key, cmd)?;
         let entries = reply::items(&answer).unwrap_or_default();
         let entries = entries.iter().map(entry).collect::<Option<Vec<_>>>();
@@ -69,13 +71,31 @@ impl Port for AuditLog {
         let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
         let mut cmd = redis::cmd("XRANGE");
         cmd.arg(&self.key).arg(format!("{first}-0")).arg("+").arg("COUNT").arg(limit);
-        self.entries(cmd)
+        let entries = self.entries(cmd)?.into_iter();
+        Ok(entries.map(|Entry { id: (number, _), line }| (number, line)).collect())
+    }
+
+    fn walk(&self, each: &mut dyn FnMut(u64, String) -> bool) -> Result<(), StoreError> {
+        let mut next = Some((0, 0));
+        while let Some((number, part)) = next {
+            let mut cmd = redis::cmd("XRANGE");
+            let from = format!("{number}-{part}");
+            cmd.arg(&self.key).arg(from).arg("+").arg("COUNT").arg(WALKED);
+            let entries = self.entries(cmd)?;
+            next = entries.last().and_then(|last| behind(last.id));
+            for Entry { id: (number, _), line } in entries {
+                if !each(number, line) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn last(&self) -> Result<Option<(u64, String)>, StoreError> {
         let mut cmd = redis::cmd("XREVRANGE");
         cmd.arg(&self.key).arg("+").arg("-").arg("COUNT").arg(1);
-        Ok(self.entries(cmd)?.pop())
+        Ok(self.entries(cmd)?.pop().map(|Entry { id: (number, _), line }| (number, line)))
     }
 
     fn put_seal(&self, seal: &str) -> Result<(), StoreError> {
@@ -97,12 +117,29 @@ impl Port for AuditLog {
     }
 }
 
-/// `[id, [field, line]]`
-fn entry(value: &Value) -> Option<(u64, String)> {
+/// An entry of the stream. What this server writes has nothing but a number for its id; somebody else may put one
+/// between two.
+struct Entry {
+    id: (u64, u64),
+    line: String,
+}
+
+/// The first id behind one.
+fn behind((number, part): (u64, u64)) -> Option<(u64, u64)> {
+    let next = part.checked_add(1).map(|part| (number, part));
+    next.or_else(|| number.checked_add(1).map(|number| (number, 0)))
+}
+
+/// `[id, [field, line]]`; one of another shape has an empty line, so that a check finds it there.
+fn entry(value: &Value) -> Option<Entry> {
     let [id, fields] = reply::items(value)? else { return None };
-    let number = reply::text(id)?.split_once('-')?.0.parse().ok()?;
-    let [_, line] = reply::items(fields)? else { return None };
-    Some((number, reply::text(line)?.to_owned()))
+    let (number, part) = reply::text(id)?.split_once('-')?;
+    let id = (number.parse().ok()?, part.parse().ok()?);
+    let line = match reply::items(fields)? {
+        [_, line] => reply::text(line).unwrap_or_default().to_owned(),
+        _ => String::new(),
+    };
+    Some(Entry { id, line })
 }
 
 /// Whether the stream refuses an entry because its last one is that one, or one after it.
