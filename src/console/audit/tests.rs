@@ -383,3 +383,50 @@ fn a_record_that_was_not_written_here_is_not_told_as_one() {
     assert!(told.iter().map(|record| record.number).eq([1, 3, 4]));
     assert_eq!(others, [2, 4, 5, 3]);
 }
+
+#[test]
+fn a_file_that_is_removed_or_replaced_meanwhile_loses_no_record_of_afterwards() {
+    let later = |audit: &Audit, data: &Path| {
+        let number = audit.write(&entry("later")).unwrap();
+        let again = open(data);
+        let lines = again.log.lines(0, 99).unwrap();
+        assert!(
+            lines.iter().any(|(at, line)| *at == number && line.contains("later")),
+            "{lines:?}"
+        );
+        assert_eq!(audit.write(&entry("last")).unwrap(), number + 1);
+        again
+    };
+    // Removed: what was in it is told to be missing.
+    let data = tempfile::tempdir().unwrap();
+    four(data.path());
+    let audit = open(data.path());
+    fs::remove_file(file(data.path())).unwrap();
+    let again = later(&audit, data.path());
+    assert_eq!(broken(&again), (1, "it is missing: the log begins with record 5".to_owned()));
+    // Replaced by a copy of it: nothing is missing.
+    let data = tempfile::tempdir().unwrap();
+    four(data.path());
+    let audit = open(data.path());
+    let copy = data.path().join("copy");
+    fs::copy(file(data.path()), &copy).unwrap();
+    fs::rename(&copy, file(data.path())).unwrap();
+    let again = later(&audit, data.path());
+    assert_eq!(again.check(&|| true).unwrap().records, 6);
+    // Half a line, or a cut, is in the way of none.
+    for text in ["half", ""] {
+        let data = tempfile::tempdir().unwrap();
+        four(data.path());
+        let audit = open(data.path());
+        let whole = fs::read_to_string(file(data.path())).unwrap();
+        let text = if text.is_empty() { String::new() } else { whole + text };
+        fs::write(file(data.path()), text).unwrap();
+        broken(&later(&audit, data.path()));
+    }
+    // Without its folder nothing can be written down.
+    let data = tempfile::tempdir().unwrap();
+    four(data.path());
+    let audit = open(data.path());
+    fs::remove_dir_all(data.path().join("audit")).unwrap();
+    assert!(matches!(audit.write(&entry("none")), Err(StoreError::Unavailable { .. })));
+}

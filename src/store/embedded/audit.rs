@@ -19,6 +19,7 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -53,8 +54,30 @@ pub struct AuditLog {
 #[derive(Debug, Default)]
 struct End {
     last: Option<(u64, String)>,
-    /// The file that is appended to, and its length.
-    file: Option<(File, u64)>,
+    file: Option<Newest>,
+}
+
+/// The file that is appended to.
+#[derive(Debug)]
+struct Newest {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Newest {
+    /// Whether what the path leads to is the file that is open, as it was left: a line that goes to one that was removed
+    /// is nowhere, and one behind half a line cannot be read.
+    fn is_as_left(&self) -> io::Result<bool> {
+        let open = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(there) => {
+                Ok((there.dev(), there.ino(), there.len()) == (open.dev(), open.ino(), self.length))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl AuditLog {
@@ -90,7 +113,7 @@ impl AuditLog {
                     file.set_len(whole)?;
                     file.sync_all()?;
                 }
-                end.file = Some((file, whole));
+                end.file = Some(Newest { path, file, length: whole });
             }
             if end.last.is_some() {
                 break;
@@ -113,15 +136,27 @@ impl AuditLog {
     }
 
     fn write(&self, end: &mut End, number: u64, line: &str) -> io::Result<()> {
-        let is_full = end.file.as_ref().is_none_or(|(_, length)| *length >= self.full);
-        if is_full {
+        let goes_on = match &end.file {
+            Some(newest) if newest.length >= self.full => false,
+            Some(newest) if newest.is_as_left()? => true,
+            Some(newest) => {
+                let path = newest.path.display();
+                tracing::error!(
+                    "{path} was removed or changed by somebody else: the audit log goes on in a new file, and \
+                     `throng audit verify` says what is missing"
+                );
+                false
+            }
+            None => false,
+        };
+        if !goes_on {
             let path = self.folder.join(format!("{number:020}{END}"));
             let mut options = fs::OpenOptions::new();
-            let file = options.append(true).create_new(true).mode(0o600).open(path)?;
+            let file = options.append(true).create_new(true).mode(0o600).open(&path)?;
             sync_dir(&self.folder)?;
-            end.file = Some((file, 0));
+            end.file = Some(Newest { path, file, length: 0 });
         }
-        let Some((file, length)) = &mut end.file else { return Ok(()) };
+        let Some(Newest { file, length, .. }) = &mut end.file else { return Ok(()) };
         let text = format!("{number} {line}\n");
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
         if let Err(error) = written {
