@@ -308,7 +308,7 @@ impl Tokens {
     pub(super) fn create(&self, wanted: &Wanted<'_>) -> Result<String, TokenError> {
         let Wanted { name, scopes, expires } = *wanted;
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        let is_free = name != OPERATORS_NAME && name != Bearer::peer().name;
+        let is_free = ![OPERATORS_NAME, &*Bearer::peer().name, SERVERS_NAME].contains(&name);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
             return Err(TokenError::Name);
         }
@@ -435,6 +435,8 @@ fn hash(token: &str) -> Vec<u8> {
 
 /// The name of the operator's token where it is told who did something.
 const OPERATORS_NAME: &str = "operator";
+/// What the server itself is called there.
+pub(super) const SERVERS_NAME: &str = "server";
 /// What every token begins with, so that one that leaks is recognised.
 const PREFIX: &str = "thr_";
 
@@ -506,7 +508,7 @@ mod tests {
         let prometheus = wanted("prometheus", &[Scope::Metrics]);
         let token = tokens.create(&prometheus).unwrap();
         assert!(matches!(tokens.create(&prometheus), Err(TokenError::Taken(_))));
-        for name in ["operator", "node"] {
+        for name in ["operator", "node", "server"] {
             let taken = tokens.create(&wanted(name, &[Scope::Read]));
             assert!(matches!(taken, Err(TokenError::Taken(_))));
         }

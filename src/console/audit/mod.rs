@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 use subtle::ConstantTimeEq as _;
 
 use super::tokens::Bearer;
+use super::tokens::SERVERS_NAME;
 use crate::model::hex;
 use crate::model::time::format_rfc3339;
 use crate::net::Clock;
@@ -158,7 +159,7 @@ impl Audit {
             return Ok(());
         }
         self.write(&Entry {
-            actor: ("server".to_owned(), None),
+            actor: (SERVERS_NAME.to_owned(), None),
             action: "start".to_owned(),
             target: Some(node.to_owned()),
             outcome: "done".to_owned(),
