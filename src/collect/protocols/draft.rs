@@ -115,14 +115,14 @@ pub(super) struct Draft {
     page: Fields,
     device: Fields,
     shared_consent: Vec<Value>,
+    fault: Option<Rejection>,
 }
 
 impl Draft {
-    /// Begins an event of a site.
-    pub(super) fn new(site: &str, event: &str) -> Self {
+    /// Begins an event of a site, whose name is set next.
+    pub(super) fn new(site: &str) -> Self {
         let mut draft = Self::default();
         draft.set("site", site);
-        draft.set("event", event);
         draft
     }
 
@@ -200,6 +200,14 @@ impl Draft {
         self.shared_consent = all.collect();
     }
 
+    /// Takes what could be mapped; of what could not, the first is why the event is not taken.
+    pub(super) fn mapped<T: Default>(&mut self, part: Result<T, Rejection>) -> T {
+        part.unwrap_or_else(|fault| {
+            self.fault.get_or_insert(fault);
+            T::default()
+        })
+    }
+
     /// The event.
     pub(super) fn finish(mut self) -> Sent {
         for (key, fields) in [
@@ -213,7 +221,7 @@ impl Draft {
                 self.fields.push((key.into(), Value::Object(fields)));
             }
         }
-        Sent::of(self.fields).with_shared_consent(self.shared_consent)
+        Sent::of(self.fields).with_shared_consent(self.shared_consent).with_fault(self.fault)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::model::value::write_json_object;
 
 /// A line for an event: its canonical JSON, or why it was set aside.
 pub(super) fn text(read: &Result<Sent, Rejection>) -> String {
+    let read = read.as_ref().and_then(|sent| sent.fault().map_or(Ok(sent), Err));
     match read {
         Ok(sent) => {
             let mut json = String::new();

@@ -165,7 +165,8 @@ pub(super) fn map(fields: &Fields) -> Result<Sent, Rejection> {
         return Err(Rejection::new(Code::Props, "rec: expected 1"));
     }
     let (name, properties) = named(hit)?;
-    let mut draft = Draft::new(hit.text("idsite").unwrap_or_default(), name);
+    let mut draft = Draft::new(hit.text("idsite").unwrap_or_default());
+    draft.set("event", name);
     if name == "page_view" {
         draft.prop_value("product", product(hit));
     }

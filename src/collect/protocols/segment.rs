@@ -185,33 +185,35 @@ pub(super) fn read(
 }
 
 fn message(json: &[u8], envelope: &Envelope) -> Result<Sent, Unreadable> {
-    map(object(json)?, envelope).map_err(Unreadable::Rejected)
+    Ok(map(object(json)?, envelope))
 }
 
 /// Writes a message as a canonical event.
-fn map(mut message: Fields, envelope: &Envelope) -> Result<Sent, Rejection> {
-    let properties = take_object(&mut message, "properties")?;
-    let mut traits = take_object(&mut message, "traits")?;
-    let mut context = take_object(&mut message, "context")?;
+fn map(mut message: Fields, envelope: &Envelope) -> Sent {
+    let own_key = Object(&message).text("writeKey").map(user).unwrap_or_default();
+    let mut draft = Draft::new(envelope.key.as_deref().unwrap_or(own_key));
+    let properties = draft.mapped(take_object(&mut message, "properties"));
+    let mut traits = draft.mapped(take_object(&mut message, "traits"));
+    let mut context = draft.mapped(take_object(&mut message, "context"));
     if context.is_empty() {
         context = envelope.context.clone();
     }
-    let known = take_object(&mut context, "traits")?;
+    let known = draft.mapped(take_object(&mut context, "traits"));
     let (message, context) = (Object(&message), Object(&context));
 
-    let key = envelope.key.as_deref().or_else(|| message.text("writeKey").map(user));
     let kind = message.text("type").or(envelope.kind).unwrap_or_default();
     let name = match kind {
-        "track" => message.text("event").unwrap_or_default(),
-        "page" => "page_view",
-        "screen" => "screen_view",
-        "identify" | "group" | "alias" => kind,
+        "track" => Ok(message.text("event").unwrap_or_default()),
+        "page" => Ok("page_view"),
+        "screen" => Ok("screen_view"),
+        "identify" | "group" | "alias" => Ok(kind),
         _ => {
             let message = "type: expected identify, track, page, screen, group or alias";
-            return Err(Rejection::new(Code::EventName, message));
+            Err(Rejection::new(Code::EventName, message))
         }
     };
-    let mut draft = Draft::new(key.unwrap_or_default(), name);
+    let name = draft.mapped(name);
+    draft.set("event", name);
     // Where both are there, the first is what a caller stated, or what somebody has corrected.
     let time = message.value("timestamp").or_else(|| message.value("originalTimestamp"));
     draft.set_value("time", time.cloned());
@@ -260,7 +262,7 @@ fn map(mut message: Fields, envelope: &Envelope) -> Result<Sent, Rejection> {
     let of_batch = consent(Object(&envelope.context).object("consent"));
     let own = consent(context.object("consent"));
     draft.consent([own, of_batch].into_iter().flatten());
-    Ok(draft.finish())
+    draft.finish()
 }
 
 /// The page of a message: a `page` call may state another one than its context.

@@ -96,9 +96,10 @@ pub(super) fn map(event: &Fields, is_anonymous: bool) -> Result<Sent, Rejection>
         let message = "consent: SP-Anonymous: an event that nobody is known by is nobody's";
         return Err(Rejection::new(Code::Consent, message));
     }
-    let (name, properties) = named(event)?;
+    let mut draft = Draft::new(event.name("aid").unwrap_or_default());
+    let (name, properties) = draft.mapped(named(event));
+    draft.set("event", &*name);
     let withdraws = withdraws(&name, Object(&properties));
-    let mut draft = Draft::new(event.name("aid").unwrap_or_default(), &name);
     if let Some(time) = event.name("ttm").and_then(Number::new) {
         draft.set_value("time", Some(Value::Number(time)));
     } else if let Some(happened) = event.name("dtm").and_then(Number::new) {
@@ -121,7 +122,7 @@ pub(super) fn map(event: &Fields, is_anonymous: bool) -> Result<Sent, Rejection>
     draft.set("user_agent", event.text("ua"));
     draft.set("locale", event.text("lang"));
     draft.props(properties);
-    entities(&mut draft, event)?;
+    entities(&mut draft, event);
     if withdraws {
         // Whatever string comes with it: it was made before.
         let withdrawn = vec![("withdrawn".into(), Value::Bool(true))];
@@ -192,17 +193,20 @@ fn described(value: Value) -> Option<(String, Value)> {
 }
 
 /// Writes the entities that are attached to an event: each a property of its schema's name, several of one as a list.
-fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
-    let Some(envelope) = envelope(event, "cx", "co")? else { return Ok(()) };
+fn entities(draft: &mut Draft, event: Object<'_>) {
+    let Some(envelope) = draft.mapped(envelope(event, "cx", "co")) else { return };
     let wrong =
         || Rejection::new(Code::Props, "cx: expected a list of entities that describe themselves");
-    let (_, Value::Array(entities)) = described(envelope).ok_or_else(wrong)? else {
-        return Err(wrong());
+    let list = match described(envelope) {
+        Some((_, Value::Array(list))) => Ok(list),
+        _ => Err(wrong()),
     };
     let mut lists: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let mut said = Vec::new();
-    for entity in entities {
-        let (name, data) = described(entity).ok_or_else(wrong)?;
+    for entity in draft.mapped(list) {
+        let Some((name, data)) = draft.mapped(described(entity).map(Some).ok_or_else(wrong)) else {
+            continue;
+        };
         if let Value::Object(fields) = &data {
             let data = Object(fields);
             match &*name {
@@ -233,7 +237,6 @@ fn entities(draft: &mut Draft, event: Object<'_>) -> Result<(), Rejection> {
         (name.into(), value)
     };
     draft.props(lists.into_iter().map(one_or_many).collect());
-    Ok(())
 }
 
 /// Adds what an entity says of consent to what others do: to one that says the same or nothing of each of its keys, as

@@ -151,8 +151,8 @@ fn map(mut event: Fields, shared: &Fields) -> Result<Sent, Rejection> {
         "view" if is_of_page => "page_view",
         name => name,
     };
-    let mut draft =
-        Draft::new(event.text("scope").or(shared.text("scope")).unwrap_or_default(), name);
+    let mut draft = Draft::new(event.text("scope").or(shared.text("scope")).unwrap_or_default());
+    draft.set("event", name);
     draft.set_value("time", event.value("timeStamp").cloned());
     draft.set("message_id", event.text("itemId"));
 

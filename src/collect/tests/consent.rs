@@ -150,6 +150,65 @@ fn who_refuses_by_one_event_of_a_request_gets_no_id_by_another() {
 }
 
 #[test]
+fn who_refuses_by_what_cannot_be_mapped_refuses() {
+    let snowplow = |event: &str| format!(r#"{{"data":[{{"e":"pv","aid":"demo"}},{event}]}}"#);
+    let described = |name: &str, data: &str| {
+        let event = format!(r#"{{"schema":"iglu:a/{name}/c/1","data":{data}}}"#);
+        event.replace('"', "\\\"")
+    };
+    let withdrawn = format!(
+        r#"{{\"schema\":\"iglu:a/unstruct_event/c/1\",\"data\":{}}}"#,
+        described("consent_withdrawn", r#"{"all":true}"#)
+    );
+    let refusing = described("consent", r#"{"us_privacy":"1YYN"}"#);
+    let entities =
+        format!(r#"{{\"schema\":\"iglu:a/contexts/c/1\",\"data\":[7,{refusing},{{}}]}}"#);
+    let segment = |message: &str| {
+        let page = r#"{"type":"page"}"#;
+        let context = r#""context":{"consent":{"us_privacy":"1YYN"}}"#;
+        format!(r#"{{"writeKey":"demo","batch":[{page},{{{message},{context}}}]}}"#)
+    };
+    let page = ("Origin", "http://localhost:1");
+    for (path, body) in [
+        (
+            "snowplow",
+            snowplow(&format!(r#"{{"e":"ue","aid":"demo","ue_pr":"{withdrawn}","cx":"?"}}"#)),
+        ),
+        ("snowplow", snowplow(&format!(r#"{{"e":"pv","aid":"demo","co":"{entities}"}}"#))),
+        (
+            "snowplow",
+            snowplow(&format!(r#"{{"e":"ue","aid":"demo","ue_px":"?","co":"{entities}"}}"#)),
+        ),
+        ("segment", segment(r#""type":"track","event":"e","properties":7"#)),
+        ("segment", segment(r#""type":"merge""#)),
+        ("segment", segment(r#""type":"identify","traits":[]"#)),
+    ] {
+        let listener = Listener::new();
+        let cookie = listener.get("/pixel.gif?s=demo", &[]).cookies()[0].to_owned();
+        let pair = cookie.split(';').next().unwrap();
+        let at = match path {
+            "segment" => "/v1/batch",
+            _ => "/com.snowplowanalytics.snowplow/tp2",
+        };
+        let answer = listener.post(at, &[page, ("Cookie", pair)], &body);
+        assert_eq!(answer.status, 200);
+        assert!(answer.cookies()[0].starts_with("throng=; "), "{body}: {:?}", answer.cookies());
+        let browser = pair["throng=".len()..][..32].to_owned();
+        assert_eq!(listener.choices(), [(browser, true)], "{body}");
+        // Nor does its neighbour make somebody of a browser that has no cookie.
+        let before = listener.events().len();
+        assert_eq!(listener.post(at, &[page], &body).cookies(), [""; 0], "{body}");
+        assert_eq!(listener.events().len(), before, "{body}");
+    }
+    // Who refuses nothing hears what is wrong.
+    let listener = Listener::new();
+    let wrong = r#"{"writeKey":"demo","type":"merge","userId":"1"}"#;
+    let answer = listener.post("/v1/batch", &[page], wrong);
+    assert!(answer.text().contains("type: expected identify"), "{}", answer.text());
+    assert_eq!(listener.outcomes("segment"), [("invalid", 1)]);
+}
+
+#[test]
 fn a_site_that_does_not_say_which_vendor_it_is_opts_nobody_out() {
     let listener = Listener::new();
     let pair =

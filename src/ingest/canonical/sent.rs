@@ -29,6 +29,8 @@ pub struct Sent {
     fields: Vec<(Box<str>, Value)>,
     /// What was said of consent for it and its neighbours, beside what it says itself.
     shared_consent: Vec<Value>,
+    /// What of it could not be mapped.
+    fault: Option<Rejection>,
 }
 
 /// Why bytes are no event.
@@ -96,7 +98,7 @@ impl Sent {
 
     /// Takes an event by its keys, as another protocol's mapping writes them.
     pub fn of(fields: Vec<(Box<str>, Value)>) -> Self {
-        Self { fields, shared_consent: Vec::new() }
+        Self { fields, shared_consent: Vec::new(), fault: None }
     }
 
     /// The event, of which more is said of consent than it says itself, such as together with its neighbours.
@@ -104,6 +106,19 @@ impl Sent {
     pub fn with_shared_consent(mut self, said: Vec<Value>) -> Self {
         self.shared_consent = said;
         self
+    }
+
+    /// The event as far as it could be mapped: it is never taken, but what its visitor refuses by it is refused.
+    #[must_use]
+    pub fn with_fault(mut self, fault: Option<Rejection>) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    /// Why it cannot be taken, where its mapping said so.
+    #[cfg(test)]
+    pub fn fault(&self) -> Option<&Rejection> {
+        self.fault.as_ref()
     }
 
     /// The keys with their values.
@@ -150,6 +165,9 @@ impl Sent {
         mint: &mut dyn FnMut() -> Option<Identifier>,
         dropped: &mut Dropped,
     ) -> Result<Event, Rejection> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         let site = self.site()?.into();
         let name = match self.field("event") {
             Some(Value::String(name)) => event_name(name)?.into(),
