@@ -62,6 +62,9 @@ fn clause(why: &Why, depth: usize, text: &mut String) {
     for contribution in &why.events {
         text.push_str(&format!("{indent}    · {}\n", event(contribution)));
     }
+    if why.more_events > 0 {
+        text.push_str(&format!("{indent}    and {} more before these\n", why.more_events));
+    }
     for part in &why.parts {
         clause(part, depth + 1, text);
     }

@@ -40,9 +40,22 @@ use crate::rules::ast::Selector;
 pub(super) struct Clause {
     pub(super) holds: bool,
     pub(super) found: Vec<(&'static str, Json)>,
-    pub(super) events: Vec<Contribution>,
+    pub(super) events: Events,
     pub(super) course: Course,
     pub(super) distance: Distance,
+}
+
+/// The events that are told of, and how many more there are.
+#[derive(Default)]
+pub(super) struct Events {
+    pub(super) told: Vec<Contribution>,
+    pub(super) more: usize,
+}
+
+impl From<Vec<Contribution>> for Events {
+    fn from(told: Vec<Contribution>) -> Self {
+        Self { told, more: 0 }
+    }
 }
 
 impl Asked<'_> {
@@ -54,7 +67,7 @@ impl Asked<'_> {
                 let holds = holders.is_some_and(|set| set.contains(self.ordinal));
                 let course = Course::always(holds);
                 let distance = Distance::event();
-                Ok(Clause { holds, found: Vec::new(), events: Vec::new(), course, distance })
+                Ok(Clause { holds, found: Vec::new(), events: Events::default(), course, distance })
             }
             RuleKind::Attribute { name, test } => self.attribute(&name.text, test),
             RuleKind::Did { selector, window } => {
@@ -107,7 +120,8 @@ impl Asked<'_> {
                         selector,
                         None,
                         earliest.map_or(&[], std::slice::from_ref),
-                    ),
+                    )
+                    .into(),
                     course: self.turning(edges(window, &times(&facts), self.moment), is),
                     // A second one is not the first.
                     distance: Distance::of_event(earliest.is_some()),
@@ -185,7 +199,7 @@ impl Asked<'_> {
         Ok(Clause {
             holds: is(self.moment.now),
             found,
-            events: Vec::new(),
+            events: Events::default(),
             course: Course::of(self.from, edges, is),
             distance: Distance::event(),
         })
@@ -232,7 +246,7 @@ impl Asked<'_> {
                 ("first", time(now.map(|(start, _)| start))),
                 ("then", time(now.map(|(_, end)| end))),
             ],
-            events,
+            events: events.into(),
             course: self.turning(turns, |moment| met(moment).is_some()),
             distance: Distance::of_event(now.is_some()),
         })
@@ -258,7 +272,7 @@ impl Asked<'_> {
         Ok(Clause {
             holds: is(self.moment),
             found: vec![("latest", time(latest)), ("latest_after", time(other))],
-            events,
+            events: events.into(),
             course: self.turning(turns, is),
             distance: Distance::event(),
         })
@@ -320,7 +334,7 @@ impl Asked<'_> {
             let is_it = |fact: &&Fact| Some(units(fact)) == value;
             let fact = latest_of.iter().rev().find(is_it);
             let fact = fact.map_or(&[][..], std::slice::from_ref);
-            events = Some(contributions(of.selector, Some(of.property), fact));
+            events = Some(contributions(of.selector, Some(of.property), fact).into());
             value.is_some_and(|value| band.holds(value))
         };
         let (holds, name, found) = match of.measure {
@@ -415,11 +429,11 @@ impl Measured<'_> {
 }
 
 /// The latest of facts as events, the latest first.
-fn newest(selector: &Selector, measure: Option<&Property>, facts: &[Fact]) -> Vec<Contribution> {
-    let from = facts.len().saturating_sub(MOST_EVENTS);
-    let mut events = contributions(selector, measure, &facts[from..]);
-    events.reverse();
-    events
+fn newest(selector: &Selector, measure: Option<&Property>, facts: &[Fact]) -> Events {
+    let more = facts.len().saturating_sub(MOST_EVENTS);
+    let mut told = contributions(selector, measure, &facts[more..]);
+    told.reverse();
+    Events { told, more }
 }
 
 fn times(facts: &[Fact]) -> Vec<Millis> {

@@ -67,9 +67,16 @@ pub struct Why {
     /// The events that were found, the latest first; of many the latest ten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Contribution>,
+    /// How many more were found, which are not told.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub more_events: usize,
     /// The parts it is made of; of `segment X`, its rule, where that does not stand above already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Why>,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Of so many events a clause tells.
@@ -248,7 +255,12 @@ impl Asked<'_> {
                 let part =
                     Part { holds, ways: self.needs.clause(&clause, holds, distance), course };
                 let found = found.into_iter().map(|(name, value)| (name.to_owned(), value));
-                let why = Why { found: found.collect(), events, ..self.why(clause, &part, told) };
+                let why = Why {
+                    found: found.collect(),
+                    events: events.told,
+                    more_events: events.more,
+                    ..self.why(clause, &part, told)
+                };
                 return Ok((why, part));
             }
         };
@@ -264,6 +276,7 @@ impl Asked<'_> {
             until: until.map(format_rfc3339),
             found: Map::new(),
             events: Vec::new(),
+            more_events: 0,
             parts,
         }
     }

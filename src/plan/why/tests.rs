@@ -219,6 +219,8 @@ fn of_many_events_the_latest_are_told_and_a_segment_stands_in_an_answer_once() {
     let seen = &first.parts[0];
     assert_eq!((seen.events.len(), &seen.found["count"]), (MOST_EVENTS, &json!(40)));
     assert_eq!(seen.events[0].time, "2026-03-03T10:00:39.000Z");
+    assert_eq!((seen.more_events, json!(seen)["more_events"].as_u64()), (30, Some(30)));
+    assert_eq!(json!(second).get("more_events"), None);
     assert!(second.holds && second.parts[0].parts[0].parts.is_empty());
     let far = time("03T10:00:00") + MINUTE + 30 * DAY;
     assert_eq!(why.until, Some(format_rfc3339(far)));
