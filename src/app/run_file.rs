@@ -2,12 +2,10 @@
 
 use super::Endpoint;
 use std::fs;
-use std::io::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
-
-use anyhow::Context as _;
 
 /// The file, there while a server runs.
 pub(super) struct RunFile {
@@ -39,13 +37,22 @@ impl RunFile {
             run["tls"] = with_tls.into();
         }
         let aside = self.path.with_extension("new");
-        let mut file = fs::File::create(&aside)
-            .with_context(|| format!("cannot write {}", aside.display()))?;
-        file.write_all(run.to_string().as_bytes())?;
-        drop(file);
-        fs::rename(&aside, &self.path)?;
-        Ok(())
+        let written =
+            fs::write(&aside, run.to_string()).and_then(|()| fs::rename(&aside, &self.path));
+        written.map_err(|error| failed(&self.path, error))
     }
+}
+
+/// Says which file it is. A disk that is full shows here first where all else is there from before.
+fn failed(path: &Path, error: io::Error) -> anyhow::Error {
+    let path = path.display();
+    let told = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("there is no room left for {path}: free some, and start again")
+        }
+        _ => format!("cannot write {path}"),
+    };
+    anyhow::Error::new(error).context(told)
 }
 
 impl Drop for RunFile {
@@ -63,4 +70,20 @@ pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
         });
     }
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_told_with_its_file_and_what_to_do() {
+        let told = |kind: io::ErrorKind| {
+            format!("{:#}", failed(Path::new("data/run.json"), io::Error::from(kind)))
+        };
+        let full = told(io::ErrorKind::StorageFull);
+        assert!(full.starts_with("there is no room left for data/run.json: free some"), "{full}");
+        let denied = told(io::ErrorKind::PermissionDenied);
+        assert!(denied.starts_with("cannot write data/run.json: "), "{denied}");
+    }
 }
