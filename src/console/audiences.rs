@@ -206,7 +206,11 @@ pub(super) async fn members(
     let generation = newest(&services)?;
     let audience = generation.audiences.get(&*id).ok_or_else(|| unknown(&id))?;
     let Some(members) = audience.members.clone() else {
-        return Err(Problem::unavailable(format!("{} is {}", *id, audience.state)));
+        let told = format!("{} is {}", *id, audience.state);
+        return Err(match audience.is_untrained() {
+            true => Problem::conflict(told),
+            false => Problem::unavailable(told),
+        });
     };
     let true_for = audience.true_for;
     Ok(members_answer(&services, members, namespace, Some(audience.generation), true_for))

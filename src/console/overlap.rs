@@ -167,7 +167,9 @@ impl From<OverlapError> for Problem {
             OverlapError::Count { .. } | OverlapError::Twice(_) => {
                 Self::meaningless(error.to_string())
             }
-            OverlapError::Levels { .. } => Self::conflict(error.to_string()),
+            OverlapError::Levels { .. } | OverlapError::NotYet { is_untrained: true, .. } => {
+                Self::conflict(error.to_string())
+            }
             OverlapError::NotYet { .. } => Self::unavailable(error.to_string()),
             OverlapError::Ask(error) => error.into(),
         }

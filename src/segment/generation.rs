@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::Millis;
 use crate::plan::Members;
+use crate::rules::Body;
 use crate::segment::history::Hour;
 use crate::segment::live::Segment;
 
@@ -74,6 +75,12 @@ impl fmt::Display for AudienceState {
 }
 
 impl Audience {
+    /// Whether it is a look-alike that cannot be trained as things are.
+    pub fn is_untrained(&self) -> bool {
+        let is_lookalike = matches!(self.segment.file.body, Body::Lookalike(_));
+        is_lookalike && matches!(self.state, AudienceState::Failing { .. })
+    }
+
     /// The time at which members became others, where these are those at a time, and what was before is known.
     pub(super) fn changed(before: Option<&Self>, members: &Members, at: Millis) -> Option<Millis> {
         let is_same = |before: &&Self| match &before.members {

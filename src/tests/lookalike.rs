@@ -119,4 +119,13 @@ fn those_who_resemble_the_seed_are_found_kept_and_found_anew_when_asked() {
     let train = server.throng(&["lookalike", "none", "--train"]);
     assert_eq!(train.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&train.stderr).contains("is empty"), "{train:?}");
+    // That is an answer, and none that another try changes.
+    for asked in [
+        ["audience", "members", "none", "--as", "cookie"].as_slice(),
+        &["audience", "overlap", "like", "none"],
+    ] {
+        let refused = server.throng(asked);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("is empty"), "{refused:?}");
+    }
 }

@@ -63,6 +63,8 @@ pub enum OverlapError {
         id: String,
         /// What state it is in.
         state: String,
+        /// Whether it has none for as long as its look-alike cannot be trained: waiting alone does not help.
+        is_untrained: bool,
     },
     /// The answer is not wanted any more.
     #[error(transparent)]
@@ -213,6 +215,7 @@ fn members_of(audiences: &[Arc<Audience>]) -> Result<Vec<Arc<Members>>, OverlapE
         audience.members.clone().ok_or_else(|| OverlapError::NotYet {
             id: audience.segment.file.id.clone(),
             state: audience.state.to_string(),
+            is_untrained: audience.is_untrained(),
         })
     });
     members.collect()
