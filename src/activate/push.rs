@@ -371,9 +371,14 @@ impl Pusher {
         }
     }
 
+    /// Whether a destination of this name is configured.
+    pub fn knows(&self, name: &str) -> bool {
+        self.lanes.iter().any(|lane| lane.destination.name == name)
+    }
+
     /// Segments that go to, or are held at, destinations that are not configured.
-    fn astray(&self, dry_run: bool) -> Result<Vec<PushReport>, StoreError> {
-        let unknown = |name: &str| self.lanes.iter().all(|lane| lane.destination.name != name);
+    pub fn astray(&self, dry_run: bool) -> Result<Vec<PushReport>, StoreError> {
+        let unknown = |name: &str| !self.knows(name);
         let mut astray: BTreeMap<Target, PushReport> = BTreeMap::new();
         for activation in self.shared.audiences.activations().unwrap_or_default() {
             if unknown(&activation.destination) {

@@ -1,16 +1,20 @@
 //! `throng check`: are segment files right? Offline, all errors of all files at once.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::config::read_destinations;
 use crate::model::Millis;
 use crate::model::NamespaceOrder;
 use crate::net::Clock;
 use crate::net::SystemClock;
 use crate::plan;
+use crate::rules::Diagnostic;
 use crate::rules::JsonDiagnostic;
 use crate::rules::ParsedFile;
 use crate::rules::SegmentFile;
@@ -44,6 +48,14 @@ struct Settings {
     retention: Millis,
     /// The instant that windows with dates are held against.
     now: Millis,
+    /// The names of the destinations; `None` where there is no file of them, or none that can be read.
+    destinations: Option<BTreeSet<String>>,
+}
+
+/// The destinations beside the settings. What is wrong with that file `throng doctor` says.
+fn destinations(file: &Path) -> Option<BTreeSet<String>> {
+    let read = file.is_file().then(|| read_destinations(file).ok())??;
+    Some(read.into_iter().map(|destination| destination.name).collect())
 }
 
 /// Checks the files. Diagnostics go to standard error, or as a JSON array to standard output.
@@ -53,6 +65,7 @@ pub(super) fn run(global: &Global, command: &Check) -> Result<ExitCode, Failure>
         namespaces: config.namespace_order(),
         retention: config.events.retention.0,
         now: SystemClock::default().now(),
+        destinations: destinations(&serve::destinations(global)),
     };
     let files = checked(&command.paths, &settings)?;
     if global.json {
@@ -87,6 +100,10 @@ fn checked(paths: &[PathBuf], settings: &Settings) -> Result<Vec<ParsedFile>, Fa
         }
     }
     for file in &mut asked {
+        if let Some(known) = &settings.destinations {
+            let unknown = nowhere(&file.segment, known);
+            file.diagnostics.extend(unknown);
+        }
         // What is wrong may be what makes a part look useless.
         if has_errors(&file.diagnostics) {
             file.diagnostics.retain(|told| told.severity != Severity::Warning);
@@ -94,6 +111,18 @@ fn checked(paths: &[PathBuf], settings: &Settings) -> Result<Vec<ParsedFile>, Fa
         file.diagnostics.sort_by_key(|told| told.span.map(|span| span.start));
     }
     Ok(asked)
+}
+
+/// What is told of destinations that the settings do not name. The files may come before the settings: no error.
+fn nowhere(segment: &SegmentFile, known: &BTreeSet<String>) -> Vec<Diagnostic> {
+    let named = segment.activate.iter().map(|activate| &activate.destination);
+    let unknown = named.filter(|name| !known.contains(&*name.text));
+    let told = unknown.map(|name| {
+        let message = format!("no destination is named `{}`: nothing is sent", name.text);
+        let told = Diagnostic::warning("destination", name.span, message);
+        told.with_hint("add it to destinations.toml, or take it out of the segment")
+    });
+    told.collect()
 }
 
 fn count(files: &[ParsedFile], severity: Severity) -> usize {
@@ -145,6 +174,7 @@ mod tests {
             namespaces: NamespaceOrder::default(),
             retention: 90 * DAY,
             now: 20_000 * DAY,
+            destinations: None,
         };
         checked(paths, &settings).unwrap()
     }
@@ -180,6 +210,33 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_that_the_settings_do_not_name_is_a_warning() {
+        let text = "rule = 'did x'\nlevel = 'device'\n[[activate]]\ndestination = 'crm'\n[[activate]]\ndestination = 'nosuch'\n";
+        let folder = folder(&[("a.toml", text)]);
+        let file = folder.path().join("destinations.toml");
+        let told = |destinations| {
+            let settings = Settings {
+                namespaces: NamespaceOrder::default(),
+                retention: 90 * DAY,
+                now: 0,
+                destinations,
+            };
+            let files = checked(&[folder.path().join("a.toml")], &settings).unwrap();
+            assert!(!has_errors(&files[0].diagnostics));
+            files[0].diagnostics.iter().map(|told| told.message.clone()).collect::<Vec<_>>()
+        };
+        // Without settings nobody knows.
+        assert_eq!(destinations(&file), None);
+        assert_eq!(told(None), [""; 0]);
+        std::fs::write(&file, "[[destination]]\nname = 'crm'\nkind = 'file'\npath = 'out'\n")
+            .unwrap();
+        assert_eq!(
+            told(destinations(&file)),
+            ["no destination is named `nosuch`: nothing is sent"]
+        );
+    }
+
+    #[test]
     fn a_file_alone_may_name_the_segments_beside_it() {
         let folder = folder(&[
             ("a.toml", "rule = 'segment b'\n"),
@@ -195,8 +252,12 @@ mod tests {
         let folder = folder(&[]);
         std::fs::write(folder.path().join("a.toml"), b"rule = '\xff'").unwrap();
         assert_eq!(codes(&check(&[folder.path().to_owned()])), ["unreadable"]);
-        let settings =
-            Settings { namespaces: NamespaceOrder::default(), retention: 90 * DAY, now: 0 };
+        let settings = Settings {
+            namespaces: NamespaceOrder::default(),
+            retention: 90 * DAY,
+            now: 0,
+            destinations: None,
+        };
         let gone = checked(&[folder.path().join("gone")], &settings);
         assert!(matches!(gone, Err(Failure::Usage(_))));
     }

@@ -202,6 +202,12 @@ fn text(plan: &Value) -> String {
             count(removes)
         );
     }
+    for unknown in list(plan, "unknown_destinations").iter().filter_map(Value::as_str) {
+        _ = writeln!(
+            text,
+            "{unknown} is no destination of the server: nothing is sent there until it is in destinations.toml"
+        );
+    }
     let of = |action: &str| list(plan, "changes").iter().filter(|c| c["action"] == action).count();
     _ = writeln!(
         text,

@@ -155,13 +155,17 @@ pub(super) async fn plan(
     let Wanted { files, prune } = wanted.into_inner();
     let caller = Arc::new(Caller::default());
     let _waiting = Waiting(caller.clone());
-    let plan = web::block(move || services.segments.plan(&files, prune, &caller))
+    let asked = services.clone();
+    let mut plan = web::block(move || asked.segments.plan(&files, prune, &caller))
         .await
         .map_err(|error| Problem::internal(&error))?
         .map_err(|error| match error {
             PlanError::Edit(error) => problem(error, "of a plan"),
             PlanError::Ask(error) => error.into(),
         })?;
+    let named = plan.destinations.iter().map(|sent| &sent.destination);
+    plan.unknown_destinations =
+        named.filter(|name| !services.pusher.knows(name)).cloned().collect();
     Ok(HttpResponse::Ok().json(plan))
 }
 

@@ -48,6 +48,9 @@ pub struct Plan {
     pub affected: Vec<Effect>,
     /// What is sent to each destination, over all of these segments.
     pub destinations: Vec<Sent>,
+    /// Those of them that the settings do not name: nothing is sent there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown_destinations: Vec<String>,
     /// How many files are as they are to be.
     pub unchanged: usize,
     /// How long it took to find out, in milliseconds.

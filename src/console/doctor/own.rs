@@ -193,8 +193,20 @@ fn destinations(services: &Services) -> Vec<Finding> {
             return vec![Finding::ill(CHECK, chain(&error), "see what is said of the store")];
         }
     };
+    let astray = match services.pusher.astray(false) {
+        Ok(astray) => astray,
+        Err(error) => {
+            return vec![Finding::ill(CHECK, chain(&error), "see what is said of the store")];
+        }
+    };
+    let astray = astray.into_iter().map(|report| {
+        let trouble = report.trouble.unwrap_or_default();
+        // The trouble says what to do.
+        let found = Finding::note(CHECK, format!("{}: {trouble}", report.segment), "");
+        Finding { advice: None, ..found }
+    });
     if statuses.is_empty() {
-        return vec![Finding::well(CHECK, "none are named")];
+        return std::iter::once(Finding::well(CHECK, "none are named")).chain(astray).collect();
     }
     let judged = statuses.iter().map(|status| {
         let name = &status.destination.name;
@@ -222,5 +234,5 @@ fn destinations(services: &Services) -> Vec<Finding> {
             ),
         }
     });
-    judged.collect()
+    judged.chain(astray).collect()
 }
