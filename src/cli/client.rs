@@ -213,9 +213,12 @@ impl Client {
                 self.base
             )),
             // A rule with errors is answered with them; what is refused otherwise was no argument for the command.
-            422 if problem["diagnostics"].is_array() => Failure::No(detail.to_owned()),
+            422 if problem["diagnostics"].is_array() => {
+                Failure::Refused(detail.to_owned(), problem.clone())
+            }
             400 | 422 => Failure::Usage(detail.to_owned()),
-            404 | 409 | 410 | 413 => Failure::No(detail.to_owned()),
+            409 => Failure::Refused(detail.to_owned(), problem.clone()),
+            404 | 410 | 413 => Failure::No(detail.to_owned()),
             _ => Failure::OutOfReach(format!("{} answered {status}: {detail}", self.base)),
         }
     }

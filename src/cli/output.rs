@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub enum Failure {
     /// The answer is no; what there is to say has been said, or is said here. Exit 1.
     No(String),
+    /// The server's answer is no, with what is wrong as its problem document says it. Exit 1.
+    Refused(String, serde_json::Value),
     /// The command was wrongly used. Exit 2.
     Usage(String),
     /// The server or the store is out of reach. Exit 3.
@@ -16,20 +18,26 @@ pub enum Failure {
 
 /// The answer is no, and it has been said.
 pub(super) const NO: u8 = 1;
+/// The command was wrongly used, or given what is wrong, and it has been said.
+pub(super) const USAGE: u8 = 2;
 /// The server or the store is out of reach, and it has been said.
 pub(super) const OUT_OF_REACH: u8 = 3;
 
 impl Failure {
     /// What there is to say.
     pub(super) fn message(&self) -> &str {
-        let (Self::No(message) | Self::Usage(message) | Self::OutOfReach(message)) = self;
-        message
+        match self {
+            Self::No(message)
+            | Self::Refused(message, _)
+            | Self::Usage(message)
+            | Self::OutOfReach(message) => message,
+        }
     }
 
     pub(super) fn report(&self) -> ExitCode {
         let (code, message) = match self {
-            Self::No(message) => (NO, message),
-            Self::Usage(message) => (2, message),
+            Self::No(message) | Self::Refused(message, _) => (NO, message),
+            Self::Usage(message) => (USAGE, message),
             Self::OutOfReach(message) => (OUT_OF_REACH, message),
         };
         if !message.is_empty() {

@@ -39,7 +39,7 @@ pub(super) struct Plan {
     /// Writes the plan to a file, for `throng apply`
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Exits with 1 where anything would change
+    /// Exits with 1 where anything would change, and with 2 where the files are wrong
     #[arg(long)]
     exit_code: bool,
 }
@@ -61,7 +61,12 @@ pub(super) struct Apply {
 /// Shows what would change.
 pub(super) fn plan(global: &Global, command: &Plan) -> Result<ExitCode, Failure> {
     let client = Client::find(global)?;
-    let plan = ask(&client, &command.wanted)?;
+    let plan = match ask(&client, &command.wanted) {
+        Ok(plan) => plan,
+        // Of the two that are no, one is to be told from the other.
+        Err(failure) if command.exit_code => return refused(global, failure, output::USAGE),
+        Err(failure) => return refused(global, failure, output::NO),
+    };
     if let Some(path) = &command.out {
         let text = serde_json::to_string_pretty(&plan).map_err(anyhow::Error::from)?;
         std::fs::write(path, text)
@@ -81,7 +86,10 @@ pub(super) fn apply(global: &Global, command: &Apply) -> Result<ExitCode, Failur
     let client = Client::find(global)?;
     let plan = match &command.paths[..] {
         [path] if path.extension().is_some_and(|kind| kind == "json") => saved(path)?,
-        paths => ask(&client, &Wanted { paths: paths.to_vec(), prune: command.prune })?,
+        paths => match ask(&client, &Wanted { paths: paths.to_vec(), prune: command.prune }) {
+            Ok(plan) => plan,
+            Err(failure) => return refused(global, failure, output::NO),
+        },
     };
     if changes(&plan) == 0 {
         if global.json {
@@ -106,6 +114,17 @@ pub(super) fn apply(global: &Global, command: &Apply) -> Result<ExitCode, Failur
         output::print(&format!("Done: {changed} {} live.", is_are(changed)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why there is no plan: of files that are wrong as JSON too, with a code of its own.
+fn refused(global: &Global, failure: Failure, code: u8) -> Result<ExitCode, Failure> {
+    let Failure::Refused(message, problem) = failure else { return Err(failure) };
+    if global.json {
+        output::print(&serde_json::to_string_pretty(&problem).map_err(anyhow::Error::from)?)?;
+    } else {
+        eprintln!("throng: {message}");
+    }
+    Ok(ExitCode::from(code))
 }
 
 fn is_are(changed: u64) -> &'static str {

@@ -25,6 +25,7 @@ use crate::rules::Body;
 use crate::segment::Audience;
 use crate::segment::AudienceState;
 use crate::segment::Generation;
+use crate::segment::Problem as FileProblem;
 use crate::segment::Segment;
 
 #[derive(Deserialize, JsonSchema)]
@@ -296,6 +297,16 @@ pub(super) fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("there is no segment {id}"))
 }
 
+/// What is wrong with a file.
+pub(super) fn wrong(problem: &FileProblem) -> Wrong {
+    Wrong {
+        segment: Some(problem.id.clone()),
+        rendered: problem.rendered.clone(),
+        keeps_last_good: problem.keeps_last_good,
+        frozen: problem.frozen,
+    }
+}
+
 pub(super) fn problems(services: &Services) -> Vec<Wrong> {
     let live = services.segments.live();
     let folder = live.folder.iter().map(|trouble| Wrong {
@@ -304,13 +315,7 @@ pub(super) fn problems(services: &Services) -> Vec<Wrong> {
         keeps_last_good: true,
         frozen: false,
     });
-    let files = live.problems.iter().map(|problem| Wrong {
-        segment: Some(problem.id.clone()),
-        rendered: problem.rendered.clone(),
-        keeps_last_good: problem.keeps_last_good,
-        frozen: problem.frozen,
-    });
-    folder.chain(files).collect()
+    folder.chain(live.problems.iter().map(wrong)).collect()
 }
 
 /// What a segment's file says.

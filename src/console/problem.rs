@@ -84,6 +84,12 @@ impl Problem {
         problem
     }
 
+    /// The same, with more for machines.
+    pub(super) fn with(mut self, name: &'static str, more: Value) -> Self {
+        self.more = Some((name, more));
+        self
+    }
+
     /// 503: not now; trying again later makes sense.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not available now", detail)

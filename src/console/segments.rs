@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::json;
 use std::sync::Arc;
 
 use super::Services;
@@ -17,6 +18,7 @@ use super::audiences::Wrong;
 use super::audiences::described;
 use super::audiences::problems;
 use super::audiences::unknown;
+use super::audiences::wrong;
 use super::problem::Problem;
 use crate::segment::Base;
 use crate::segment::Caller;
@@ -192,7 +194,8 @@ fn problem(error: EditError, id: &str) -> Problem {
         }
         EditError::Conflict(problems) => {
             let text: Vec<&str> = problems.iter().map(|p| p.rendered.trim_end()).collect();
-            Problem::conflict(text.join("\n"))
+            let wrong: Vec<Wrong> = problems.iter().map(wrong).collect();
+            Problem::conflict(text.join("\n")).with("problems", json!(wrong))
         }
         EditError::Unknown => unknown(id),
         EditError::Folder(_) => Problem::unavailable(error.to_string()),

@@ -261,7 +261,13 @@ impl Registry {
                 None => files.remove(id),
             };
         }
-        let after = without_new_problems(&before, choose(&files, &seen.good, context))?;
+        let after = choose(&files, &seen.good, context);
+        // What is wrong with a file that is to be is told, though it may have been so before: its author looks at it.
+        let is_told = |problem: &Problem| {
+            let is_wanted = wanted.get(&problem.id).is_some_and(Option::is_some);
+            is_wanted || !before.problems.contains(problem)
+        };
+        let after = without_problems(after, is_told)?;
         let (before, after) = (before.segments, after.segments);
         Ok(Proposed { before, after, texts, changes, unchanged })
     }
@@ -335,8 +341,16 @@ pub(super) struct Proposed {
 
 /// What was chosen, unless something is wrong that was not before.
 fn without_new_problems(before: &Chosen, after: Chosen) -> Result<Chosen, EditError> {
-    let is_new = |problem: &&Problem| !before.problems.contains(problem);
-    let problems: Vec<Problem> = after.problems.iter().filter(is_new).cloned().collect();
+    without_problems(after, |problem| !before.problems.contains(problem))
+}
+
+/// What was chosen, unless something is wrong that is to be told.
+fn without_problems(
+    after: Chosen,
+    is_told: impl Fn(&Problem) -> bool,
+) -> Result<Chosen, EditError> {
+    let problems: Vec<Problem> =
+        after.problems.iter().filter(|problem| is_told(problem)).cloned().collect();
     if problems.is_empty() { Ok(after) } else { Err(EditError::Conflict(problems)) }
 }
 

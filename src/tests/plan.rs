@@ -147,6 +147,48 @@ fn a_plan_is_done_as_it_stands_or_not_at_all() {
         assert!(why.contains(says), "{why}");
     }
     assert_eq!(rules(&server), live);
+    // Which is told from what would change, and for machines.
+    for wrong in ["rule = 'did'\n", "rule = 'segment nobody'\n"] {
+        fs::write(wanted.join("wrong.toml"), wrong).unwrap();
+        let refused = server.throng(&["--json", "plan", "wanted", "--exit-code"]);
+        assert_eq!(refused.status.code(), Some(2));
+        let problem: Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains("wrong.toml"), "{problem}");
+        assert_eq!(server.throng(&["plan", "wanted"]).status.code(), Some(1));
+    }
+    fs::remove_file(wanted.join("wrong.toml")).unwrap();
+    assert_eq!(server.throng(&["plan", "wanted", "--exit-code"]).status.code(), Some(1));
     let single = server.throng(&["plan", "wanted/new.toml", "--prune"]);
     assert_eq!(single.status.code(), Some(2), "--prune takes folders");
+}
+
+#[test]
+fn a_plan_says_what_is_wrong_already_and_what_goes_nowhere() {
+    let server = shop();
+    server.write_segment("first", "rule = 'did search'\n");
+    server
+        .write_segment("second", "rule = 'segment first'\n[[activate]]\ndestination = 'nosuch'\n");
+    server.until("both are live", || server.ok(&["audience", "list"]).contains("second"));
+    let doctor = || String::from_utf8(server.throng(&["doctor"]).stdout).unwrap();
+    assert!(doctor().contains("second: no destination is named `nosuch`"), "{}", doctor());
+    server.write_segment("second", "rule = 'did search and segment first'\n");
+    let goes = server.folder().join("goes");
+    fs::create_dir(&goes).unwrap();
+    fs::write(
+        goes.join("second.toml"),
+        "rule = 'segment first'\n[[activate]]\ndestination = 'nosuch'\n",
+    )
+    .unwrap();
+    let text = server.ok(&["plan", "goes"]);
+    assert!(text.contains("nosuch is no destination of the server"), "{text}");
+    // Somebody removes a file that another names: both folders are as they are, and not as they should be.
+    fs::remove_file(server.folder().join("segments/first.toml")).unwrap();
+    server.until("it is told", || doctor().contains("wrong: second"));
+    let segments = server.folder().join("segments").display().to_string();
+    for prune in [[].as_slice(), &["--prune"]] {
+        let refused = server.throng(&[&["plan", &segments], prune].concat());
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let why = String::from_utf8(refused.stderr).unwrap();
+        assert!(why.contains("second.toml") && why.contains("first"), "{why}");
+    }
 }
