@@ -153,7 +153,9 @@ pub(super) async fn revoke_token(
 
 fn problem(error: TokenError) -> Problem {
     match error {
-        TokenError::Taken(_) | TokenError::Expired => Problem::conflict(error.to_string()),
+        TokenError::Taken(_) | TokenError::Kept(_) | TokenError::Expired => {
+            Problem::conflict(error.to_string())
+        }
         TokenError::Name | TokenError::NoScope => Problem::bad_request(error.to_string()),
         TokenError::Unknown(_) => Problem::not_found(error.to_string()),
         TokenError::Io(_) => Problem::internal(&error),

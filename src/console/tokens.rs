@@ -159,6 +159,8 @@ pub(super) struct Wanted<'a> {
 pub(super) enum TokenError {
     #[error("a token named {0:?} exists; revoke it first, or take another name")]
     Taken(String),
+    #[error("the server keeps the name {0:?} for itself; take another")]
+    Kept(String),
     #[error("a name is 1 to 64 letters, digits, `-`, `_` or `.`")]
     Name,
     #[error("a token with no scope opens nothing: give it one")]
@@ -312,6 +314,9 @@ impl Tokens {
         if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
             return Err(TokenError::Name);
         }
+        if !is_free {
+            return Err(TokenError::Kept(name.to_owned()));
+        }
         if scopes.is_empty() {
             return Err(TokenError::NoScope);
         }
@@ -321,7 +326,7 @@ impl Tokens {
         }
         let token = new_token()?;
         self.change(|tokens| {
-            if !is_free || tokens.iter().any(|token| token.name == name) {
+            if tokens.iter().any(|token| token.name == name) {
                 return Err(TokenError::Taken(name.to_owned()));
             }
             let mut unique = Vec::new();
@@ -510,7 +515,7 @@ mod tests {
         assert!(matches!(tokens.create(&prometheus), Err(TokenError::Taken(_))));
         for name in ["operator", "node", "server"] {
             let taken = tokens.create(&wanted(name, &[Scope::Read]));
-            assert!(matches!(taken, Err(TokenError::Taken(_))));
+            assert!(matches!(taken, Err(TokenError::Kept(_))));
         }
         assert!(matches!(tokens.create(&wanted("none", &[])), Err(TokenError::NoScope)));
         let again = open(data.path());
