@@ -103,11 +103,16 @@ pub(super) fn judge(
     if let Some((_, signal)) = refused.into_iter().find(|(says, _)| *says) {
         return Judgement::Refuse(signal, None);
     }
+    let is_dnt = browser.dnt && !site.ignore_dnt;
     let allowed = match allowed(site, said, recipients) {
         Ok(allowed) => allowed,
+        // That the site does not say which vendor it is hides nothing that the visitor says.
+        Err((_, why)) if !is_visitors(Some(why)) && is_dnt => {
+            return Judgement::Refuse(Signal::Dnt, None);
+        }
         Err((signal, why)) => return Judgement::Refuse(signal, Some(why)),
     };
-    if browser.dnt && !site.ignore_dnt {
+    if is_dnt {
         return Judgement::Refuse(Signal::Dnt, None);
     }
     // That somebody did not opt out is no consent.
@@ -130,8 +135,13 @@ fn allowed(
     recipients: &[u16],
 ) -> Result<Option<Consent>, (Signal, Refusal)> {
     let terms = Terms { vendor: site.tcf_vendor, recipients };
-    let tcf = said.of_tcf(terms).map_err(|why| (Signal::Gdpr, why))?;
-    let gpp = said.of_gpp(terms).map_err(|why| (Signal::Gpp, why))?;
+    let tcf = said.of_tcf(terms).map_err(|why| (Signal::Gdpr, why));
+    let gpp = said.of_gpp(terms).map_err(|why| (Signal::Gpp, why));
+    // What the visitor says comes first.
+    let (tcf, gpp) = match (tcf, gpp) {
+        (Err(tcf), Err(gpp)) if !is_visitors(Some(tcf.1)) => return Err(gpp),
+        (tcf, gpp) => (tcf?, gpp?),
+    };
     Ok(match (tcf, gpp) {
         (Some(tcf), Some(gpp)) => Some(tcf.and(&gpp)),
         (tcf, gpp) => tcf.or(gpp),
@@ -295,6 +305,14 @@ mod tests {
         let refused = Judgement::Refuse(Signal::Gdpr, Some(Refusal::NoVendor));
         let said = tcf(&Eu::default());
         assert_eq!(judge(&site, Browser::default(), &said, &RECIPIENTS), refused);
+        // What the visitor says in another way is a refusal of theirs all the same.
+        let browser = Browser { dnt: true, ..Browser::default() };
+        let judged = judge(&site, browser, &said, &RECIPIENTS);
+        assert_eq!(judged, Judgement::Refuse(Signal::Dnt, None));
+        let Signals { gpp, sections, .. } = us("BVQVAAAAAgA");
+        let both = Signals { gpp, sections, ..tcf(&Eu::default()) };
+        let judged = judge(&site, Browser::default(), &both, &RECIPIENTS);
+        assert!(matches!(judged, Judgement::Refuse(Signal::Gpp, Some(Refusal::OptedOut(_)))));
     }
 
     #[test]

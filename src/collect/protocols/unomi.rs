@@ -71,7 +71,12 @@ async fn context(request: HttpRequest, payload: Payload) -> HttpResponse {
     let consent =
         Sent::of(consent.map(|consent| ("consent".into(), consent)).into_iter().collect());
     let mut segments = Vec::new();
-    if let (Ok(_), Ok(mut said), false) = (&taken, consent.consent(), scope.is_empty()) {
+    let says_no = taken
+        .as_ref()
+        .is_ok_and(|taken| taken.rejected.iter().any(|(_, why)| why.code == Code::Consent));
+    // Whoever says no by one of the events is told nothing in the answer to it.
+    let is_asked = taken.is_ok() && !says_no && !scope.is_empty();
+    if let (true, Ok(mut said)) = (is_asked, consent.consent()) {
         if said == Signals::default() {
             said = gather::signals(request.query_string(), Endpoint::Unomi);
         }
@@ -82,7 +87,6 @@ async fn context(request: HttpRequest, payload: Payload) -> HttpResponse {
         let mut session_id = String::new();
         session.write_json(&mut session_id);
         let known = taken.cookie.clone().or_else(|| worker.known(&request, &scope));
-        let says_no = taken.rejected.iter().any(|(_, why)| why.code == Code::Consent);
         let known = known.filter(|_| !says_no);
         let answer = json!({
             "profileId": known.map(|known| worker.cookies.alias(&known)),
