@@ -17,10 +17,14 @@ use super::dirty::Candidates;
 use super::dirty::Dirty;
 use super::dirty::Fact;
 use super::dirty::Next;
+use super::dirty::Why;
 use super::dirty::low;
 use super::groups::Groups;
 use super::lone::Lone;
+use super::lone::Profile;
 use super::lone::Tables;
+use super::sifted::ByBlock;
+use super::sifted::Sifted;
 use super::worker::Worker;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
@@ -183,30 +187,36 @@ impl Again<'_> {
     fn shard(&self, blocks: &[Arc<Block>], dirty: &Dirty, rows: &mut ShardRows) -> Answers {
         let outputs = &self.of.program.outputs;
         let mut gathered = Gathered::default();
-        let mut facts = match dirty {
-            Dirty::Some(touched) => touched.facts.clone(),
-            Dirty::All => Vec::new(),
+        let facts = match dirty {
+            Dirty::Some(touched) => &touched.facts[..],
+            Dirty::All => &[],
         };
-        facts.sort_unstable();
-        let mut candidates = Candidates::default();
+        let facts = ByBlock::new(facts, blocks.iter().map(|block| &**block));
+        let (mut candidates, mut sifted) = (Candidates::default(), Sifted::default());
         let (mut mask, mut bytes) = (BlockSet::new(), Vec::new());
         let (mut worker, mut lone) = (None, None);
         for (number, block) in (0u32..).zip(blocks) {
-            candidates.find((number, block), dirty, &facts, &self.crossed);
-            let list = &candidates.list;
-            if list.is_empty() {
+            let came = facts.of(number);
+            candidates.find((number, block), dirty, &self.crossed);
+            let count = (candidates.list.len() + sifted.take(came, &candidates)) as u64;
+            if count == 0 {
                 continue;
             }
-            let is_few =
-                list.len() as u64 * u64::from(self.of.few) <= u64::from(block.population());
+            let is_few = count * u64::from(self.of.few) <= u64::from(block.population());
             let rows = if is_few { rows.of(number as usize, block) } else { None };
             if let Some(rows) = rows {
                 let lone = lone.get_or_insert_with(|| {
                     Lone::new(&self.of.program, &self.of.tables, self.now, &self.intervals)
                 });
+                let tables = &self.of.tables;
+                sifted.sift(came, rows, tables, self.retained, &mut candidates);
+                candidates.take(came);
                 self.alone((number, block), &candidates, rows, lone, &mut gathered);
+                self.left((number, block), &sifted, rows, lone, &mut gathered);
                 continue;
             }
+            sifted.profiles().for_each(|low| candidates.add(low));
+            let list = &candidates.list;
             gathered.evaluated.extend(list.iter().map(|low| number * BLOCK + u32::from(*low)));
             gathered.found.resize_with(outputs.len(), RoaringBitmap::new);
             let worker: &mut Worker<'_> = worker.get_or_insert_with(|| {
@@ -227,6 +237,7 @@ impl Again<'_> {
         gathered.answers(&self.of.program, &self.of.tables, *dirty == Dirty::All)
     }
 
+    /// Asks who may be in more than what facts that came can change.
     fn alone(
         &self,
         (number, block): (u32, &Block),
@@ -235,30 +246,45 @@ impl Again<'_> {
         lone: &mut Lone<'_>,
         gathered: &mut Gathered,
     ) {
+        if candidates.list.is_empty() {
+            return;
+        }
         let outputs = &self.of.program.outputs;
         let mut all = std::mem::take(&mut lone.facts);
         rows.facts(&candidates.list, &mut all);
         let mut next = Next::default();
-        for (within, facts) in candidates.list.iter().copied().zip(all.each()) {
+        for (within, (facts, traits)) in candidates.list.iter().copied().zip(all.each()) {
+            let profile = Profile { block, ordinal: within, facts, traits };
             let ordinal = number * BLOCK + u32::from(within);
             let is_device = block.devices().contains(within);
             let is_known = lone.is_known(facts);
             // One who is not known any longer is in nothing, whatever it is that changed.
             let before = (self.retained, &self.crossed);
-            let why = candidates.why(within, &mut next, facts, before).filter(|_| is_known);
-            match why {
-                Some(traits) => {
-                    let reached = lone.reached(traits.iter().map(|(_, id)| *id));
-                    gathered.asked.extend(reached.iter().map(|output| (*output, ordinal)));
+            match candidates.why(within, &mut next, facts, before) {
+                Why::Traits(traits) if is_known => {
+                    let traits = traits.iter().map(|(_, id)| *id);
+                    lone.ask_reached(&profile, traits, |output, is_true| {
+                        gathered.answer(outputs, (output, ordinal), is_true, is_device);
+                    });
+                    continue;
                 }
-                None => gathered.whole.push(ordinal),
+                Why::New => {
+                    // It was in nothing: what it is not in now is not looked up.
+                    if is_known {
+                        lone.ask_true(&profile, |output| {
+                            gathered.answer(outputs, (output, ordinal), true, is_device);
+                        });
+                    }
+                    continue;
+                }
+                _ => gathered.whole.push(ordinal),
             }
             if !is_known {
                 continue;
             }
             let differing = &mut gathered.differing;
-            lone.ask(block, within, facts, why.is_none(), |output| {
-                if is_device || outputs[output].level != Level::Device {
+            lone.ask_all(&profile, |output| {
+                if is_device || outputs[output as usize].level != Level::Device {
                     differing.push((output, ordinal));
                 }
             });
@@ -266,6 +292,34 @@ impl Again<'_> {
             if is_device {
                 gathered.known[1].insert(ordinal);
             }
+        }
+        lone.facts = all;
+    }
+
+    /// Asks what is left of facts that came.
+    fn left(
+        &self,
+        (number, block): (u32, &Block),
+        sifted: &Sifted,
+        rows: &Rows,
+        lone: &mut Lone<'_>,
+        gathered: &mut Gathered,
+    ) {
+        let outputs = &self.of.program.outputs;
+        let mut all = std::mem::take(&mut lone.facts);
+        rows.facts(&sifted.list, &mut all);
+        let each = sifted.list.iter().zip(all.each()).zip(sifted.each());
+        for ((within, (facts, traits)), asked) in each {
+            // The event that made it known counts still: of whom one has left, that is a candidate.
+            debug_assert!(lone.is_known(facts), "who was known is known");
+            let ordinal = number * BLOCK + u32::from(*within);
+            let is_device = block.devices().contains(*within);
+            let profile = Profile { block, ordinal: *within, facts, traits };
+            lone.ask_some(&profile, asked, |output, is_rising, is_true| {
+                if is_true || !is_rising {
+                    gathered.answer(outputs, (output, ordinal), is_true, is_device);
+                }
+            });
         }
         lone.facts = all;
     }

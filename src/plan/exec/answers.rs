@@ -8,6 +8,7 @@ use roaring::RoaringBitmap;
 use super::lone::Tables;
 use super::members::Delta;
 use crate::model::Ordinal;
+use crate::plan::compile::Output;
 use crate::plan::compile::Program;
 use crate::rules::Level;
 
@@ -18,17 +19,17 @@ pub struct Answers {
     is_all: bool,
     /// Who was asked everything, alone.
     whole: Vec<Ordinal>,
-    /// By rule, who else was asked it alone.
-    asked: ByRule,
-    /// By rule, the members among those who were asked it alone.
+    /// By rule, the members among those.
     alone: ByRule,
+    /// By rule, who else was asked it alone: who is no member, and who is one.
+    asked: [ByRule; 2],
     /// Who was asked everything with the block.
     evaluated: RoaringBitmap,
     /// By rule, the members among those; none where no block was evaluated.
     found: Vec<RoaringBitmap>,
 }
 
-/// Profiles by rule, in order.
+/// Profiles by rule.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct ByRule {
     /// Where those of each rule end.
@@ -37,12 +38,12 @@ struct ByRule {
 }
 
 impl ByRule {
-    /// Of pairs that come in the order of the profiles.
-    fn new(rules: usize, pairs: &[(usize, Ordinal)]) -> Self {
+    /// Of pairs: those of each rule stay in their order.
+    fn new(rules: usize, pairs: &[(u32, Ordinal)]) -> Self {
         // Where the next of each rule goes: in the end, where those of each rule end.
         let mut next = vec![0; rules + 1];
         for (rule, _) in pairs {
-            next[rule + 1] += 1;
+            next[*rule as usize + 1] += 1;
         }
         let mut sum = 0;
         for count in &mut next {
@@ -51,8 +52,9 @@ impl ByRule {
         }
         let mut profiles = vec![0; pairs.len()];
         for (rule, ordinal) in pairs {
-            profiles[next[*rule]] = *ordinal;
-            next[*rule] += 1;
+            let next = &mut next[*rule as usize];
+            profiles[*next] = *ordinal;
+            *next += 1;
         }
         next.truncate(rules);
         Self { ends: next, profiles }
@@ -64,17 +66,17 @@ impl ByRule {
     }
 }
 
-/// What is gathered of one shard, its profiles in order.
+/// What is gathered of one shard.
 #[derive(Default)]
 pub(super) struct Gathered {
-    /// Who is asked everything, alone.
+    /// Who is asked everything, alone, in order.
     pub(super) whole: Vec<Ordinal>,
-    /// Who else is asked which rule.
-    pub(super) asked: Vec<(usize, Ordinal)>,
-    /// Those asked alone who are known, and the devices among them.
+    /// Those of them who are known, and the devices among these.
     pub(super) known: [RoaringBitmap; 2],
-    /// Whose answer is not that for a profile that has nothing.
-    pub(super) differing: Vec<(usize, Ordinal)>,
+    /// Those of them whose answer is not that for a profile that has nothing, in order.
+    pub(super) differing: Vec<(u32, Ordinal)>,
+    /// Who else is asked which rule: who is no member of it, and who is one.
+    pub(super) asked: [Vec<(u32, Ordinal)>; 2],
     /// Who is asked with the block.
     pub(super) evaluated: RoaringBitmap,
     /// By rule, the members among those; none while no block is evaluated.
@@ -82,37 +84,46 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// Notes the answer of a rule for a profile that is not asked everything.
+    pub(super) fn answer(
+        &mut self,
+        outputs: &[Output],
+        of: (u32, Ordinal),
+        is_true: bool,
+        is_device: bool,
+    ) {
+        let is_member = is_true && (is_device || outputs[of.0 as usize].level != Level::Device);
+        self.asked[usize::from(is_member)].push(of);
+    }
+
     pub(super) fn answers(self, program: &Program, tables: &Tables, is_all: bool) -> Answers {
-        let Self { whole, asked, known, differing, evaluated, found } = self;
+        let Self { whole, known, differing, asked, evaluated, found } = self;
         let rules = program.outputs.len();
-        let asked = ByRule::new(rules, &asked);
+        let asked = asked.map(|pairs| ByRule::new(rules, &pairs));
         let differing = ByRule::new(rules, &differing);
         let mut alone = ByRule::default();
         for (rule, output) in program.outputs.iter().enumerate() {
             let differing = differing.of(rule);
             if tables.none(output.root) {
                 let known = &known[usize::from(output.level == Level::Device)];
-                let first = alone.profiles.len();
-                let both = asked.of(rule).iter().chain(&whole).copied();
                 let is_member = |ordinal: &Ordinal| {
                     known.contains(*ordinal) && differing.binary_search(ordinal).is_err()
                 };
-                alone.profiles.extend(both.filter(is_member));
-                alone.profiles[first..].sort_unstable();
+                alone.profiles.extend(whole.iter().copied().filter(is_member));
             } else {
                 alone.profiles.extend(differing);
             }
             alone.ends.push(alone.profiles.len());
         }
-        Answers { is_all, whole, asked, alone, evaluated, found }
+        Answers { is_all, whole, alone, asked, evaluated, found }
     }
 }
 
 impl Answers {
     /// Whether nobody was asked.
     pub fn is_empty(&self) -> bool {
-        let is_nobody_alone = self.whole.is_empty() && self.asked.profiles.is_empty();
-        !self.is_all && is_nobody_alone && self.evaluated.is_empty()
+        let is_none_asked = self.asked.iter().all(|asked| asked.profiles.is_empty());
+        !self.is_all && is_none_asked && self.whole.is_empty() && self.evaluated.is_empty()
     }
 
     /// Who came to the members of a rule and who left them; those who were not asked are as they were before. `None`
@@ -125,15 +136,15 @@ impl Answers {
             return (!delta.is_empty()).then_some(delta);
         }
         // Each is looked up, so that of a rule with many members no more is read than of one with few.
-        for asked in [self.asked.of(rule), &self.whole] {
-            let mut members = self.alone.of(rule).iter().peekable();
-            for ordinal in asked {
-                while members.next_if(|member| *member < ordinal).is_some() {}
-                match (before.contains(*ordinal), members.peek() == Some(&ordinal)) {
-                    (false, true) => _ = delta.entered.insert(*ordinal),
-                    (true, false) => _ = delta.left.insert(*ordinal),
-                    _ => {}
-                }
+        let [others, members] = self.asked.each_ref().map(|asked| asked.of(rule));
+        delta.left.extend(others.iter().filter(|ordinal| before.contains(**ordinal)));
+        delta.entered.extend(members.iter().filter(|ordinal| !before.contains(**ordinal)));
+        let mut members = self.alone.of(rule).iter().peekable();
+        for ordinal in &self.whole {
+            match (before.contains(*ordinal), members.next_if_eq(&ordinal).is_some()) {
+                (false, true) => _ = delta.entered.insert(*ordinal),
+                (true, false) => _ = delta.left.insert(*ordinal),
+                _ => {}
             }
         }
         if let Some(found) = self.found.get(rule) {
@@ -152,13 +163,15 @@ impl Answers {
     pub fn members(&self, rule: usize) -> RoaringBitmap {
         let mut members = self.found.get(rule).cloned().unwrap_or_default();
         members.extend(self.alone.of(rule));
+        members.extend(self.asked[1].of(rule));
         members
     }
 
     /// Who was asked a rule; `None` where everybody was.
     #[cfg(test)]
     pub(crate) fn asked(&self, rule: usize) -> Option<RoaringBitmap> {
-        let alone = self.asked.of(rule).iter().chain(&self.whole).copied();
+        let asked = self.asked.iter().flat_map(|asked| asked.of(rule));
+        let alone = asked.chain(&self.whole).copied();
         let asked = self.evaluated.iter().chain(alone).collect();
         (!self.is_all).then_some(asked)
     }

@@ -4,6 +4,7 @@ use roaring::RoaringBitmap;
 
 use super::crossed::Crossed;
 use super::lone;
+use super::sifted::Came;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
 use crate::bitmap::Interval;
@@ -59,11 +60,13 @@ impl Touched {
     }
 }
 
-/// The profiles of a block that are asked, those of one block each time. All its memory is used again.
+/// The profiles of a block of whom more may be other than what the facts that came change, those of one block each
+/// time. All its memory is used again.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    /// All of them, in order.
+    /// All of them; in order, once their facts were taken.
     pub(super) list: Vec<u16>,
+    marked: BlockSet,
     /// Whether anything may be other of each.
     is_all: bool,
     /// Those of whom anything may be other, in order.
@@ -71,20 +74,19 @@ pub(super) struct Candidates {
     /// Those with an event that every rule feels, which may be one that came, if there are any.
     of_all: BlockSet,
     is_of_all: bool,
-    /// For the others, the traits of which they have a fact that came, or that crossed an edge of a window.
+    /// The traits of which they have a fact that came, or that crossed an edge of a window.
     traits: Vec<(u16, TraitId)>,
-    /// When events came.
+    /// When events of theirs came.
     came: Vec<(u16, Millis)>,
     scratch: BlockSet,
 }
 
 impl Candidates {
-    /// Finds those of a block. `facts` are those of the shard, in order.
+    /// Finds those of a block who are some, whatever came.
     pub(super) fn find(
         &mut self,
         (number, block): (u32, &Block),
         dirty: &Dirty,
-        facts: &[Fact],
         crossed: &Crossed,
     ) {
         self.list.clear();
@@ -95,49 +97,75 @@ impl Candidates {
         self.is_all = *dirty == Dirty::All;
         let Dirty::Some(Touched { profiles, .. }) = dirty else {
             self.list.extend((0..population).map(low));
+            self.marked.fill(population);
             return;
         };
+        self.marked.reset(population);
         let first = number * BLOCK;
         let end = u64::from(first) + u64::from(population);
         let changed = profiles.range(first..).take_while(|ordinal| u64::from(*ordinal) < end);
         self.whole.extend(changed.map(low));
-        let from = facts.partition_point(|(ordinal, ..)| *ordinal < first);
-        let to = facts.partition_point(|(ordinal, ..)| u64::from(*ordinal) < end);
-        for (ordinal, id, time) in &facts[from..to] {
-            self.traits.push((low(*ordinal), *id));
-            if *id == TraitId::ANY {
-                self.came.push((low(*ordinal), *time));
+        let Self { list, marked, traits, whole, .. } = self;
+        let mut mark = |low: u16| {
+            if marked.insert_new(low) {
+                list.push(low);
             }
-        }
-        let traits = &mut self.traits;
+        };
+        whole.iter().for_each(|low| mark(*low));
         crossed.each(block, &mut self.scratch, |id, found| {
             traits.extend(found.iter().map(|low| (low, id)));
         });
-        traits.sort_unstable();
-        traits.dedup();
-        self.list.extend(self.whole.iter().copied().chain(traits.iter().map(|(low, _)| *low)));
+        traits.iter().for_each(|(low, _)| mark(*low));
         self.is_of_all = crossed.mark_all(block, &mut self.of_all);
         if self.is_of_all {
-            self.list.extend(self.of_all.iter());
+            self.of_all.iter().for_each(mark);
         }
-        self.list.sort_unstable();
-        self.list.dedup();
     }
 
-    /// The traits for which one of them is asked, in order; `None` where it is asked everything. `facts` are those it
-    /// has, by trait and time, and `retained` is what counted before. They are asked in their order, `next` from its
-    /// default on.
+    /// Whether a profile is one.
+    pub(super) fn has(&self, ordinal: u16) -> bool {
+        self.marked.contains(ordinal)
+    }
+
+    /// Adds a profile, which may be one already.
+    pub(super) fn add(&mut self, ordinal: u16) {
+        if self.marked.insert_new(ordinal) {
+            self.list.push(ordinal);
+        }
+    }
+
+    /// Takes the facts of those who are some, of all that came to the block.
+    pub(super) fn take(&mut self, came: &[Came]) {
+        if self.list.is_empty() {
+            return;
+        }
+        for (ordinal, id, time) in
+            came.iter().filter(|(ordinal, ..)| self.marked.contains(*ordinal))
+        {
+            self.traits.push((*ordinal, *id));
+            if *id == TraitId::ANY {
+                self.came.push((*ordinal, *time));
+            }
+        }
+        self.traits.sort_unstable();
+        self.traits.dedup();
+        self.came.sort_unstable();
+        self.list.sort_unstable();
+    }
+
+    /// For what one of them is asked. `facts` are those it has, by trait and time, and `retained` is what counted
+    /// before. They are asked in their order, `next` from its default on.
     pub(super) fn why(
         &self,
         ordinal: u16,
         next: &mut Next,
         facts: &[(TraitId, Millis)],
         (retained, crossed): (Interval, &Crossed),
-    ) -> Option<&[(u16, TraitId)]> {
+    ) -> Why<'_> {
         let traits = of(&self.traits, &mut next.traits, ordinal);
         let came = of(&self.came, &mut next.came, ordinal);
         if self.is_all || self.whole.binary_search(&ordinal).is_ok() {
-            return None;
+            return Why::Any;
         }
         let events = lone::events(facts);
         // How many it had before of those within some times.
@@ -151,8 +179,22 @@ impl Candidates {
         let is_of_all = self.is_of_all
             && self.of_all.contains(ordinal)
             && had(&|time| crossed.iter().any(|stretch| stretch.holds(time))) > 0;
-        (was_known && !is_of_all).then_some(traits)
+        match (was_known, is_of_all) {
+            (false, _) => Why::New,
+            (true, true) => Why::Any,
+            (true, false) => Why::Traits(traits),
+        }
     }
+}
+
+/// What may be other of a profile.
+pub(super) enum Why<'a> {
+    /// Anything.
+    Any,
+    /// Anything, and it was in nothing before: it was not known.
+    New,
+    /// What rules read of these traits, which are in order.
+    Traits(&'a [(u16, TraitId)]),
 }
 
 /// Where what is of the next profile is looked for.

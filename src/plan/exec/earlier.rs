@@ -48,8 +48,13 @@ impl Earlier {
             last.delta.apply(&mut members);
             Some(members)
         });
-        let mut members = reused.unwrap_or_else(|| RoaringBitmap::clone(before));
-        delta.apply(&mut members);
+        let members = match reused {
+            Some(mut members) => {
+                delta.apply(&mut members);
+                members
+            }
+            None => delta.applied(before),
+        };
         let now = Arc::new(members);
         if now.serialized_size() > self.large {
             self.last = Some(Change { before: before.clone(), delta, now: now.clone() });

@@ -6,17 +6,18 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BinaryHeap;
-use std::sync::OnceLock;
+use std::ops::Range;
 
 use hashbrown::HashMap;
 
 use super::groups::Comparison;
 use super::needed::Needed;
-use super::needed::Traits;
+use super::needed::Rest;
 use crate::bitmap::Block;
 use crate::bitmap::Interval;
 use crate::bitmap::RowFacts;
 use crate::bitmap::TraitId;
+use crate::bitmap::bit;
 use crate::model::time::Millis;
 use crate::model::time::day_of;
 use crate::plan::compile::Program;
@@ -38,11 +39,26 @@ pub(super) struct Tables {
     parents: Vec<Vec<NodeId>>,
     comparisons: Vec<Option<Comparison>>,
     /// The outputs that each node is the root of.
-    outputs: Vec<Vec<usize>>,
-    /// The outputs that facts of each trait can change, ascending, once that was asked.
-    reached: HashMap<TraitId, OnceLock<Vec<usize>>>,
+    outputs: Vec<Vec<u32>>,
+    /// The outputs that facts of each trait can change, ascending, those of a trait together.
+    reached: Vec<Reached>,
+    /// Which of them are those of a trait: each lies at its number, cut to the size of the table, or at the first free
+    /// place from there on. Registered numbers follow each other, so hardly two meet.
+    reached_by: Vec<Option<(TraitId, Range<u32>)>>,
+    /// The outputs that are true of a profile that has nothing.
+    true_of_none: Vec<u32>,
     /// By output, what a profile needs for the rule to be true of it.
     needed: Vec<Needed>,
+}
+
+/// An output that facts of a trait can change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reached {
+    /// What is needed beside.
+    pub(super) rest: Rest,
+    pub(super) output: u32,
+    /// Whether they make it true where they change it.
+    pub(super) is_rising: bool,
 }
 
 impl Tables {
@@ -56,7 +72,9 @@ impl Tables {
             parents: vec![Vec::new(); nodes.len()],
             comparisons: vec![None; nodes.len()],
             outputs: vec![Vec::new(); nodes.len()],
-            reached: HashMap::new(),
+            reached: Vec::new(),
+            reached_by: Vec::new(),
+            true_of_none: Vec::new(),
             needed: Vec::new(),
         };
         for (id, node) in nodes.iter().enumerate() {
@@ -90,29 +108,94 @@ impl Tables {
             };
             this.none.push(none);
         }
-        for (place, output) in program.outputs.iter().enumerate() {
+        for (place, output) in (0..).zip(&program.outputs) {
             this.outputs[output.root].push(place);
+            if this.none[output.root] {
+                this.true_of_none.push(place);
+            }
         }
         let needed = Needed::of_all(program, &this.none);
         this.needed = program.outputs.iter().map(|output| needed[output.root].clone()).collect();
-        this.reached = this.of_trait.keys().map(|id| (*id, OnceLock::new())).collect();
+        this.find_reached(program);
         this
     }
 
-    /// The outputs that facts of a trait can change; `None` where no rule reads it.
-    fn reached(&self, program: &Program, id: TraitId) -> Option<&[usize]> {
-        Some(self.reached.get(&id)?.get_or_init(|| {
-            let nodes = &program.graph.nodes;
-            let leaves = self.of_trait.get(&id).cloned().unwrap_or_default();
-            let (mut above, mut waiting) = (vec![false; nodes.len()], leaves);
-            while let Some(node) = waiting.pop() {
-                if !std::mem::replace(&mut above[node], true) {
-                    waiting.extend(&self.parents[node]);
+    fn find_reached(&mut self, program: &Program) {
+        // With whether it is rising; of the same, those that are not come first.
+        let mut pairs: Vec<(TraitId, u32, bool)> = Vec::new();
+        // For which output each node was last come to, under an even number of negations and under an odd one.
+        let mut come_to = vec![[None; 2]; program.graph.nodes.len()];
+        for (output, root) in (0u32..).zip(program.outputs.iter().map(|output| output.root)) {
+            let mut waiting = vec![(root, false)];
+            while let Some((node, is_negated)) = waiting.pop() {
+                if come_to[node][usize::from(is_negated)].replace(output) == Some(output) {
+                    continue;
+                }
+                let mut of_trait = |id: &TraitId, is_rising: bool| {
+                    pairs.push((*id, output, is_rising && !is_negated));
+                };
+                match &program.graph.nodes[node] {
+                    Node::And(parts) | Node::Or(parts) => {
+                        waiting.extend(parts.iter().map(|part| (*part, is_negated)));
+                    }
+                    Node::Not(part) => waiting.push((*part, !is_negated)),
+                    Node::Did(id, _) => of_trait(id, true),
+                    // One that came may lie before the window.
+                    Node::First(id, _) => of_trait(id, false),
+                    Node::Measure(id, _, kind, ..) => {
+                        let is_count = matches!(kind, Kind::Count | Kind::Days);
+                        let more = |band: Band| !band.outside && band.hi == i128::MAX;
+                        let is_more = matches!(self.comparisons[node], Some(Comparison::Band(band)) if more(band));
+                        of_trait(id, is_count && is_more);
+                    }
+                    Node::Sequence { first, then, .. } => {
+                        of_trait(first, true);
+                        of_trait(then, true);
+                    }
+                    Node::LastAfter(last, after) => {
+                        of_trait(last, true);
+                        of_trait(after, false);
+                    }
+                    Node::True | Node::False | Node::Has(_) | Node::Attribute(..) => {}
                 }
             }
-            let outputs = program.outputs.iter().enumerate();
-            outputs.filter(|(_, output)| above[output.root]).map(|(place, _)| place).collect()
-        }))
+        }
+        pairs.sort_unstable();
+        pairs.dedup_by_key(|(id, output, _)| (*id, *output));
+        // More places than traits: some are free.
+        self.reached_by = vec![None; (2 * self.of_trait.len() + 1).next_power_of_two()];
+        for of_one in pairs.chunk_by(|a, b| a.0 == b.0) {
+            let from = self.reached.len();
+            self.reached.extend(of_one.iter().map(|&(id, output, is_rising)| Reached {
+                rest: self.needed[output as usize].beside(id),
+                output,
+                is_rising,
+            }));
+            // There are fewer than 32 bits count: each is of an output and one of its leaves.
+            let [from, to] = [from, self.reached.len()].map(|at| u32::try_from(at).unwrap_or(0));
+            let at = self.place_of(of_one[0].0);
+            self.reached_by[at] = Some((of_one[0].0, from..to));
+        }
+    }
+
+    /// Where a trait lies in the table of what is reached, or would.
+    #[inline]
+    fn place_of(&self, id: TraitId) -> usize {
+        let mask = self.reached_by.len() - 1;
+        let mut at = id.0 as usize & mask;
+        while self.reached_by[at].as_ref().is_some_and(|(other, _)| *other != id) {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// The outputs that facts of a trait can change.
+    #[inline]
+    pub(super) fn reached(&self, id: TraitId) -> &[Reached] {
+        match &self.reached_by[self.place_of(id)] {
+            Some((_, of_it)) => &self.reached[of_it.start as usize..of_it.end as usize],
+            None => &[],
+        }
     }
 
     /// The answer of a rule for a profile that has nothing.
@@ -135,7 +218,8 @@ fn combine(node: &Node, answers: &[bool]) -> bool {
 pub(super) struct Lone<'a> {
     program: &'a Program,
     tables: &'a Tables,
-    moment: Moment,
+    now: Millis,
+    retained: Interval,
     intervals: &'a [Interval],
     /// The facts of those that are asked.
     pub(super) facts: RowFacts,
@@ -145,11 +229,21 @@ pub(super) struct Lone<'a> {
     waiting: BinaryHeap<Reverse<NodeId>>,
     leaves: Vec<NodeId>,
     /// The outputs that are asked of a profile that is not asked everything.
-    outputs: Vec<usize>,
-    is_output: Vec<bool>,
+    outputs: Vec<u32>,
     /// The answers of a profile that is not asked everything, and for which of these profiles each was found.
     found: Vec<(u32, bool)>,
     number: u32,
+}
+
+/// One that is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Profile<'a> {
+    pub(super) block: &'a Block,
+    pub(super) ordinal: u16,
+    /// In order of trait and time.
+    pub(super) facts: &'a [(TraitId, Millis)],
+    /// The traits of these, as the bits of a head.
+    pub(super) traits: u64,
 }
 
 impl<'a> Lone<'a> {
@@ -162,7 +256,8 @@ impl<'a> Lone<'a> {
         Self {
             program,
             tables,
-            moment,
+            now: moment.now,
+            retained: moment.retained(),
             intervals,
             facts: RowFacts::default(),
             answers: tables.none.clone(),
@@ -170,7 +265,6 @@ impl<'a> Lone<'a> {
             waiting: BinaryHeap::new(),
             leaves: Vec::new(),
             outputs: Vec::new(),
-            is_output: vec![false; program.outputs.len()],
             found: vec![(0, false); program.graph.nodes.len()],
             number: 0,
         }
@@ -178,84 +272,62 @@ impl<'a> Lone<'a> {
 
     /// Whether a profile with these facts, in order of trait and time, is known.
     pub(super) fn is_known(&self, facts: &[(TraitId, Millis)]) -> bool {
-        let retained = self.moment.retained();
-        events(facts).iter().any(|(_, time)| retained.holds(*time))
+        events(facts).iter().any(|(_, time)| self.retained.holds(*time))
     }
 
-    /// The outputs that facts of some traits can change.
-    pub(super) fn reached(&mut self, traits: impl Iterator<Item = TraitId>) -> &[usize] {
-        self.outputs.clear();
-        for id in traits {
-            let Some(reached) = self.tables.reached(self.program, id) else { continue };
-            for output in reached {
-                if !std::mem::replace(&mut self.is_output[*output], true) {
-                    self.outputs.push(*output);
-                }
-            }
-        }
-        self.outputs.iter().for_each(|output| self.is_output[*output] = false);
-        &self.outputs
-    }
-
-    /// Asks one profile that is known, whose facts these are in order of trait and time: everything, or the outputs
-    /// that were said to be reached last. Gives those of them whose answer is not that for a profile that has nothing.
-    pub(super) fn ask(
+    /// Asks one profile that is known what facts of some traits can change.
+    pub(super) fn ask_reached(
         &mut self,
-        block: &Block,
-        ordinal: u16,
-        facts: &[(TraitId, Millis)],
-        is_whole: bool,
-        differs: impl FnMut(usize),
+        profile: &Profile<'_>,
+        traits: impl Iterator<Item = TraitId>,
+        mut answer: impl FnMut(u32, bool),
     ) {
-        if is_whole {
-            self.ask_all(block, ordinal, facts, differs);
-        } else {
-            self.ask_reached(block, ordinal, facts, differs);
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.clear();
+        for id in traits {
+            outputs.extend(self.tables.reached(id).iter().map(|reached| reached.output));
         }
+        outputs.sort_unstable();
+        outputs.dedup();
+        let asked = outputs.iter().map(|output| (*output, ()));
+        self.ask_some(profile, asked, |output, (), is_true| answer(output, is_true));
+        self.outputs = outputs;
     }
 
-    /// From the outputs down, and no further than an answer needs: what is reached is little of all.
-    fn ask_reached(
+    /// Asks one profile that is known some outputs. Gives the answer of each, with what it came with; not of those that
+    /// it lacks what is needed for, of which it never was a member either.
+    ///
+    /// It is asked from the outputs down, and no further than an answer needs: they are few of all.
+    pub(super) fn ask_some<T>(
         &mut self,
-        block: &Block,
-        ordinal: u16,
-        facts: &[(TraitId, Millis)],
-        mut differs: impl FnMut(usize),
+        profile: &Profile<'_>,
+        outputs: impl Iterator<Item = (u32, T)>,
+        mut answer: impl FnMut(u32, T, bool),
     ) {
         self.number = self.number.wrapping_add(1);
         if self.number == 0 {
             self.found.fill((0, false));
             self.number = 1;
         }
-        let mut has = Traits::default();
-        facts.iter().for_each(|(id, _)| has.add(*id));
-        let outputs = std::mem::take(&mut self.outputs);
-        for output in &outputs {
-            if !self.tables.needed[*output].may_have(has) {
-                // Not true, as of a profile that has nothing.
-                continue;
-            }
-            let root = self.program.outputs[*output].root;
-            if self.node(block, ordinal, facts, root) != self.tables.none[root] {
-                differs(*output);
+        for (output, with) in outputs {
+            if self.tables.needed[output as usize].may_have(profile.traits) {
+                answer(
+                    output,
+                    with,
+                    self.node(profile, self.program.outputs[output as usize].root),
+                );
             }
         }
-        self.outputs = outputs;
     }
 
-    fn node(
-        &mut self,
-        block: &Block,
-        ordinal: u16,
-        facts: &[(TraitId, Millis)],
-        node: NodeId,
-    ) -> bool {
+    fn node(&mut self, profile: &Profile<'_>, node: NodeId) -> bool {
         let (number, found) = self.found[node];
         if number == self.number {
             return found;
         }
         let program = self.program;
-        let mut ask = |part: &NodeId| self.node(block, ordinal, facts, *part);
+        let mut ask = |part: &NodeId| self.node(profile, *part);
+        let &Profile { block, ordinal, facts, traits } = profile;
         let answer = match &program.graph.nodes[node] {
             Node::True => true,
             Node::False => false,
@@ -265,9 +337,15 @@ impl<'a> Lone<'a> {
             Node::Has(namespace) => holds(block, ordinal, namespace),
             Node::Attribute(name, _) => {
                 let column = block.attribute(name);
-                let value = column.and_then(|column| column.value_at(ordinal, self.moment.now));
+                let value = column.and_then(|column| column.value_at(ordinal, self.now));
                 let test = self.program.tests.get(&node);
                 value.zip(test).is_some_and(|((_, value), test)| test.passes_value(value))
+            }
+            // What it has nothing of is not looked for.
+            Node::Did(id, _) | Node::First(id, _) | Node::Measure(id, ..)
+                if traits & bit(*id) == 0 =>
+            {
+                self.tables.none[node]
             }
             _ => self.leaf(block, ordinal, facts, node),
         };
@@ -275,14 +353,26 @@ impl<'a> Lone<'a> {
         answer
     }
 
-    /// From what the profile has up: what it has is little of what all rules ask.
-    fn ask_all(
-        &mut self,
-        block: &Block,
-        ordinal: u16,
-        facts: &[(TraitId, Millis)],
-        mut differs: impl FnMut(usize),
-    ) {
+    /// Asks one profile that is known everything. Gives the outputs whose answer is true.
+    pub(super) fn ask_true(&mut self, profile: &Profile<'_>, mut is_true: impl FnMut(u32)) {
+        let mut differing = std::mem::take(&mut self.outputs);
+        differing.clear();
+        self.ask_all(profile, |output| differing.push(output));
+        differing.sort_unstable();
+        let tables = self.tables;
+        let is_false = |output: u32| !tables.none(self.program.outputs[output as usize].root);
+        differing.iter().copied().filter(|output| is_false(*output)).for_each(&mut is_true);
+        let others = tables.true_of_none.iter().copied();
+        others.filter(|output| differing.binary_search(output).is_err()).for_each(is_true);
+        self.outputs = differing;
+    }
+
+    /// Asks one profile that is known everything. Gives the outputs whose answer is not that for a profile that has
+    /// nothing.
+    ///
+    /// It is asked from what it has up: that is little of what all rules ask.
+    pub(super) fn ask_all(&mut self, profile: &Profile<'_>, mut differs: impl FnMut(u32)) {
+        let &Profile { block, ordinal, facts, .. } = profile;
         let mut leaves = std::mem::take(&mut self.leaves);
         leaves.clear();
         for group in facts.chunk_by(|a, b| a.0 == b.0) {
@@ -298,7 +388,7 @@ impl<'a> Lone<'a> {
         }
         for (name, tests) in &self.tables.of_attribute {
             let column = block.attribute(name);
-            let value = column.and_then(|column| column.value_at(ordinal, self.moment.now));
+            let value = column.and_then(|column| column.value_at(ordinal, self.now));
             let Some((_, value)) = value else { continue };
             for leaf in tests {
                 let test = self.program.tests.get(leaf);
@@ -329,7 +419,7 @@ impl<'a> Lone<'a> {
 
     fn leaf(&self, block: &Block, ordinal: u16, facts: &[(TraitId, Millis)], leaf: NodeId) -> bool {
         let interval = self.intervals[leaf];
-        let retained = self.moment.retained();
+        let retained = self.retained;
         let within = |id: TraitId, interval: Interval| cut(of(facts, id), interval);
         match &self.program.graph.nodes[leaf] {
             // Most have few: to look at each takes less than to look for some.

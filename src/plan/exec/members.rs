@@ -13,6 +13,9 @@ pub struct Members {
     pub shards: Vec<Arc<RoaringBitmap>>,
 }
 
+/// So few are changed where they stand; more with whole containers at once.
+const FEW: u64 = 1_000;
+
 /// Who came into an audience and who left it, in one shard.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Delta {
@@ -101,18 +104,35 @@ impl Delta {
         self.entered.is_empty() && self.left.is_empty()
     }
 
-    /// Changes members that are those of before it.
-    pub(super) fn apply(&self, members: &mut RoaringBitmap) {
-        // Few are changed where they stand; many with whole containers at once.
-        const FEW: u64 = 1_000;
+    /// Takes out who left.
+    fn leave(&self, members: &mut RoaringBitmap) {
         match self.left.len() {
             0..=FEW => self.left.iter().for_each(|ordinal| _ = members.remove(ordinal)),
             _ => *members -= &self.left,
         }
+    }
+
+    /// Changes members that are those of before it.
+    pub(super) fn apply(&self, members: &mut RoaringBitmap) {
+        self.leave(members);
         match self.entered.len() {
             0..=FEW => self.entered.iter().for_each(|ordinal| _ = members.insert(ordinal)),
             _ => *members |= &self.entered,
         }
+    }
+
+    /// Members made of those of before it, which are left as they are.
+    pub(super) fn applied(&self, before: &RoaringBitmap) -> RoaringBitmap {
+        // A copy has no room for more than it has: small ones are made anew at once, as large as they are to be.
+        const MANY: u64 = 64;
+        if self.entered.is_empty() || self.entered.len() * MANY < before.len() {
+            let mut members = before.clone();
+            self.apply(&mut members);
+            return members;
+        }
+        let mut members = before | &self.entered;
+        self.leave(&mut members);
+        members
     }
 
     /// All who entered or left.

@@ -14,6 +14,7 @@ mod groups;
 mod lone;
 mod members;
 mod needed;
+mod sifted;
 mod touched;
 mod worker;
 

@@ -1,44 +1,32 @@
 //! What a profile has to have done for a rule to be true of it: most rules need not be looked at any further.
 
 use crate::bitmap::TraitId;
+use crate::bitmap::bit;
 use crate::plan::compile::Program;
 use crate::plan::graph::Node;
 
 /// So many are kept of a node's: one that fails is enough.
 const MOST: usize = 4;
 
-/// A set of traits that is never said to be without one of its own; it may seem to have others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Traits([u64; 4]);
+/// What a profile needs that has got a fact of some trait, as the bits of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest([u64; REST]);
 
-impl Traits {
-    pub(super) fn add(&mut self, id: TraitId) {
-        self.0[(id.0 >> 6) as usize & 3] |= 1 << (id.0 & 63);
-    }
+/// So many sets are kept of those that a fact does not meet by itself.
+const REST: usize = 3;
 
-    fn of(id: TraitId) -> Self {
-        let mut traits = Self::default();
-        traits.add(id);
-        traits
-    }
-
-    fn union(self, other: Self) -> Self {
-        Self(std::array::from_fn(|place| self.0[place] | other.0[place]))
-    }
-
-    /// How many it seems to have.
-    fn len(self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
-    }
-
-    fn meets(self, other: Self) -> bool {
-        self.0.iter().zip(other.0).fold(0, |all, (word, other)| all | (word & other)) != 0
+impl Rest {
+    /// Whether the profile of a head with these traits may have what is needed.
+    #[inline]
+    pub(super) fn may_have(&self, traits: u64) -> bool {
+        // All are looked at: it takes less than to guess which one fails.
+        self.0.iter().fold(1, |all, needed| all & u8::from(needed & traits != 0)) == 1
     }
 }
 
-/// Sets of traits: of each, a profile needs one.
+/// Sets of traits, each as the bits that heads have of them: of each, a profile needs one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Needed(Vec<Traits>);
+pub(super) struct Needed(Vec<u64>);
 
 impl Needed {
     /// Those of every node; `none` are the nodes' answers for a profile that has nothing.
@@ -49,16 +37,14 @@ impl Needed {
                 Node::And(parts) => parts.iter().flat_map(|part| all[*part].0.clone()).collect(),
                 Node::Or(parts) => {
                     let least = |part: &usize| all[*part].0.first().copied();
-                    let any: Option<Vec<Traits>> = parts.iter().map(least).collect();
-                    any.into_iter()
-                        .map(|any| any.into_iter().fold(Traits::default(), Traits::union))
-                        .collect()
+                    let any: Option<u64> = parts.iter().map(least).try_fold(0, |a, b| Some(a | b?));
+                    any.into_iter().collect()
                 }
                 Node::Did(id, _) | Node::First(id, _) | Node::LastAfter(id, _) => {
-                    vec![Traits::of(*id)]
+                    vec![bit(*id)]
                 }
-                Node::Sequence { first, then, .. } => vec![Traits::of(*first), Traits::of(*then)],
-                Node::Measure(id, ..) if !none => vec![Traits::of(*id)],
+                Node::Sequence { first, then, .. } => vec![bit(*first), bit(*then)],
+                Node::Measure(id, ..) if !none => vec![bit(*id)],
                 Node::Measure(..)
                 | Node::True
                 | Node::False
@@ -72,15 +58,23 @@ impl Needed {
     }
 
     /// Those that fewest meet.
-    fn least(mut needed: Vec<Traits>) -> Self {
-        needed.sort_by_key(|traits| traits.len());
+    fn least(mut needed: Vec<u64>) -> Self {
+        needed.sort_unstable_by_key(|traits| (traits.count_ones(), *traits));
         needed.dedup();
         needed.truncate(MOST);
         Self(needed)
     }
 
-    /// Whether a profile that has facts of some traits may have what is needed.
-    pub(super) fn may_have(&self, traits: Traits) -> bool {
-        self.0.iter().all(|needed| needed.meets(traits))
+    /// What is needed beside a fact of a trait.
+    pub(super) fn beside(&self, id: TraitId) -> Rest {
+        let mut rest = [u64::MAX; REST];
+        let needed = self.0.iter().filter(|needed| *needed & bit(id) == 0);
+        rest.iter_mut().zip(needed).for_each(|(rest, needed)| *rest = *needed);
+        Rest(rest)
+    }
+
+    /// Whether a profile that has facts of some traits, as the bits of a head, may have what is needed.
+    pub(super) fn may_have(&self, traits: u64) -> bool {
+        self.0.iter().all(|needed| needed & traits != 0)
     }
 }

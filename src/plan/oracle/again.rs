@@ -235,6 +235,21 @@ proptest! {
     ) {
         check(&history, few, threads)?;
     }
+
+    // Of one with a new attribute or identifier everything is asked, so that what is sifted is seldom among the others.
+    #[test]
+    fn of_whom_nothing_but_facts_came_what_these_may_change_is_asked(
+        mut history in generate::history(),
+        few in proptest::sample::select(vec![0, 1]),
+    ) {
+        for (_, event) in &mut history.events {
+            event.attrs.clear();
+            event.ids.truncate(1);
+            // What is asked of the properties leaves few facts over.
+            event.name = if event.name.len() == 4 { "view" } else { "buy" }.into();
+        }
+        check(&history, few, 1)?;
+    }
 }
 
 #[test]
