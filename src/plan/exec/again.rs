@@ -197,7 +197,7 @@ impl Again<'_> {
         let (mut worker, mut lone) = (None, None);
         for (number, block) in (0u32..).zip(blocks) {
             let came = facts.of(number);
-            candidates.find((number, block), dirty, &self.crossed);
+            candidates.find((number, block), dirty, came, &self.crossed);
             let count = (candidates.list.len() + sifted.take(came, &candidates)) as u64;
             if count == 0 {
                 continue;
@@ -264,6 +264,13 @@ impl Again<'_> {
                 Why::Traits(traits) if is_known => {
                     let traits = traits.iter().map(|(_, id)| *id);
                     lone.ask_reached(&profile, traits, |output, is_true| {
+                        gathered.answer(outputs, (output, ordinal), is_true, is_device);
+                    });
+                    continue;
+                }
+                Why::Own if is_known => {
+                    let own = facts.chunk_by(|a, b| a.0 == b.0).map(|of_one| of_one[0].0);
+                    lone.ask_reached(&profile, own, |output, is_true| {
                         gathered.answer(outputs, (output, ordinal), is_true, is_device);
                     });
                     continue;

@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use super::sifted::Came;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
 use crate::bitmap::Interval;
 use crate::bitmap::TraitColumns;
 use crate::bitmap::TraitId;
+use crate::model::time::Millis;
 use crate::plan::compile::Program;
 use crate::plan::graph::Node;
 use crate::plan::window::Moment;
@@ -24,6 +26,8 @@ pub(super) struct Crossed {
     pub(super) of_all: Vec<Interval>,
     /// The others, each with the traits that feel it.
     of: BTreeMap<Interval, Vec<TraitId>>,
+    /// The earlier instant.
+    before: Millis,
 }
 
 impl Crossed {
@@ -42,13 +46,21 @@ impl Crossed {
         }
         crossed.retain(|stretch, _| !stretch.is_empty());
         let of_all = of_any.into_iter().filter(|stretch| !stretch.is_empty()).collect();
-        Self { of_all, of: crossed }
+        Self { of_all, of: crossed, before: before.now }
     }
 
-    /// Whether a block has an event that every rule feels; `out` becomes whose they are.
-    pub(super) fn mark_all(&self, block: &Block, out: &mut BlockSet) -> bool {
+    /// Whether a block has an event that every rule feels, other than those that `came`; `out` becomes whose those are
+    /// that lie in a stretch with such a one.
+    pub(super) fn mark_all(&self, block: &Block, came: &[Came], out: &mut BlockSet) -> bool {
         let Some(of_any) = block.columns(TraitId::ANY) else { return false };
-        let mut felt = self.of_all.iter().filter(|stretch| has(of_any, stretch)).peekable();
+        // What comes of age came just now, mostly. What leaves the retention may have been dropped, and tells nothing.
+        let is_all_new = |stretch: &Interval| {
+            let is_one = |(_, id, time): &&Came| *id == TraitId::ANY && stretch.holds(*time);
+            stretch.lo > self.before
+                && of_any.scan().facts_in(*stretch) == came.iter().filter(is_one).count() as u64
+        };
+        let is_felt = |stretch: &&Interval| has(of_any, stretch) && !is_all_new(stretch);
+        let mut felt = self.of_all.iter().filter(is_felt).peekable();
         if felt.peek().is_none() {
             return false;
         }
@@ -57,16 +69,24 @@ impl Crossed {
         true
     }
 
-    /// Gives the profiles of a block with a fact that crossed, trait by trait; `out` is scratch.
+    /// Gives the profiles of a block with a fact that crossed, trait by trait, or with an event that did, which may be a
+    /// fact of any trait; `out` is scratch.
     pub(super) fn each(
         &self,
         block: &Block,
         out: &mut BlockSet,
-        mut found: impl FnMut(TraitId, &BlockSet),
+        mut found: impl FnMut(Option<TraitId>, &BlockSet),
     ) {
         let Some(of_any) = block.columns(TraitId::ANY) else { return };
         // In most blocks nobody did anything then, whatever the trait.
         for (stretch, traits) in self.of.iter().filter(|(stretch, _)| has(of_any, stretch)) {
+            // Fewer did something than there are traits to look through for whose facts these are.
+            if of_any.scan().facts_in(*stretch) <= traits.len() as u64 {
+                out.reset(block.population());
+                of_any.scan().did(*stretch, out);
+                found(None, out);
+                continue;
+            }
             for id in traits {
                 let Some(columns) = block.columns(*id).filter(|columns| has(columns, stretch))
                 else {
@@ -74,7 +94,7 @@ impl Crossed {
                 };
                 out.reset(block.population());
                 columns.scan().did(*stretch, out);
-                found(*id, out);
+                found(Some(*id), out);
             }
         }
     }

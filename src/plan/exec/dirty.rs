@@ -30,7 +30,8 @@ pub enum Dirty {
 pub struct Touched {
     /// Of whom anything may be.
     pub profiles: RoaringBitmap,
-    /// Facts that were added; of whom nothing else is known to be other.
+    /// Facts that were added and are in the columns, but for those of days that were dropped; of whom nothing else is
+    /// known to be other.
     pub facts: Vec<Fact>,
 }
 
@@ -74,6 +75,8 @@ pub(super) struct Candidates {
     /// Those with an event that every rule feels, which may be one that came, if there are any.
     of_all: BlockSet,
     is_of_all: bool,
+    /// Those with an event that crossed an edge of a window, of which it is not known what it is a fact of.
+    crossed: Vec<u16>,
     /// The traits of which they have a fact that came, or that crossed an edge of a window.
     traits: Vec<(u16, TraitId)>,
     /// When events of theirs came.
@@ -82,15 +85,17 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Finds those of a block who are some, whatever came.
+    /// Finds those of a block who are some, whatever of `came` is theirs.
     pub(super) fn find(
         &mut self,
         (number, block): (u32, &Block),
         dirty: &Dirty,
+        came: &[Came],
         crossed: &Crossed,
     ) {
         self.list.clear();
         self.whole.clear();
+        self.crossed.clear();
         self.traits.clear();
         self.came.clear();
         let population = block.population();
@@ -105,18 +110,20 @@ impl Candidates {
         let end = u64::from(first) + u64::from(population);
         let changed = profiles.range(first..).take_while(|ordinal| u64::from(*ordinal) < end);
         self.whole.extend(changed.map(low));
-        let Self { list, marked, traits, whole, .. } = self;
+        let Self { list, marked, traits, whole, crossed: of_events, .. } = self;
         let mut mark = |low: u16| {
             if marked.insert_new(low) {
                 list.push(low);
             }
         };
         whole.iter().for_each(|low| mark(*low));
-        crossed.each(block, &mut self.scratch, |id, found| {
-            traits.extend(found.iter().map(|low| (low, id)));
+        crossed.each(block, &mut self.scratch, |id, found| match id {
+            Some(id) => traits.extend(found.iter().map(|low| (low, id))),
+            None => of_events.extend(found.iter()),
         });
         traits.iter().for_each(|(low, _)| mark(*low));
-        self.is_of_all = crossed.mark_all(block, &mut self.of_all);
+        of_events.iter().for_each(|low| mark(*low));
+        self.is_of_all = crossed.mark_all(block, came, &mut self.of_all);
         if self.is_of_all {
             self.of_all.iter().for_each(mark);
         }
@@ -150,6 +157,7 @@ impl Candidates {
         self.traits.sort_unstable();
         self.traits.dedup();
         self.came.sort_unstable();
+        self.crossed.sort_unstable();
         self.list.sort_unstable();
     }
 
@@ -182,6 +190,7 @@ impl Candidates {
         match (was_known, is_of_all) {
             (false, _) => Why::New,
             (true, true) => Why::Any,
+            (true, false) if self.crossed.binary_search(&ordinal).is_ok() => Why::Own,
             (true, false) => Why::Traits(traits),
         }
     }
@@ -193,6 +202,8 @@ pub(super) enum Why<'a> {
     Any,
     /// Anything, and it was in nothing before: it was not known.
     New,
+    /// What rules read of the traits of which it has facts.
+    Own,
     /// What rules read of these traits, which are in order.
     Traits(&'a [(u16, TraitId)]),
 }

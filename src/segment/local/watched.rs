@@ -63,7 +63,11 @@ impl Watched {
             rows.forget(&changes.erased);
             if let Dirty::Some(touched) = dirty {
                 touched.profiles |= changes.profiles;
-                touched.add(changes.facts.unwrap_or_default());
+                match changes.facts {
+                    Some(facts) => touched.add(facts),
+                    // Some that came before may have been taken away.
+                    None => touched.forget_facts(),
+                }
             }
         }
     }
