@@ -89,6 +89,7 @@ impl Store {
         let low = u16::try_from(*at % BLOCK).unwrap();
         self.blocks[shard][(*at / BLOCK) as usize].erase(&[low].into_iter().collect());
         self.dirty[shard].profiles.insert(*at);
+        self.dirty[shard].forget_facts();
         self.erased[shard].insert(*at);
         std::mem::replace(owner, gone)
     }

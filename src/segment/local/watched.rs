@@ -63,10 +63,10 @@ impl Watched {
             rows.forget(&changes.erased);
             if let Dirty::Some(touched) = dirty {
                 touched.profiles |= changes.profiles;
-                match changes.facts {
-                    Some(facts) => touched.add(facts),
-                    // Some that came before may have been taken away.
-                    None => touched.forget_facts(),
+                touched.add(changes.facts.unwrap_or_default());
+                if !changes.erased.is_empty() {
+                    // Some that came are in the columns no more.
+                    touched.forget_facts();
                 }
             }
         }
