@@ -1,5 +1,6 @@
 //! What was found: answers compared, times side by side, and ratios beside their targets.
 
+use crate::refresh::Refreshed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -56,8 +57,8 @@ pub(crate) struct Report {
     pub(crate) events: usize,
     pub(crate) visitors: u32,
     pub(crate) build_seconds: f64,
-    pub(crate) refresh_ms: f64,
-    pub(crate) refresh_ratio: f64,
+    /// At the instant of the last refresh, and a minute later.
+    pub(crate) refreshed: [Refreshed; 2],
     /// Where there are many facts of a trait, day and block, and where there are few: of what windows of whole days read,
     /// and of all with times and values.
     pub(crate) bytes_a_fact: [[f64; 2]; 2],
@@ -103,9 +104,11 @@ impl Report {
             })
         });
         let [many, few] = self.bytes_a_fact;
+        let [at_once, later] = self.refreshed;
         json!({
             "events": self.events, "visitors": self.visitors, "build_seconds": self.build_seconds,
-            "refresh_ms": self.refresh_ms, "refresh_ratio": self.refresh_ratio, "refresh_target": REFRESH,
+            "refresh_ms": at_once.ms, "refresh_ratio": at_once.ratio(), "refresh_target": REFRESH,
+            "refresh_a_minute_later_ms": later.ms, "refresh_a_minute_later_ratio": later.ratio(),
             "bytes_a_fact": many[0], "bytes_a_fact_target": BYTES, "bytes_a_fact_where_few": few[0],
             "bytes_a_fact_with_times": many[1], "bytes_a_fact_with_times_target": BYTES + TIMES,
             "bytes_a_fact_with_times_where_few": few[1],
@@ -140,13 +143,16 @@ impl Report {
                 verdict(ratio >= target.least).to_owned(),
             ]);
         }
-        ratios.add_row([
-            "R6".to_owned(),
-            format!("all anew, where 1 % changed ({:.1} ms)", self.refresh_ms),
-            format!("{:.1}", self.refresh_ratio),
-            format!("≥ {REFRESH}"),
-            verdict(self.refresh_ratio >= REFRESH).to_owned(),
-        ]);
+        for (refreshed, when) in self.refreshed.into_iter().zip(["", " and a minute passed"]) {
+            let Refreshed { ms, anew_ms } = refreshed;
+            ratios.add_row([
+                "R6".to_owned(),
+                format!("all anew ({anew_ms:.0} ms), where 1 % changed{when} ({ms:.1} ms)"),
+                format!("{:.1}", refreshed.ratio()),
+                format!("≥ {REFRESH}"),
+                verdict(refreshed.ratio() >= REFRESH).to_owned(),
+            ]);
+        }
         let [many, few] = self.bytes_a_fact;
         let limits = [("bytes a fact", BYTES), ("with times and values", BYTES + TIMES)];
         for (place, (name, limit)) in limits.into_iter().enumerate() {
