@@ -390,16 +390,18 @@ fn main() -> Result<()> {
                 writeln!(
                     out,
                     "{} segments of {} traits, {} profiles: live after {:.1} s without events, {:.1} s with them; \
-                     {:.3} s of processor time in an idle second; after {} profiles changed a refresh takes {:.3} s \
-                     and is seen {:.2} s later; {} MiB resident, {:.0} of them columns",
+                     {:.3} s of processor time in an idle second; all asked anew takes {:.2} s; after {} profiles changed a refresh \
+                     takes {:.3} s, all for one change {:.3} s, and is seen {:.2} s later; {} MiB resident, {:.0} of them columns",
                     report.segments,
                     report.traits,
                     report.profiles,
                     report.load_first,
                     report.load_again,
                     report.idle,
+                    report.anew,
                     report.changed,
                     report.refresh,
+                    report.round,
                     report.seen_after,
                     report.resident >> 20,
                     report.columns / f64::from(1 << 20)

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -60,12 +61,16 @@ pub struct Report {
     pub import: f64,
     /// From the next start, with all events, until all audiences are true for a later time.
     pub load_again: f64,
+    /// The first refresh after that start, which asks everybody everything.
+    pub anew: f64,
     /// Processor time of a second in which nothing happens.
     pub idle: f64,
     /// Profiles that were changed in each round.
     pub changed: u64,
     /// The mean of the refreshes after a change, which may take several.
     pub refresh: f64,
+    /// All refreshes of a round together.
+    pub round: f64,
     /// From the last answer until audiences are true for a later time; the longest.
     pub seen_after: f64,
     /// Resident bytes of the process at the end.
@@ -108,6 +113,7 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
 
     let begun = Instant::now();
     let server = Server::start(&server_plan)?;
+    let anew = first_refresh(&server)?;
     wait_live(&server, plan.segments)?;
     wait_true(&server)?;
     let load_again = begun.elapsed().as_secs_f64();
@@ -140,9 +146,12 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
         load_first,
         import,
         load_again,
+        anew,
         idle,
         changed,
         refresh: spent / f64::max(refreshes, 1.0),
+        #[expect(clippy::cast_precision_loss, reason = "a few rounds")]
+        round: spent / (plan.rounds.max(1) as f64),
         seen_after,
         resident: resident_bytes(server.pid())?,
         columns: scrape.sum("throng_memory_bytes", "part=\"columns\""),
@@ -284,6 +293,18 @@ pub(crate) fn wait_live(server: &Server, segments: usize) -> Result<()> {
         scrape.count("throng_segment_members") >= segments
             && scrape.sum("throng_segment_last_refresh_timestamp_seconds", "") > 0.0
     })
+}
+
+/// Waits for the first refresh; tells how long it took.
+fn first_refresh(server: &Server) -> Result<f64> {
+    let took = Cell::new(0.0);
+    wait(server, "the first refresh", |scrape| {
+        let all =
+            |what: &str| scrape.sum(&format!("throng_segment_refresh_duration_seconds_{what}"), "");
+        took.set(all("sum") / f64::max(all("count"), 1.0));
+        all("count") > 0.0
+    })?;
+    Ok(took.get())
 }
 
 /// Waits until audiences are true for now.
