@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::client::Client;
 use super::output::{bar, count, print, table};
 use super::{Failure, Global};
+use crate::segment::MOST_PAIRED;
 
 /// Arguments of `throng audience overlap`.
 #[derive(Debug, Args)]
@@ -74,6 +75,12 @@ fn all(client: &Client) -> Result<Vec<String>, Failure> {
     let rows = by_level.remove(level).unwrap_or_default();
     if rows.is_empty() {
         return Err(Failure::No("there is no audience with members to count yet".into()));
+    }
+    if rows.len() > MOST_PAIRED {
+        let there = rows.len();
+        return Err(Failure::Usage(format!(
+            "there are {there} audiences, and a table has up to {MOST_PAIRED}: name those that it is to have"
+        )));
     }
     for (level, left_out) in by_level {
         eprintln!("left out, since they are of level {level}: {}", left_out.join(", "));
