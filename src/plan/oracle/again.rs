@@ -140,6 +140,8 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
         erased: Default::default(),
     };
     let mut gone: Vec<(Identifier, usize)> = Vec::new();
+    let mut folded: Vec<(usize, Event)> = Vec::new();
+    let mut turned = None;
     let mut rows = [ShardRows::default(), ShardRows::default()];
     let mut members: Vec<Members> = vec![Members::none(2); questions.len()];
     let mut earlier: Vec<[Earlier; 2]> = (0..questions.len())
@@ -149,14 +151,23 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
     let mut before = None;
     let earliest = *history.instants.iter().min().unwrap();
     for (step, now) in history.instants.iter().enumerate() {
-        let events = history.events.iter().filter(|(place, _)| *place == step);
-        events.for_each(|(_, event)| store.fold(event));
+        for (_, event) in history.events.iter().filter(|(place, _)| *place == step) {
+            let mut event = event.clone();
+            // That an attribute was set to null is dropped with its day, so that an older value which comes later
+            // yet stands: nothing tells any more which was the newer one.
+            if turned.is_some_and(|first_day| day_of(event.time) < first_day) {
+                event.attrs.clear();
+            }
+            store.fold(&event);
+            folded.push((step, event));
+        }
         if step % 2 == 1 && !store.profiles.is_empty() {
             gone.push((store.erase(step * 7 % store.profiles.len()), step));
         }
         let later = history.instants[step..].iter().min().unwrap_or(&earliest);
         let first_day = day_of(later - history.retention);
         store.turn(first_day);
+        turned = turned.max(Some(first_day));
         let snapshot = store.snapshot(*now, history.retention);
         for ((rows, added), erased) in rows.iter_mut().zip(&mut store.added).zip(&mut store.erased)
         {
@@ -174,7 +185,7 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
         let is_gone = |place: usize, event: &Event| {
             gone.iter().any(|(owner, step)| owner == event.owner() && place <= *step)
         };
-        let seen = history.events.iter().filter(|(p, e)| *p <= step && !is_gone(*p, e));
+        let seen = folded.iter().filter(|(p, e)| !is_gone(*p, e));
         let seen: Vec<Event> = seen.map(|(_, event)| event.clone()).collect();
         let world = World {
             events: &seen,
