@@ -216,8 +216,8 @@ fn text(plan: &Value) -> String {
         let destination = sent["destination"].as_str().unwrap_or_default();
         _ = writeln!(
             text,
-            "{destination}: {} members would come, and {} would go",
-            count(adds),
+            "{destination}: {} would come, and {} would go",
+            if adds == 1 { "1 member".to_owned() } else { format!("{} members", count(adds)) },
             count(removes)
         );
     }
