@@ -4,60 +4,44 @@
 //! column, where its time finds it. What most questions are answered from lies apart, in a head of each profile: to read
 //! the facts of a profile takes longer than to see that it lacks what is asked.
 
-use hashbrown::HashMap;
-
 use super::TraitId;
 use super::block::Block;
-use super::columns::time_at;
+use super::rowfact::RowFact;
 use super::scan::Interval;
 use super::set::BlockSet;
+use super::signature::Bit;
+use super::signature::Signature;
 use crate::model::time::DAY;
 use crate::model::time::Day;
 use crate::model::time::Millis;
-use crate::model::time::day_of;
-
-/// When a fact was, and of which trait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Packed {
-    /// The place of the trait among those of the rows.
-    place: u16,
-    /// Days after the first.
-    day: u16,
-    millis: u32,
-}
-
-impl Packed {
-    /// The second after the start of the first day.
-    fn second(self) -> u32 {
-        let second = u64::from(self.day) * 86_400 + u64::from(self.millis) / 1000;
-        u32::try_from(second).unwrap_or(NONE)
-    }
-}
+use crate::model::time::day_start;
 
 /// What is known of a profile without a look at its facts.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
-    /// The traits of which it has facts, each a bit, as [`bit`] gives them: some share one. It may have those of days
-    /// that were dropped.
-    pub traits: u64,
+    /// The traits of which it has facts. It may have those of days that were dropped.
+    pub signature: Signature,
     /// Where its facts begin.
     start: u32,
-    /// The second of one of its events, after the start of the first day.
+    /// The second of one of its events.
     event: u32,
+    /// How many facts there were that came since, when its last one had come.
+    last: u32,
 }
 
-/// The second of the event of a profile that has none, or none near enough to the first day.
+/// The second of the event of a profile that has none, or none that seconds are counted up to.
 const NONE: u32 = u32::MAX;
-
-/// The bit of a trait in a head.
-pub fn bit(id: TraitId) -> u64 {
-    1 << (id.0 & 63)
-}
 
 impl Head {
     /// Of one without facts, which would begin here.
     fn empty(start: u32) -> Self {
-        Self { traits: 0, start, event: NONE }
+        Self { signature: Signature::default(), start, event: NONE, last: 0 }
+    }
+
+    /// A second in which the profile has an event, where one is known. It may be one of a day that was dropped.
+    pub fn event(&self) -> Option<Interval> {
+        let lo = Millis::from(self.event) * 1000;
+        (self.event != NONE).then_some(Interval { lo, hi: lo + 999 })
     }
 }
 
@@ -66,54 +50,26 @@ impl Head {
 pub struct Rows {
     /// By ordinal, and one more, with which the facts of the last end.
     heads: Vec<Head>,
-    facts: Vec<Packed>,
-    /// Facts that came since, by ordinal.
-    later: HashMap<u16, Vec<Packed>>,
+    facts: Vec<RowFact>,
+    /// Facts that came since: each with how many there were when the one before it of the same profile had come; with 0
+    /// where it is the first.
+    later: Vec<(RowFact, u32)>,
     /// Whose they are: most have none.
     has_later: BlockSet,
-    later_count: usize,
-    first: Day,
-    traits: Vec<TraitId>,
-    places: HashMap<TraitId, u16>,
-}
-
-/// The facts of some profiles.
-#[derive(Debug, Default)]
-pub struct RowFacts {
-    facts: Vec<(TraitId, Millis)>,
-    /// Where those of each end, and the bits of its traits.
-    ends: Vec<(usize, u64)>,
-}
-
-impl RowFacts {
-    /// The facts of each, in the order in which they were asked for, with the bits of its traits as in its head.
-    pub fn each(&self) -> impl Iterator<Item = (&[(TraitId, Millis)], u64)> {
-        let mut from = 0;
-        self.ends
-            .iter()
-            .map(move |(to, traits)| (&self.facts[std::mem::replace(&mut from, *to)..*to], *traits))
-    }
 }
 
 /// So many facts are added at least before the rows are made anew.
 const FEW: usize = 4096;
 
 impl Rows {
-    /// The rows of a block; `None` where it has facts of too many days, traits or profiles to be packed.
+    /// The rows of a block; `None` where it has facts of times, or of traits, that are out of range.
     pub fn of(block: &Block) -> Option<Self> {
-        let first = block.traits().filter_map(|(_, columns)| columns.days().next()).map(|(d, _)| d);
-        // Some days before the first are left room for.
-        let first = first.min().unwrap_or(0).saturating_sub(1 << 12);
         let population = block.population() as usize;
         let mut rows = Self {
             heads: vec![Head::empty(0); population + 1],
             facts: Vec::new(),
-            later: HashMap::new(),
+            later: Vec::new(),
             has_later: BlockSet::new(),
-            later_count: 0,
-            first,
-            traits: Vec::new(),
-            places: HashMap::new(),
         };
         let runs = || {
             block.traits().flat_map(|(id, columns)| {
@@ -134,19 +90,19 @@ impl Rows {
             let count = std::mem::replace(&mut head.start, sum);
             sum = sum.checked_add(count)?;
         }
-        rows.facts = vec![Packed { millis: 0, day: 0, place: 0 }; sum as usize];
+        rows.facts = vec![RowFact::new(TraitId::ANY, 0)?; sum as usize];
         let of_any = block.columns(TraitId::ANY).map(|columns| columns.days().map(|(day, _)| day));
-        let last = of_any.and_then(Iterator::last).unwrap_or(first);
+        let last = of_any.and_then(Iterator::last);
         for (id, day, run) in runs() {
-            let place = rows.place(id)?;
-            let is_last = day == last;
-            let day = u16::try_from(day.checked_sub(first)?).ok()?;
+            let first = RowFact::new(id, day_start(day))?;
+            RowFact::new(id, day_start(day).checked_add(DAY)?)?;
+            let (bit, is_last) = (Bit::of(id), Some(day) == last);
             for (millis, ordinal) in run.timed() {
-                let fact = Packed { millis, day, place };
+                let fact = first.later_by(millis);
                 let head = &mut rows.heads[usize::from(*ordinal)];
                 rows.facts[head.start as usize] = fact;
                 head.start += 1;
-                head.traits |= bit(id);
+                head.signature.set(bit);
                 // The latest event of before the last day counts for long, and came before the events of the last
                 // refresh did.
                 if id == TraitId::ANY && (!is_last || head.event == NONE) {
@@ -168,26 +124,11 @@ impl Rows {
         Some(rows)
     }
 
-    fn place(&mut self, id: TraitId) -> Option<u16> {
-        if let Some(place) = self.places.get(&id) {
-            return Some(*place);
-        }
-        let place = u16::try_from(self.traits.len()).ok()?;
-        self.traits.push(id);
-        self.places.insert(id, place);
-        Some(place)
-    }
-
     /// Adds a fact that its block has got; tells whether it could. Where it could not, and where much has come, the
     /// rows are to be made anew.
     #[must_use]
     pub fn add(&mut self, ordinal: u16, id: TraitId, time: Millis) -> bool {
-        let Some(place) = self.place(id) else { return false };
-        let day = day_of(time).checked_sub(self.first).and_then(|day| u16::try_from(day).ok());
-        let (Some(day), Ok(millis)) = (day, u32::try_from(time.rem_euclid(DAY))) else {
-            return false;
-        };
-        let fact = Packed { millis, day, place };
+        let Some(fact) = RowFact::new(id, time) else { return false };
         let at = usize::from(ordinal);
         if self.heads.len() < at + 2 {
             // Its profile came since, and has no other facts than these.
@@ -195,61 +136,73 @@ impl Rows {
             self.heads.resize(at + 2, Head::empty(end));
         }
         let head = &mut self.heads[at];
-        head.traits |= bit(id);
+        head.signature.set(Bit::of(id));
         if id == TraitId::ANY && head.event == NONE {
             head.event = fact.second();
         }
-        self.later.entry(ordinal).or_default().push(fact);
+        self.later.push((fact, head.last));
+        let Ok(count) = u32::try_from(self.later.len()) else { return false };
+        head.last = count;
         self.has_later.insert(ordinal);
-        self.later_count += 1;
-        self.later_count <= FEW.max(self.facts.len() / 4)
+        self.later.len() <= FEW.max(self.facts.len() / 4)
+    }
+
+    /// The head of a profile.
+    pub fn head(&self, ordinal: u16) -> Head {
+        self.heads.get(usize::from(ordinal)).copied().unwrap_or(Head::empty(0))
     }
 
     /// Gives the heads of some profiles. All are fetched at once: while one comes from memory, the next are asked for.
     pub fn heads(&self, ordinals: impl Iterator<Item = u16>, out: &mut Vec<Head>) {
         out.clear();
-        let none = Head::empty(0);
-        out.extend(ordinals.map(|ordinal| *self.heads.get(usize::from(ordinal)).unwrap_or(&none)));
+        out.extend(ordinals.map(|ordinal| self.head(ordinal)));
     }
 
-    /// A second in which the profile of a head has an event, where one is known. It may be one of a day that was
-    /// dropped.
-    pub fn event(&self, head: &Head) -> Option<Interval> {
-        let lo = time_at(self.first, 0).wrapping_add(Millis::from(head.event) * 1000);
-        (head.event != NONE).then(|| Interval { lo, hi: lo.saturating_add(999) })
+    /// Fetches the heads of some profiles at once, as [`Self::heads`] does.
+    pub fn fetch_heads(&self, ordinals: impl Iterator<Item = u16>) {
+        let starts = ordinals.map(|ordinal| self.head(ordinal).start);
+        std::hint::black_box(starts.fold(0, |all, start| all ^ start));
     }
 
-    /// Gives the facts of some profiles, those of each in order of trait and time, and where they end. Some may be of
-    /// days that were dropped.
-    pub fn facts(&self, ordinals: &[u16], out: &mut RowFacts) {
-        let RowFacts { facts, ends } = out;
-        facts.clear();
-        ends.clear();
-        // All are fetched first, by looking at the ends of each: while one comes from memory, the next are asked for.
-        let ends_of = |ordinal: &u16| {
-            let place = usize::from(*ordinal);
-            let (from, to) = (self.heads.get(place)?.start, self.heads.get(place + 1)?.start);
-            let last = self.facts.get((to as usize).saturating_sub(1))?;
-            Some(self.facts.get(from as usize)?.millis ^ last.millis)
+    /// Fetches the facts of some profiles at once: while those of one come from memory, the next are asked for.
+    pub fn fetch(&self, ordinals: impl Iterator<Item = u16>) {
+        // A look at both ends of each will do, and at the last of those that came since: the others lie near it, mostly.
+        let ends_of = |ordinal: u16| {
+            let own = self.own(ordinal);
+            let last = self.head(ordinal).last.checked_sub(1);
+            let came = last.and_then(|at| self.later.get(at as usize)).map(|(fact, _)| fact);
+            let ends = [own.first(), own.last(), came].into_iter().flatten();
+            ends.fold(0, |all, fact| all ^ fact.time())
         };
-        std::hint::black_box(ordinals.iter().filter_map(ends_of).fold(0, |all, ends| all ^ ends));
-        let unpack = |fact: &Packed| {
-            let day = self.first.wrapping_add(Day::from(fact.day));
-            (self.traits[usize::from(fact.place)], time_at(day, fact.millis))
-        };
-        for ordinal in ordinals {
-            let (place, first) = (usize::from(*ordinal), facts.len());
-            let mut traits = 0;
-            if let (Some(from), Some(to)) = (self.heads.get(place), self.heads.get(place + 1)) {
-                let own = &self.facts[from.start as usize..to.start as usize];
-                facts.extend(own.iter().map(unpack));
-                traits = from.traits;
-            }
-            if self.has_later.contains(*ordinal) {
-                facts.extend(self.later.get(ordinal).into_iter().flatten().map(unpack));
-                facts[first..].sort_unstable();
-            }
-            ends.push((facts.len(), traits));
+        std::hint::black_box(ordinals.map(ends_of).fold(0, |all, ends| all ^ ends));
+    }
+
+    /// The facts of a profile, in order. Some may be of days that were dropped. `scratch` is for those of one to whom
+    /// some came since.
+    #[inline]
+    pub fn facts<'a>(&'a self, ordinal: u16, scratch: &'a mut Vec<RowFact>) -> &'a [RowFact] {
+        let own = self.own(ordinal);
+        if !self.has_later.contains(ordinal) {
+            return own;
+        }
+        scratch.clear();
+        scratch.extend(own);
+        let mut last = self.head(ordinal).last;
+        // There are none before the first.
+        while let Some((fact, before)) = last.checked_sub(1).map(|at| self.later[at as usize]) {
+            scratch.push(fact);
+            last = before;
+        }
+        scratch.sort_unstable();
+        scratch
+    }
+
+    /// Those that it had when the rows were made.
+    #[inline]
+    fn own(&self, ordinal: u16) -> &[RowFact] {
+        match self.heads.get(usize::from(ordinal)..usize::from(ordinal) + 2) {
+            Some([from, to]) => &self.facts[from.start as usize..to.start as usize],
+            _ => &[],
         }
     }
 
@@ -257,9 +210,8 @@ impl Rows {
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + self.heads.capacity() * size_of::<Head>()
-            + self.facts.capacity() * 8
-            + self.later.capacity() * 40
-            + self.later_count * 8
+            + self.facts.capacity() * size_of::<RowFact>()
+            + self.later.capacity() * size_of::<(RowFact, u32)>()
     }
 }
 
@@ -280,27 +232,28 @@ mod tests {
         }
         block.add_fact(id, 1, today - 7, None);
         let mut rows = Rows::of(&block).unwrap();
-        let mut heads = Vec::new();
-        let mut of = |rows: &Rows, ordinal: u16| {
+        let of = |rows: &Rows, ordinal: u16| {
+            let mut heads = Vec::new();
             rows.heads(std::iter::once(ordinal), &mut heads);
-            (heads[0].traits, rows.event(&heads[0]))
+            (heads[0].signature, heads[0].event())
         };
-        let any = bit(TraitId::ANY);
+        let any = Signature::of(TraitId::ANY);
+        let both = any.union(Signature::of(id));
         let second = |lo: Millis| Some(Interval { lo, hi: lo + 999 });
         assert_eq!(of(&rows, 0), (any, second(today - DAY)));
-        assert_eq!(of(&rows, 1), (any | bit(id), second(today - 1000)));
+        assert_eq!(of(&rows, 1), (both, second(today - 1000)));
         assert_eq!(of(&rows, 2), (any, second(today + 6000)));
-        assert_eq!(of(&rows, 3), (0, None));
+        assert_eq!(of(&rows, 3), (Signature::default(), None));
         // What comes later is in it; an event it tells already stays.
         for ordinal in [0, 3, 9] {
             assert!(rows.add(ordinal, TraitId::ANY, today + 42_001));
             assert!(rows.add(ordinal, id, today + 42_001));
         }
-        assert_eq!(of(&rows, 0), (any | bit(id), second(today - DAY)));
-        assert_eq!(of(&rows, 3), (any | bit(id), second(today + 42_000)));
-        assert_eq!(of(&rows, 9), (any | bit(id), second(today + 42_000)));
-        assert_eq!(of(&rows, 8), (0, None));
-        assert_eq!(of(&rows, 10), (0, None));
+        assert_eq!(of(&rows, 0), (both, second(today - DAY)));
+        assert_eq!(of(&rows, 3), (both, second(today + 42_000)));
+        assert_eq!(of(&rows, 9), (both, second(today + 42_000)));
+        assert_eq!(of(&rows, 8), (Signature::default(), None));
+        assert_eq!(of(&rows, 10), (Signature::default(), None));
     }
 
     #[test]
@@ -316,14 +269,33 @@ mod tests {
         let mut rows = Rows::of(&block).unwrap();
         assert!(rows.add(1, TraitId(1), at - DAY));
         assert!(rows.add(2, TraitId(1), at));
-        let mut all = RowFacts::default();
-        rows.facts(&[1, 2, 0], &mut all);
-        let [one, two, none] = all.each().collect::<Vec<_>>()[..] else { panic!("three") };
+        let of = |ordinal: u16| {
+            let mut scratch = Vec::new();
+            let facts = rows.facts(ordinal, &mut scratch).iter();
+            facts.map(|fact| (fact.id(), fact.time())).collect::<Vec<_>>()
+        };
         let of_trait = |id: u32| (0..300).map(move |time| (TraitId(id), at + time));
         let expected = of_trait(0).chain([(TraitId(1), at - DAY)]).chain(of_trait(2));
-        assert_eq!(one.0, expected.collect::<Vec<_>>());
-        assert_eq!(one.1, bit(TraitId::ANY) | bit(TraitId(1)) | bit(TraitId(2)));
-        assert_eq!((two.0, two.1), (&[(TraitId(1), at)][..], bit(TraitId(1))));
-        assert!(none.0.is_empty() && none.1 == 0);
+        assert_eq!(of(1), expected.collect::<Vec<_>>());
+        assert_eq!(of(2), [(TraitId(1), at)]);
+        assert_eq!(of(0), []);
+        assert_eq!(of(7), []);
+    }
+
+    #[test]
+    fn a_block_with_facts_out_of_range_has_no_rows() {
+        let of = |id: u32, time: Millis| {
+            let mut block = Block::new();
+            block.set_population(1);
+            block.add_fact(TraitId(id), 0, time, None);
+            Rows::of(&block).is_some()
+        };
+        assert!(of(1, 0));
+        assert!(!of(1, -1));
+        assert!(!of(u32::MAX, 0));
+        let mut rows = Rows::of(&Block::new()).unwrap();
+        assert!(rows.add(0, TraitId(1), 0));
+        assert!(!rows.add(0, TraitId(1), -1));
+        assert!(!rows.add(0, TraitId(u32::MAX), 0));
     }
 }

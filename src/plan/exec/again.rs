@@ -12,18 +12,19 @@ use roaring::RoaringBitmap;
 
 use super::answers::Answers;
 use super::answers::Gathered;
+use super::came::ByBlock;
 use super::crossed::Crossed;
 use super::dirty::Candidates;
 use super::dirty::Dirty;
-use super::dirty::Fact;
 use super::dirty::Next;
 use super::dirty::Why;
-use super::dirty::low;
 use super::groups::Groups;
+use super::lone;
 use super::lone::Lone;
 use super::lone::Profile;
+use super::lone::Ranges;
 use super::lone::Tables;
-use super::sifted::ByBlock;
+use super::shard_rows::ShardRows;
 use super::sifted::Sifted;
 use super::worker::Worker;
 use crate::bitmap::Block;
@@ -34,7 +35,6 @@ use crate::bitmap::Snapshot;
 use crate::model::BLOCK;
 use crate::model::time::Millis;
 use crate::plan::compile::Program;
-use crate::plan::graph::Node;
 use crate::plan::window::Moment;
 use crate::rules::Level;
 
@@ -49,10 +49,6 @@ pub struct Repeated {
     few: u32,
 }
 
-/// The rows of a shard's blocks, as far as they were made.
-#[derive(Debug, Default)]
-pub struct ShardRows(Vec<Option<Rows>>);
-
 /// Rules asked again after some time.
 pub struct Again<'a> {
     of: &'a Repeated,
@@ -61,7 +57,7 @@ pub struct Again<'a> {
     retained: Interval,
     now: Moment,
     crossed: Crossed,
-    intervals: Vec<Interval>,
+    ranges: Vec<Ranges>,
     /// What blocks are evaluated with, once one is.
     groups: OnceLock<Groups>,
 }
@@ -88,69 +84,16 @@ impl Repeated {
     pub fn again<'a>(&'a self, snapshot: &'a Snapshot, before: Millis, now: Millis) -> Again<'a> {
         let moment = |at: Millis| Moment { now: at, true_for: at, retention: snapshot.retention };
         let program = &self.program;
-        let intervals = program.graph.nodes.iter().map(|node| match node {
-            Node::Did(_, window)
-            | Node::First(_, window)
-            | Node::Sequence { window, .. }
-            | Node::Measure(_, window, ..) => moment(now).interval(*window),
-            _ => Interval::EMPTY,
-        });
+        let ranges = program.graph.nodes.iter().map(|node| lone::ranges(node, moment(now)));
         Again {
             of: self,
             snapshot,
             retained: moment(before).retained(),
             now: moment(now),
             crossed: Crossed::new(program, moment(before), moment(now)),
-            intervals: intervals.collect(),
+            ranges: ranges.collect(),
             groups: OnceLock::new(),
         }
-    }
-}
-
-impl ShardRows {
-    /// Forgets all: they are made of the columns when they are needed.
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Adds facts that the columns have got, each of a profile.
-    pub fn add(&mut self, facts: &[Fact]) {
-        for (ordinal, id, time) in facts {
-            let Some(slot) = self.0.get_mut((ordinal / BLOCK) as usize) else { continue };
-            let low = low(*ordinal);
-            if slot.as_mut().is_some_and(|rows| !rows.add(low, *id, *time)) {
-                *slot = None;
-            }
-        }
-    }
-
-    /// Forgets the rows of the blocks of profiles whose facts were taken out of the columns.
-    pub fn forget(&mut self, erased: &RoaringBitmap) {
-        let mut from = 0;
-        while let Some(ordinal) = erased.range(from..).next() {
-            let block = ordinal / BLOCK;
-            if let Some(slot) = self.0.get_mut(block as usize) {
-                *slot = None;
-            }
-            let Some(next) = (block + 1).checked_mul(BLOCK) else { return };
-            from = next;
-        }
-    }
-
-    /// The bytes of memory they take, about.
-    pub fn memory(&self) -> usize {
-        self.0.iter().flatten().map(Rows::memory).sum()
-    }
-
-    fn of(&mut self, number: usize, block: &Block) -> Option<&Rows> {
-        if self.0.len() <= number {
-            self.0.resize_with(number + 1, || None);
-        }
-        let slot = &mut self.0[number];
-        if slot.is_none() {
-            *slot = Rows::of(block);
-        }
-        slot.as_ref()
     }
 }
 
@@ -191,14 +134,16 @@ impl Again<'_> {
             Dirty::Some(touched) => &touched.facts[..],
             Dirty::All => &[],
         };
-        let facts = ByBlock::new(facts, blocks.iter().map(|block| &**block));
+        rows.settle(blocks);
+        let facts = ByBlock::new(facts, blocks);
         let (mut candidates, mut sifted) = (Candidates::default(), Sifted::default());
         let (mut mask, mut bytes) = (BlockSet::new(), Vec::new());
         let (mut worker, mut lone) = (None, None);
         for (number, block) in (0u32..).zip(blocks) {
             let came = facts.of(number);
             candidates.find((number, block), dirty, came, &self.crossed);
-            let count = (candidates.list.len() + sifted.take(came, &candidates)) as u64;
+            let others = came.runs.iter().filter(|run| !candidates.has(run.ordinal)).count();
+            let count = (candidates.list.len() + others) as u64;
             if count == 0 {
                 continue;
             }
@@ -206,7 +151,7 @@ impl Again<'_> {
             let rows = if is_few { rows.of(number as usize, block) } else { None };
             if let Some(rows) = rows {
                 let lone = lone.get_or_insert_with(|| {
-                    Lone::new(&self.of.program, &self.of.tables, self.now, &self.intervals)
+                    Lone::new(&self.of.program, &self.of.tables, self.now, &self.ranges)
                 });
                 let tables = &self.of.tables;
                 sifted.sift(came, rows, tables, self.retained, &mut candidates);
@@ -215,7 +160,7 @@ impl Again<'_> {
                 self.left((number, block), &sifted, rows, lone, &mut gathered);
                 continue;
             }
-            sifted.profiles().for_each(|low| candidates.add(low));
+            came.runs.iter().for_each(|run| candidates.add(run.ordinal));
             let list = &candidates.list;
             gathered.evaluated.extend(list.iter().map(|low| number * BLOCK + u32::from(*low)));
             gathered.found.resize_with(outputs.len(), RoaringBitmap::new);
@@ -250,11 +195,12 @@ impl Again<'_> {
             return;
         }
         let outputs = &self.of.program.outputs;
-        let mut all = std::mem::take(&mut lone.facts);
-        rows.facts(&candidates.list, &mut all);
-        let mut next = Next::default();
-        for (within, (facts, traits)) in candidates.list.iter().copied().zip(all.each()) {
-            let profile = Profile { block, ordinal: within, facts, traits };
+        rows.fetch(candidates.list.iter().copied());
+        let (mut next, mut scratch) = (Next::default(), Vec::new());
+        for within in candidates.list.iter().copied() {
+            let facts = rows.facts(within, &mut scratch);
+            let signature = rows.head(within).signature;
+            let profile = Profile { block, ordinal: within, facts, signature };
             let ordinal = number * BLOCK + u32::from(within);
             let is_device = block.devices().contains(within);
             let is_known = lone.is_known(facts);
@@ -269,8 +215,7 @@ impl Again<'_> {
                     continue;
                 }
                 Why::Own if is_known => {
-                    let own = facts.chunk_by(|a, b| a.0 == b.0).map(|of_one| of_one[0].0);
-                    lone.ask_reached(&profile, own, |output, is_true| {
+                    lone.ask_reached(&profile, lone::traits(facts), |output, is_true| {
                         gathered.answer(outputs, (output, ordinal), is_true, is_device);
                     });
                     continue;
@@ -300,7 +245,6 @@ impl Again<'_> {
                 gathered.known[1].insert(ordinal);
             }
         }
-        lone.facts = all;
     }
 
     /// Asks what is left of facts that came.
@@ -313,21 +257,21 @@ impl Again<'_> {
         gathered: &mut Gathered,
     ) {
         let outputs = &self.of.program.outputs;
-        let mut all = std::mem::take(&mut lone.facts);
-        rows.facts(&sifted.list, &mut all);
-        let each = sifted.list.iter().zip(all.each()).zip(sifted.each());
-        for ((within, (facts, traits)), asked) in each {
+        rows.fetch(sifted.list.iter().copied());
+        let mut scratch = Vec::new();
+        for (within, asked) in sifted.list.iter().zip(sifted.each()) {
+            let facts = rows.facts(*within, &mut scratch);
             // The event that made it known counts still: of whom one has left, that is a candidate.
             debug_assert!(lone.is_known(facts), "who was known is known");
             let ordinal = number * BLOCK + u32::from(*within);
             let is_device = block.devices().contains(*within);
-            let profile = Profile { block, ordinal: *within, facts, traits };
+            let signature = rows.head(*within).signature;
+            let profile = Profile { block, ordinal: *within, facts, signature };
             lone.ask_some(&profile, asked, |output, is_rising, is_true| {
                 if is_true || !is_rising {
                     gathered.answer(outputs, (output, ordinal), is_true, is_device);
                 }
             });
         }
-        lone.facts = all;
     }
 }

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-use super::sifted::Came;
+use super::came::Came;
+use super::dirty::Fact;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
 use crate::bitmap::Interval;
@@ -51,13 +52,14 @@ impl Crossed {
 
     /// Whether a block has an event that every rule feels, other than those that `came`; `out` becomes whose those are
     /// that lie in a stretch with such a one.
-    pub(super) fn mark_all(&self, block: &Block, came: &[Came], out: &mut BlockSet) -> bool {
+    pub(super) fn mark_all(&self, block: &Block, came: Came<'_>, out: &mut BlockSet) -> bool {
         let Some(of_any) = block.columns(TraitId::ANY) else { return false };
         // What comes of age came just now, mostly. What leaves the retention may have been dropped, and tells nothing.
         let is_all_new = |stretch: &Interval| {
-            let is_one = |(_, id, time): &&Came| *id == TraitId::ANY && stretch.holds(*time);
+            let is_one = |(_, id, time): &&Fact| *id == TraitId::ANY && stretch.holds(*time);
+            let all = || came.runs.iter().flat_map(|run| came.facts(run));
             stretch.lo > self.before
-                && of_any.scan().facts_in(*stretch) == came.iter().filter(is_one).count() as u64
+                && of_any.scan().facts_in(*stretch) == all().filter(is_one).count() as u64
         };
         let is_felt = |stretch: &&Interval| has(of_any, stretch) && !is_all_new(stretch);
         let mut felt = self.of_all.iter().filter(is_felt).peekable();

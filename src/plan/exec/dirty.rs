@@ -2,12 +2,13 @@
 
 use roaring::RoaringBitmap;
 
+use super::came::Came;
 use super::crossed::Crossed;
 use super::lone;
-use super::sifted::Came;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
 use crate::bitmap::Interval;
+use crate::bitmap::RowFact;
 use crate::bitmap::TraitId;
 use crate::model::BLOCK;
 use crate::model::Ordinal;
@@ -36,7 +37,7 @@ pub struct Touched {
 }
 
 /// So many facts are remembered; of more, only whose they are.
-const MOST: usize = 1 << 18;
+pub(super) const MOST: usize = 1 << 18;
 
 impl Touched {
     /// Profiles of whom anything may be other.
@@ -90,7 +91,7 @@ impl Candidates {
         &mut self,
         (number, block): (u32, &Block),
         dirty: &Dirty,
-        came: &[Came],
+        came: Came<'_>,
         crossed: &Crossed,
     ) {
         self.list.clear();
@@ -142,16 +143,16 @@ impl Candidates {
     }
 
     /// Takes the facts of those who are some, of all that came to the block.
-    pub(super) fn take(&mut self, came: &[Came]) {
+    pub(super) fn take(&mut self, came: Came<'_>) {
         if self.list.is_empty() {
             return;
         }
-        for (ordinal, id, time) in
-            came.iter().filter(|(ordinal, ..)| self.marked.contains(*ordinal))
-        {
-            self.traits.push((*ordinal, *id));
-            if *id == TraitId::ANY {
-                self.came.push((*ordinal, *time));
+        for run in came.runs.iter().filter(|run| self.marked.contains(run.ordinal)) {
+            for (_, id, time) in came.facts(run) {
+                self.traits.push((run.ordinal, *id));
+                if *id == TraitId::ANY {
+                    self.came.push((run.ordinal, *time));
+                }
             }
         }
         self.traits.sort_unstable();
@@ -167,7 +168,7 @@ impl Candidates {
         &self,
         ordinal: u16,
         next: &mut Next,
-        facts: &[(TraitId, Millis)],
+        facts: &[RowFact],
         (retained, crossed): (Interval, &Crossed),
     ) -> Why<'_> {
         let traits = of(&self.traits, &mut next.traits, ordinal);
@@ -178,7 +179,7 @@ impl Candidates {
         let events = lone::events(facts);
         // How many it had before of those within some times.
         let had = |is_within: &dyn Fn(Millis) -> bool| {
-            let all = events.iter().filter(|(_, time)| is_within(*time)).count();
+            let all = events.iter().filter(|event| is_within(event.time())).count();
             all.saturating_sub(came.iter().filter(|(_, time)| is_within(*time)).count())
         };
         // What is true of nobody unknown may be true of one who had nothing that counted.

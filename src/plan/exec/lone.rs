@@ -13,11 +13,13 @@ use hashbrown::HashMap;
 use super::groups::Comparison;
 use super::needed::Needed;
 use super::needed::Rest;
+use crate::bitmap::Bit;
 use crate::bitmap::Block;
-use crate::bitmap::Interval;
-use crate::bitmap::RowFacts;
+use crate::bitmap::FactRange;
+use crate::bitmap::RowFact;
+use crate::bitmap::Signature;
 use crate::bitmap::TraitId;
-use crate::bitmap::bit;
+use crate::bitmap::Within;
 use crate::model::time::Millis;
 use crate::model::time::day_of;
 use crate::plan::compile::Program;
@@ -27,6 +29,7 @@ use crate::plan::graph::NodeId;
 use crate::plan::number;
 use crate::plan::number::Band;
 use crate::plan::window::Moment;
+use crate::plan::window::Window;
 
 /// What is the same for all profiles and instants.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ pub(super) struct Tables {
     of_attribute: BTreeMap<Box<str>, Vec<NodeId>>,
     of_namespace: Vec<(Box<str>, NodeId)>,
     parents: Vec<Vec<NodeId>>,
+    /// What each node asks.
+    steps: Vec<Step>,
+    /// The parts of the nodes that have some, those of a node together.
+    parts: Vec<NodeId>,
     comparisons: Vec<Option<Comparison>>,
     /// The outputs that each node is the root of.
     outputs: Vec<Vec<u32>>,
@@ -49,6 +56,45 @@ pub(super) struct Tables {
     true_of_none: Vec<u32>,
     /// By output, what a profile needs for the rule to be true of it.
     needed: Vec<Needed>,
+}
+
+/// What a node asks. The most frequent leaves lie here, and need no more than the facts and their range.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Known(bool),
+    /// Of these parts, from one to before another.
+    All((usize, usize)),
+    Any((usize, usize)),
+    Not(NodeId),
+    /// Whether there is a fact; of whom lacks the bit there is none.
+    Did(Bit),
+    Count(Bit, Within),
+    /// Another leaf.
+    Leaf,
+}
+
+/// The facts that a leaf is about: those of its trait that lie in its window, and of what it looks back to, if it does.
+pub(super) type Ranges = [FactRange; 2];
+
+/// The ranges of a node at an instant.
+pub(super) fn ranges(node: &Node, moment: Moment) -> Ranges {
+    let within = |id: TraitId, window: Window| FactRange::new(id, moment.interval(window));
+    let ever = |id: TraitId| within(id, Window::Retained);
+    match node {
+        Node::Did(id, window) | Node::Measure(id, window, ..) => {
+            [within(*id, *window), FactRange::EMPTY]
+        }
+        Node::First(id, window) => [within(*id, *window), ever(*id)],
+        Node::Sequence { first, then, window, .. } => [within(*then, *window), ever(*first)],
+        Node::LastAfter(last, after) => [ever(*last), ever(*after)],
+        Node::True
+        | Node::False
+        | Node::And(_)
+        | Node::Or(_)
+        | Node::Not(_)
+        | Node::Has(_)
+        | Node::Attribute(..) => [FactRange::EMPTY; 2],
+    }
 }
 
 /// An output that facts of a trait can change.
@@ -70,6 +116,8 @@ impl Tables {
             of_attribute: BTreeMap::new(),
             of_namespace: Vec::new(),
             parents: vec![Vec::new(); nodes.len()],
+            steps: Vec::with_capacity(nodes.len()),
+            parts: Vec::new(),
             comparisons: vec![None; nodes.len()],
             outputs: vec![Vec::new(); nodes.len()],
             reached: Vec::new(),
@@ -107,6 +155,8 @@ impl Tables {
                 _ => false,
             };
             this.none.push(none);
+            let step = this.step(id, node);
+            this.steps.push(step);
         }
         for (place, output) in (0..).zip(&program.outputs) {
             this.outputs[output.root].push(place);
@@ -118,6 +168,33 @@ impl Tables {
         this.needed = program.outputs.iter().map(|output| needed[output.root].clone()).collect();
         this.find_reached(program);
         this
+    }
+
+    /// What a node asks; its parts are put down.
+    fn step(&mut self, id: NodeId, node: &Node) -> Step {
+        let mut range = |parts: &[NodeId]| {
+            let from = self.parts.len();
+            self.parts.extend(parts);
+            (from, self.parts.len())
+        };
+        match node {
+            Node::True => Step::Known(true),
+            Node::False => Step::Known(false),
+            Node::And(parts) => Step::All(range(parts)),
+            Node::Or(parts) => Step::Any(range(parts)),
+            Node::Not(part) => Step::Not(*part),
+            Node::Did(of, _) => Step::Did(Bit::of(*of)),
+            Node::Measure(of, _, Kind::Count, ..) => match self.comparisons[id] {
+                Some(Comparison::Band(band)) => Step::Count(Bit::of(*of), band.narrow()),
+                _ => Step::Known(false),
+            },
+            Node::Measure(..)
+            | Node::Has(_)
+            | Node::Attribute(..)
+            | Node::First(..)
+            | Node::Sequence { .. }
+            | Node::LastAfter(..) => Step::Leaf,
+        }
     }
 
     fn find_reached(&mut self, program: &Program) {
@@ -219,10 +296,10 @@ pub(super) struct Lone<'a> {
     program: &'a Program,
     tables: &'a Tables,
     now: Millis,
-    retained: Interval,
-    intervals: &'a [Interval],
-    /// The facts of those that are asked.
-    pub(super) facts: RowFacts,
+    /// The events that count.
+    events: FactRange,
+    /// By node.
+    ranges: &'a [Ranges],
     answers: Vec<bool>,
     /// The nodes whose answer is not that for a profile that has nothing.
     changed: Vec<NodeId>,
@@ -240,10 +317,10 @@ pub(super) struct Lone<'a> {
 pub(super) struct Profile<'a> {
     pub(super) block: &'a Block,
     pub(super) ordinal: u16,
-    /// In order of trait and time.
-    pub(super) facts: &'a [(TraitId, Millis)],
-    /// The traits of these, as the bits of a head.
-    pub(super) traits: u64,
+    /// In order.
+    pub(super) facts: &'a [RowFact],
+    /// The signature of these.
+    pub(super) signature: Signature,
 }
 
 impl<'a> Lone<'a> {
@@ -251,15 +328,14 @@ impl<'a> Lone<'a> {
         program: &'a Program,
         tables: &'a Tables,
         moment: Moment,
-        intervals: &'a [Interval],
+        ranges: &'a [Ranges],
     ) -> Self {
         Self {
             program,
             tables,
             now: moment.now,
-            retained: moment.retained(),
-            intervals,
-            facts: RowFacts::default(),
+            events: FactRange::new(TraitId::ANY, moment.retained()),
+            ranges,
             answers: tables.none.clone(),
             changed: Vec::new(),
             waiting: BinaryHeap::new(),
@@ -270,9 +346,9 @@ impl<'a> Lone<'a> {
         }
     }
 
-    /// Whether a profile with these facts, in order of trait and time, is known.
-    pub(super) fn is_known(&self, facts: &[(TraitId, Millis)]) -> bool {
-        events(facts).iter().any(|(_, time)| self.retained.holds(*time))
+    /// Whether a profile with these facts, which are in order, is known.
+    pub(super) fn is_known(&self, facts: &[RowFact]) -> bool {
+        self.events.is_in(facts)
     }
 
     /// Asks one profile that is known what facts of some traits can change.
@@ -310,7 +386,7 @@ impl<'a> Lone<'a> {
             self.number = 1;
         }
         for (output, with) in outputs {
-            if self.tables.needed[output as usize].may_have(profile.traits) {
+            if self.tables.needed[output as usize].may_have(profile.signature) {
                 answer(
                     output,
                     with,
@@ -321,33 +397,29 @@ impl<'a> Lone<'a> {
     }
 
     fn node(&mut self, profile: &Profile<'_>, node: NodeId) -> bool {
+        let tables = self.tables;
+        match tables.steps[node] {
+            Step::Known(answer) => return answer,
+            Step::Not(part) => return !self.node(profile, part),
+            Step::Did(bit) => {
+                return profile.signature.has(bit) && self.ranges[node][0].is_in(profile.facts);
+            }
+            Step::Count(bit, within) => {
+                let has_some = profile.signature.has(bit);
+                let count = if has_some { self.ranges[node][0].count_in(profile.facts) } else { 0 };
+                return within.holds(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            Step::All(_) | Step::Any(_) | Step::Leaf => {}
+        }
         let (number, found) = self.found[node];
         if number == self.number {
             return found;
         }
-        let program = self.program;
-        let mut ask = |part: &NodeId| self.node(profile, *part);
-        let &Profile { block, ordinal, facts, traits } = profile;
-        let answer = match &program.graph.nodes[node] {
-            Node::True => true,
-            Node::False => false,
-            Node::And(parts) => parts.iter().all(ask),
-            Node::Or(parts) => parts.iter().any(ask),
-            Node::Not(part) => !ask(part),
-            Node::Has(namespace) => holds(block, ordinal, namespace),
-            Node::Attribute(name, _) => {
-                let column = block.attribute(name);
-                let value = column.and_then(|column| column.value_at(ordinal, self.now));
-                let test = self.program.tests.get(&node);
-                value.zip(test).is_some_and(|((_, value), test)| test.passes_value(value))
-            }
-            // What it has nothing of is not looked for.
-            Node::Did(id, _) | Node::First(id, _) | Node::Measure(id, ..)
-                if traits & bit(*id) == 0 =>
-            {
-                self.tables.none[node]
-            }
-            _ => self.leaf(block, ordinal, facts, node),
+        let ask = |part: &NodeId| self.node(profile, *part);
+        let answer = match tables.steps[node] {
+            Step::All((from, to)) => tables.parts[from..to].iter().all(ask),
+            Step::Any((from, to)) => tables.parts[from..to].iter().any(ask),
+            _ => self.leaf(profile, node),
         };
         self.found[node] = (self.number, answer);
         answer
@@ -375,11 +447,11 @@ impl<'a> Lone<'a> {
         let &Profile { block, ordinal, facts, .. } = profile;
         let mut leaves = std::mem::take(&mut self.leaves);
         leaves.clear();
-        for group in facts.chunk_by(|a, b| a.0 == b.0) {
-            leaves.extend(self.tables.of_trait.get(&group[0].0).into_iter().flatten());
+        for id in traits(facts) {
+            leaves.extend(self.tables.of_trait.get(&id).into_iter().flatten());
         }
         for leaf in leaves.drain(..) {
-            let answer = self.leaf(block, ordinal, facts, leaf);
+            let answer = self.leaf(profile, leaf);
             self.set(leaf, answer);
         }
         self.leaves = leaves;
@@ -417,37 +489,38 @@ impl<'a> Lone<'a> {
         }
     }
 
-    fn leaf(&self, block: &Block, ordinal: u16, facts: &[(TraitId, Millis)], leaf: NodeId) -> bool {
-        let interval = self.intervals[leaf];
-        let retained = self.retained;
-        let within = |id: TraitId, interval: Interval| cut(of(facts, id), interval);
+    fn leaf(&self, profile: &Profile<'_>, leaf: NodeId) -> bool {
+        let &Profile { block, ordinal, facts, .. } = profile;
+        let [range, back] = self.ranges[leaf];
         match &self.program.graph.nodes[leaf] {
-            // Most have few: to look at each takes less than to look for some.
-            Node::Did(id, _) if facts.len() <= 32 => {
-                facts.iter().any(|(of, time)| of == id && interval.holds(*time))
-            }
-            Node::Did(id, _) => !within(*id, interval).is_empty(),
-            Node::First(id, _) => {
-                within(*id, retained).first().is_some_and(|(_, time)| interval.holds(*time))
-            }
-            Node::Sequence { first, then, within: length, .. } => {
-                let (starts, ends) = (within(*first, retained), within(*then, interval));
-                ends.iter().any(|(_, end)| {
-                    let before = starts.partition_point(|(_, start)| start < end);
-                    before
-                        .checked_sub(1)
-                        .is_some_and(|last| end.abs_diff(starts[last].1) <= length.unsigned_abs())
+            Node::Did(..) => range.is_in(facts),
+            Node::First(..) => back.cut(facts).first().is_some_and(|first| range.holds(*first)),
+            Node::Sequence { within: length, .. } => {
+                let (starts, ends) = (back.cut(facts), range.cut(facts));
+                ends.iter().any(|end| {
+                    let before = starts.partition_point(|start| start.time() < end.time());
+                    let last = before.checked_sub(1).map(|last| starts[last]);
+                    last.is_some_and(|last| {
+                        end.time().abs_diff(last.time()) <= length.unsigned_abs()
+                    })
                 })
             }
-            Node::LastAfter(last, after) => {
-                let latest = |id| within(id, retained).last().map(|(_, time)| *time);
-                latest(*last).is_some() && latest(*last) > latest(*after)
+            Node::LastAfter(..) => {
+                let latest = |range: FactRange| range.cut(facts).last().map(|fact| fact.time());
+                latest(range).is_some() && latest(range) > latest(back)
             }
-            Node::Measure(id, _, kind, ..) => {
+            Node::Measure(_, _, kind, ..) => {
                 let Some(comparison) = self.tables.comparisons[leaf] else { return false };
-                measure(block, ordinal, within(*id, interval), (*kind, comparison))
+                measure(block, ordinal, range.cut(facts), (*kind, comparison))
             }
-            _ => false,
+            Node::Has(namespace) => holds(block, ordinal, namespace),
+            Node::Attribute(name, _) => {
+                let column = block.attribute(name);
+                let value = column.and_then(|column| column.value_at(ordinal, self.now));
+                let test = self.program.tests.get(&leaf);
+                value.zip(test).is_some_and(|((_, value), test)| test.passes_value(value))
+            }
+            Node::True | Node::False | Node::And(_) | Node::Or(_) | Node::Not(_) => false,
         }
     }
 }
@@ -457,44 +530,35 @@ fn holds(block: &Block, ordinal: u16, namespace: &str) -> bool {
 }
 
 /// The facts of [`TraitId::ANY`], which come first.
-pub(super) fn events(facts: &[(TraitId, Millis)]) -> &[(TraitId, Millis)] {
-    let count = facts.iter().take_while(|(id, _)| *id == TraitId::ANY).count();
+pub(super) fn events(facts: &[RowFact]) -> &[RowFact] {
+    let count = facts.iter().take_while(|fact| fact.id() == TraitId::ANY).count();
     &facts[..count]
 }
 
-/// The facts of one trait.
-fn of(facts: &[(TraitId, Millis)], id: TraitId) -> &[(TraitId, Millis)] {
-    let from = facts.partition_point(|(other, _)| *other < id);
-    let to = facts.partition_point(|(other, _)| *other <= id);
-    &facts[from..to]
-}
-
-/// The facts of one trait that lie in an interval.
-fn cut(facts: &[(TraitId, Millis)], interval: Interval) -> &[(TraitId, Millis)] {
-    let from = facts.partition_point(|(_, time)| *time < interval.lo);
-    let to = facts.partition_point(|(_, time)| *time <= interval.hi);
-    &facts[from..to.max(from)]
+/// The traits of facts that are in order, each once.
+pub(super) fn traits(facts: &[RowFact]) -> impl Iterator<Item = TraitId> {
+    facts.chunk_by(|a, b| a.id() == b.id()).map(|of_one| of_one[0].id())
 }
 
 fn measure(
     block: &Block,
     ordinal: u16,
-    facts: &[(TraitId, Millis)],
+    facts: &[RowFact],
     (kind, comparison): (Kind, Comparison),
 ) -> bool {
     let band = |value: i128| matches!(comparison, Comparison::Band(band) if band.holds(value));
     match kind {
         Kind::Count => return band(facts.len() as i128),
         Kind::Days => {
-            let days = facts.chunk_by(|(_, a), (_, b)| day_of(*a) == day_of(*b)).count();
+            let days = facts.chunk_by(|a, b| day_of(a.time()) == day_of(b.time())).count();
             return band(days as i128);
         }
         Kind::Sum | Kind::Min | Kind::Max | Kind::Avg => {}
     }
     // Facts of one millisecond are found together.
     let times = facts.chunk_by(|a, b| a == b).map(|alike| alike[0]);
-    let values = times.flat_map(|(id, time)| {
-        let columns = block.columns(id);
+    let values = times.flat_map(|fact| {
+        let (columns, time) = (block.columns(fact.id()), fact.time());
         let found = columns.map(|columns| columns.facts_of(ordinal, time, time));
         found.unwrap_or_default().into_iter().filter_map(|(_, value)| value)
     });

@@ -6,6 +6,7 @@
 
 mod again;
 mod answers;
+mod came;
 mod compare;
 mod crossed;
 mod dirty;
@@ -14,6 +15,7 @@ mod groups;
 mod lone;
 mod members;
 mod needed;
+mod shard_rows;
 mod sifted;
 mod touched;
 mod worker;
@@ -24,7 +26,6 @@ use std::sync::atomic::Ordering;
 
 pub use self::again::Again;
 pub use self::again::Repeated;
-pub use self::again::ShardRows;
 pub use self::answers::Answers;
 pub use self::dirty::Dirty;
 pub use self::dirty::Touched;
@@ -32,6 +33,7 @@ pub use self::earlier::Earlier;
 use self::groups::Groups;
 pub use self::members::Delta;
 pub use self::members::Members;
+pub use self::shard_rows::ShardRows;
 use self::worker::Worker;
 use super::compile::Program;
 use super::window::Moment;

@@ -4,77 +4,19 @@
 //! what it had then is less. The head of a profile tells that it lacks something, and that it was known already. Of
 //! whom it does not, that is left to its row.
 
+use super::came::Came;
 use super::dirty::Candidates;
 use super::dirty::Fact;
-use super::dirty::low;
 use super::lone::Reached;
 use super::lone::Tables;
-use crate::bitmap::Block;
 use crate::bitmap::Head;
 use crate::bitmap::Interval;
 use crate::bitmap::Rows;
 use crate::bitmap::TraitId;
-use crate::model::BLOCK;
-use crate::model::time::Millis;
-
-/// A fact of a profile of a block, without its value.
-pub(super) type Came = (u16, TraitId, Millis);
-
-/// The facts that came to a shard, by block. Those of a block stay in their order.
-#[derive(Debug, Default)]
-pub(super) struct ByBlock {
-    /// Where those of each block end.
-    ends: Vec<usize>,
-    facts: Vec<Came>,
-}
-
-impl ByBlock {
-    /// Those of the profiles that the blocks have.
-    pub(super) fn new<'a>(
-        facts: &[Fact],
-        blocks: impl ExactSizeIterator<Item = &'a Block>,
-    ) -> Self {
-        let populations: Vec<u32> = blocks.map(Block::population).collect();
-        let place = |ordinal: u32| {
-            let number = (ordinal / BLOCK) as usize;
-            populations.get(number).is_some_and(|all| ordinal % BLOCK < *all).then_some(number)
-        };
-        // Where the next of each block goes: in the end, where those of each block end.
-        let mut next = vec![0; populations.len() + 1];
-        for (ordinal, ..) in facts {
-            if let Some(number) = place(*ordinal) {
-                next[number + 1] += 1;
-            }
-        }
-        let mut sum = 0;
-        for count in &mut next {
-            sum += *count;
-            *count = sum;
-        }
-        let mut by_block = vec![(0, TraitId::ANY, 0); sum];
-        for (ordinal, id, time) in facts {
-            if let Some(number) = place(*ordinal) {
-                by_block[next[number]] = (low(*ordinal), *id, *time);
-                next[number] += 1;
-            }
-        }
-        next.truncate(populations.len());
-        Self { ends: next, facts: by_block }
-    }
-
-    /// Those of a block.
-    pub(super) fn of(&self, number: u32) -> &[Came] {
-        let number = number as usize;
-        let from = number.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.facts[from..self.ends[number]]
-    }
-}
 
 /// What is left of the facts that came to a block. All its memory is used again.
 #[derive(Debug, Default)]
 pub(super) struct Sifted {
-    /// Facts of one profile that came one after the other, as those of an event do: whose they are, and where they end.
-    runs: Vec<(u16, usize)>,
     heads: Vec<Head>,
     /// Profiles, and the outputs that may be other of each, in order; nothing else of them is. The lowest bit is set
     /// where the output may only have become true, the next are the output, and those above them the profile.
@@ -84,62 +26,45 @@ pub(super) struct Sifted {
 }
 
 impl Sifted {
-    /// Takes the facts that came to a block, and counts whose they are who are no candidates: about, some more than
-    /// once.
-    pub(super) fn take(&mut self, came: &[Came], candidates: &Candidates) -> usize {
-        self.runs.clear();
-        let mut end = 0;
-        self.runs.extend(came.chunk_by(|a, b| a.0 == b.0).map(|run| {
-            end += run.len();
-            (run[0].0, end)
-        }));
-        self.runs.iter().filter(|(low, _)| !candidates.has(*low)).count()
-    }
-
-    /// Whose the facts are that were taken.
-    pub(super) fn profiles(&self) -> impl Iterator<Item = u16> {
-        self.runs.iter().map(|(low, _)| *low)
-    }
-
     /// Finds who of those who are no candidates yet is to be asked what; who may not have been known before, when
-    /// `retained` counted, becomes a candidate. `came` are the facts that were taken.
+    /// `retained` counted, becomes a candidate.
     pub(super) fn sift(
         &mut self,
-        came: &[Came],
+        came: Came<'_>,
         rows: &Rows,
         tables: &Tables,
         retained: Interval,
         candidates: &mut Candidates,
     ) {
-        let Self { runs, heads, pairs, list } = self;
-        rows.heads(runs.iter().map(|(low, _)| *low), heads);
+        let Self { heads, pairs, list } = self;
+        rows.heads(came.runs.iter().map(|run| run.ordinal), heads);
         // More than are left: each is put down, and is left there where it passes.
         let mut count = 0;
         // Every event is one of these, and hardly a rule asks for them.
         let of_any = tables.reached(TraitId::ANY);
-        let mut from = 0;
-        for ((low, end), head) in runs.iter().zip(heads) {
-            let run = &came[std::mem::replace(&mut from, *end)..*end];
-            if candidates.has(*low) {
+        for (run, head) in came.runs.iter().zip(heads) {
+            let ordinal = run.ordinal;
+            if candidates.has(ordinal) {
                 continue;
             }
+            let facts = came.facts(run);
             // An event that counted, and that is none of those that came.
-            let is_known = rows.event(head).is_some_and(|event| {
-                let is_it = |(_, id, time): &Came| *id == TraitId::ANY && event.holds(*time);
-                retained.covers(event) && !run.iter().any(is_it)
+            let is_known = head.event().is_some_and(|event| {
+                let is_it = |(_, id, time): &Fact| *id == TraitId::ANY && event.holds(*time);
+                retained.covers(event) && !facts.iter().any(is_it)
             });
             if !is_known {
-                candidates.add(*low);
+                candidates.add(ordinal);
                 continue;
             }
-            for (_, id, _) in run {
+            for (_, id, _) in facts {
                 let reached = if *id == TraitId::ANY { of_any } else { tables.reached(*id) };
                 if pairs.len() < count + reached.len() {
                     pairs.resize((count + reached.len()).next_power_of_two(), 0);
                 }
                 for reached in reached {
-                    pairs[count] = pair(*low, reached);
-                    count += usize::from(reached.rest.may_have(head.traits));
+                    pairs[count] = pair(ordinal, reached);
+                    count += usize::from(reached.rest.may_have(head.signature));
                 }
             }
         }
@@ -181,7 +106,7 @@ fn is_of_one(one: &u64, other: &u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bitmap::bit;
+    use crate::bitmap::Signature;
     use crate::plan;
     use crate::plan::Library;
     use crate::plan::Question;
@@ -238,25 +163,27 @@ mod tests {
     #[test]
     fn what_is_needed_beside_a_fact_is_seen_from_the_head() {
         // The traits x, y and z are those of the numbers 1, 2 and 3.
-        let (x, y, z) = (bit(TraitId(1)), bit(TraitId(2)), bit(TraitId(3)));
-        let left =
-            |text: &str, traits: u64| tables(text).0.reached(TraitId(1))[0].rest.may_have(traits);
-        for (text, traits, expected) in [
-            ("did x and did y", x, false),
-            ("did x and did y", x | y, true),
-            ("did x or did y", x, true),
-            ("did x and (did y or did z)", x, false),
-            ("did x and (did y or did z)", x | z, true),
-            ("did x and not did y", x, true),
-            ("did x and count y >= 2", x, false),
-            ("did x and count y < 2", x, true),
-            ("did x and sum y.v = 0", x, true),
-            ("did x and sum y.v > 0", x, false),
-            ("did x and max y.v < 0", x, false),
-            ("did x and (did y or has user_id)", x, true),
-            ("not did x and did y", x, false),
+        let [x, y, z] = [1, 2, 3].map(|id| Signature::of(TraitId(id)));
+        let left = |text: &str, has: &[Signature]| {
+            let has = has.iter().copied().fold(Signature::default(), Signature::union);
+            tables(text).0.reached(TraitId(1))[0].rest.may_have(has)
+        };
+        for (text, has, expected) in [
+            ("did x and did y", &[x][..], false),
+            ("did x and did y", &[x, y], true),
+            ("did x or did y", &[x], true),
+            ("did x and (did y or did z)", &[x], false),
+            ("did x and (did y or did z)", &[x, z], true),
+            ("did x and not did y", &[x], true),
+            ("did x and count y >= 2", &[x], false),
+            ("did x and count y < 2", &[x], true),
+            ("did x and sum y.v = 0", &[x], true),
+            ("did x and sum y.v > 0", &[x], false),
+            ("did x and max y.v < 0", &[x], false),
+            ("did x and (did y or has user_id)", &[x], true),
+            ("not did x and did y", &[x], false),
         ] {
-            assert_eq!(left(text, traits), expected, "{text}");
+            assert_eq!(left(text, has), expected, "{text}");
         }
     }
 }
