@@ -10,6 +10,7 @@ use super::rowfact::RowFact;
 use super::scan::Interval;
 use super::set::BlockSet;
 use super::signature::Bit;
+use super::signature::Kept;
 use super::signature::Signature;
 use crate::model::time::DAY;
 use crate::model::time::Day;
@@ -19,8 +20,7 @@ use crate::model::time::day_start;
 /// What is known of a profile without a look at its facts.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
-    /// The traits of which it has facts. It may have those of days that were dropped.
-    pub signature: Signature,
+    signature: Kept,
     /// Where its facts begin.
     start: u32,
     /// The second of one of its events.
@@ -35,7 +35,13 @@ const NONE: u32 = u32::MAX;
 impl Head {
     /// Of one without facts, which would begin here.
     fn empty(start: u32) -> Self {
-        Self { signature: Signature::default(), start, event: NONE, last: 0 }
+        Self { signature: Kept::default(), start, event: NONE, last: 0 }
+    }
+
+    /// The traits of which the profile has facts. It may have those of days that were dropped.
+    #[inline]
+    pub fn signature(&self) -> Signature {
+        Signature::kept(self.signature)
     }
 
     /// A second in which the profile has an event, where one is known. It may be one of a day that was dropped.
@@ -102,7 +108,7 @@ impl Rows {
                 let head = &mut rows.heads[usize::from(*ordinal)];
                 rows.facts[head.start as usize] = fact;
                 head.start += 1;
-                head.signature.set(bit);
+                Signature::set_kept(&mut head.signature, bit);
                 // The latest event of before the last day counts for long, and came before the events of the last
                 // refresh did.
                 if id == TraitId::ANY && (!is_last || head.event == NONE) {
@@ -136,7 +142,7 @@ impl Rows {
             self.heads.resize(at + 2, Head::empty(end));
         }
         let head = &mut self.heads[at];
-        head.signature.set(Bit::of(id));
+        Signature::set_kept(&mut head.signature, Bit::of(id));
         if id == TraitId::ANY && head.event == NONE {
             head.event = fact.second();
         }
@@ -235,7 +241,7 @@ mod tests {
         let of = |rows: &Rows, ordinal: u16| {
             let mut heads = Vec::new();
             rows.heads(std::iter::once(ordinal), &mut heads);
-            (heads[0].signature, heads[0].event())
+            (heads[0].signature(), heads[0].event())
         };
         let any = Signature::of(TraitId::ANY);
         let both = any.union(Signature::of(id));

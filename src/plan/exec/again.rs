@@ -199,7 +199,7 @@ impl Again<'_> {
         let (mut next, mut scratch) = (Next::default(), Vec::new());
         for within in candidates.list.iter().copied() {
             let facts = rows.facts(within, &mut scratch);
-            let signature = rows.head(within).signature;
+            let signature = rows.head(within).signature();
             let profile = Profile { block, ordinal: within, facts, signature };
             let ordinal = number * BLOCK + u32::from(within);
             let is_device = block.devices().contains(within);
@@ -265,7 +265,7 @@ impl Again<'_> {
             debug_assert!(lone.is_known(facts), "who was known is known");
             let ordinal = number * BLOCK + u32::from(*within);
             let is_device = block.devices().contains(*within);
-            let signature = rows.head(*within).signature;
+            let signature = rows.head(*within).signature();
             let profile = Profile { block, ordinal: *within, facts, signature };
             lone.ask_some(&profile, asked, |output, is_rising, is_true| {
                 if is_true || !is_rising {

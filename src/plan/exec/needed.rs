@@ -13,7 +13,7 @@ const MOST: usize = 4;
 pub(super) struct Rest([Signature; REST]);
 
 /// So many are kept of those that a fact does not meet by itself.
-const REST: usize = 3;
+const REST: usize = 2;
 
 impl Rest {
     /// Whether the profile of a head with this signature may have what is needed.

@@ -57,6 +57,7 @@ impl Sifted {
                 candidates.add(ordinal);
                 continue;
             }
+            let signature = head.signature();
             for (_, id, _) in facts {
                 let reached = if *id == TraitId::ANY { of_any } else { tables.reached(*id) };
                 if pairs.len() < count + reached.len() {
@@ -64,7 +65,7 @@ impl Sifted {
                 }
                 for reached in reached {
                     pairs[count] = pair(ordinal, reached);
-                    count += usize::from(reached.rest.may_have(head.signature));
+                    count += usize::from(reached.rest.may_have(signature));
                 }
             }
         }
