@@ -126,6 +126,12 @@ impl Answers {
         !self.is_all && is_none_asked && self.whole.is_empty() && self.evaluated.is_empty()
     }
 
+    /// Whether anybody was asked a rule: nobody comes to the members of another, or leaves them.
+    pub fn is_asked(&self, rule: usize) -> bool {
+        let is_asked_alone = || self.asked.iter().any(|asked| !asked.of(rule).is_empty());
+        self.is_all || !self.whole.is_empty() || !self.evaluated.is_empty() || is_asked_alone()
+    }
+
     /// Who came to the members of a rule and who left them; those who were not asked are as they were before. `None`
     /// where nobody did.
     pub fn delta(&self, rule: usize, before: &RoaringBitmap) -> Option<Delta> {

@@ -117,6 +117,9 @@ impl Local {
     ) -> Answerable<'a> {
         let (outcomes, asked, listed) = (BTreeMap::new(), Vec::new(), Vec::new());
         let mut answerable = Answerable { outcomes, asked, listed };
+        // Mostly all are, and to look at each trait once takes less than at those of each segment.
+        let are_all_whole =
+            matches!(self.fills.state(&compiled.wanted, lanes.clone()), Filled::Whole);
         for (id, specs) in &compiled.traits {
             let Some(segment) = compiled.live.segments.get(id).filter(|s| !s.hidden && !s.frozen)
             else {
@@ -131,7 +134,8 @@ impl Local {
                 }
             };
             // Those of the pins: a trait that became whole since has no columns in them.
-            let outcome = match self.fills.state(specs, lanes.clone()) {
+            let state = || self.fills.state(specs, lanes.clone());
+            let outcome = match if are_all_whole { Filled::Whole } else { state() } {
                 Filled::Whole => None,
                 Filled::Partly(percent) => Some(Outcome::Filling(percent)),
                 Filled::Not(why) => Some(Outcome::Failing(why)),

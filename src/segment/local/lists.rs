@@ -165,9 +165,10 @@ fn add(shown: &Shown, profiles: &Profiles, engine: &Engine, lists: &mut Lists) -
         for (number, (_, members)) in &numbered {
             let Some(members) = members.shards.get(usize::from(*shard)) else { continue };
             // Both are in order.
-            let mut rest = of.iter_mut();
+            let mut at = 0;
             for ordinal in &(&**members & profiles) {
-                if let Some((_, list)) = rest.find(|(other, _)| *other == ordinal) {
+                at += of[at..].partition_point(|(other, _)| *other < ordinal);
+                if let Some((_, list)) = of.get_mut(at) {
                     list.push(*number);
                 }
             }

@@ -5,9 +5,10 @@
 //! another is asked of all, and so is every segment in the shards of a lane that was not held then.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
+
+use hashbrown::HashMap;
 
 use super::Holding;
 use super::Local;
@@ -65,12 +66,13 @@ pub(super) struct Made {
 impl Kept {
     /// The members of a segment whose rule is the same still.
     fn members(&self, id: &str, compiled: &Compiled) -> Option<&Arc<Members>> {
+        let is_same = || {
+            // Mostly all rules are.
+            std::ptr::eq(&*self.compiled, compiled)
+                || self.compiled.prints.get(id) == compiled.prints.get(id)
+        };
         match self.refreshed.found.segments.get(id) {
-            Some(Outcome::Members(members))
-                if self.compiled.prints.get(id) == compiled.prints.get(id) =>
-            {
-                Some(members)
-            }
+            Some(Outcome::Members(members)) if is_same() => Some(members),
             _ => None,
         }
     }
@@ -179,7 +181,9 @@ impl Standing {
                     continue;
                 };
                 let mut of_shard = Vec::new();
-                for (place, members) in all.iter_mut().enumerate() {
+                let asked =
+                    all.iter_mut().enumerate().filter(|(place, _)| answers.is_asked(*place));
+                for (place, members) in asked {
                     let before = &members.shards[shard];
                     if let Some(delta) = answers.delta(place, before) {
                         let earlier = self.programs.earlier.entry((place, shard)).or_default();
