@@ -76,10 +76,13 @@ fn refresh(criterion: &mut Criterion) {
             let mut patch = |members: &mut Vec<Members>, answers: &[Answers]| {
                 for (output, members) in members.iter_mut().enumerate() {
                     for (shard, answers) in answers.iter().enumerate() {
-                        let before = &members.shards[shard];
-                        if let Some(delta) = answers.delta(output, before) {
-                            let earlier = earlier.entry((output, shard)).or_default();
-                            members.shards[shard] = earlier.next(before, delta);
+                        if !answers.is_asked(output) {
+                            continue;
+                        }
+                        let earlier = earlier.entry((output, shard)).or_default();
+                        let next = earlier.next(&members.shards[shard], answers, output);
+                        if let Some((now, _)) = next {
+                            members.shards[shard] = now;
                         }
                     }
                 }

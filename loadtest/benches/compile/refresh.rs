@@ -129,12 +129,14 @@ fn dirty(facts: Facts) -> Vec<Dirty> {
 fn patch(members: &mut [Members], answers: &[Answers], mut earlier: Option<&mut [Earlier]>) {
     for (output, members) in members.iter_mut().enumerate() {
         for (shard, (members, of_shard)) in members.shards.iter_mut().zip(answers).enumerate() {
-            let Some(delta) = of_shard.delta(output, members) else { continue };
-            let next = match &mut earlier {
-                Some(earlier) => earlier[output * answers.len() + shard].next(members, delta),
-                None => Earlier::default().next(members, delta),
+            let mut none = Earlier::default();
+            let earlier = match &mut earlier {
+                Some(earlier) => &mut earlier[output * answers.len() + shard],
+                None => &mut none,
             };
-            *members = next;
+            if let Some((next, _)) = earlier.next(members, of_shard, output) {
+                *members = next;
+            }
         }
     }
 }

@@ -132,6 +132,17 @@ impl Answers {
         self.is_all || !self.whole.is_empty() || !self.evaluated.is_empty() || is_asked_alone()
     }
 
+    /// Of a rule that nobody but single profiles were asked, and of those who are members at least the first was none:
+    /// who left, and all who are members now. The others are likely to be new as well, which shows when they are put
+    /// among the members: to look each up before takes longer.
+    pub(super) fn likely(&self, rule: usize, before: &RoaringBitmap) -> Option<Delta> {
+        let are_single = !self.is_all && self.whole.is_empty() && self.evaluated.is_empty();
+        let [others, members] = self.asked.each_ref().map(|asked| asked.of(rule));
+        members.first().filter(|first| are_single && !before.contains(**first))?;
+        let left = others.iter().copied().filter(|ordinal| before.contains(*ordinal)).collect();
+        Some(Delta { entered: members.iter().copied().collect(), left })
+    }
+
     /// Who came to the members of a rule and who left them; those who were not asked are as they were before. `None`
     /// where nobody did.
     pub fn delta(&self, rule: usize, before: &RoaringBitmap) -> Option<Delta> {

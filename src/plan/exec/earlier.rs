@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::answers::Answers;
 use super::members::Delta;
 
 /// Smaller bitmaps are copied: bytes.
@@ -40,8 +41,17 @@ impl Earlier {
         Self { large: bytes, last: None }
     }
 
-    /// The members after a change of those that are given: made of earlier ones where nobody else has those.
-    pub fn next(&mut self, before: &Arc<RoaringBitmap>, delta: Delta) -> Arc<RoaringBitmap> {
+    /// The members after what was answered of a rule, and who came to them and left them; `None` where nobody did. They
+    /// are made of earlier ones where nobody else has those.
+    pub fn next(
+        &mut self,
+        before: &Arc<RoaringBitmap>,
+        answers: &Answers,
+        rule: usize,
+    ) -> Option<(Arc<RoaringBitmap>, Delta)> {
+        let likely = answers.likely(rule, before);
+        let is_likely = likely.is_some();
+        let mut delta = likely.or_else(|| answers.delta(rule, before))?;
         let last = self.last.take().filter(|last| Arc::ptr_eq(&last.now, before));
         let reused = last.and_then(|last| {
             let mut members = Arc::try_unwrap(last.before).ok()?;
@@ -55,10 +65,19 @@ impl Earlier {
             }
             None => delta.applied(before),
         };
+        if is_likely && members.len() + delta.left.len() < before.len() + delta.entered.len() {
+            delta.entered -= &**before;
+        }
         let now = Arc::new(members);
         if now.serialized_size() > self.large {
+            let delta = delta.clone();
             self.last = Some(Change { before: before.clone(), delta, now: now.clone() });
         }
-        now
+        Some((now, delta))
+    }
+
+    /// Whether it holds anything.
+    pub fn is_empty(&self) -> bool {
+        self.last.is_none()
     }
 }

@@ -361,7 +361,9 @@ impl<'a> Lone<'a> {
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         for id in traits {
-            outputs.extend(self.tables.reached(id).iter().map(|reached| reached.output));
+            let reached = self.tables.reached(id).iter();
+            let reached = reached.filter(|reached| reached.rest.may_have(profile.signature));
+            outputs.extend(reached.map(|reached| reached.output));
         }
         outputs.sort_unstable();
         outputs.dedup();

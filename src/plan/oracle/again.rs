@@ -200,9 +200,11 @@ fn check(history: &History, few: u32, threads: usize) -> TestCaseResult {
             let mut deltas = Vec::new();
             for (shard, answers) in answers.iter().enumerate() {
                 let before = &then.shards[shard];
-                if let Some(delta) = answers.delta(place, before) {
-                    members[place].shards[shard] =
-                        earlier[place][shard].next(before, delta.clone());
+                let delta = answers.delta(place, before);
+                let next = earlier[place][shard].next(before, answers, place);
+                prop_assert_eq!(&delta, &next.as_ref().map(|(_, delta)| delta.clone()));
+                if let Some((now, delta)) = next {
+                    members[place].shards[shard] = now;
                     deltas.push((shard, delta));
                 }
             }

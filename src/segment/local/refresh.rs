@@ -185,10 +185,14 @@ impl Standing {
                     all.iter_mut().enumerate().filter(|(place, _)| answers.is_asked(*place));
                 for (place, members) in asked {
                     let before = &members.shards[shard];
-                    if let Some(delta) = answers.delta(place, before) {
-                        let earlier = self.programs.earlier.entry((place, shard)).or_default();
+                    let mut new = Earlier::default();
+                    let earlier = self.programs.earlier.get_mut(&(place, shard));
+                    let next = earlier.unwrap_or(&mut new).next(before, answers, place);
+                    if !new.is_empty() {
+                        self.programs.earlier.insert((place, shard), new);
+                    }
+                    if let Some((now, delta)) = next {
                         of_shard.extend(delta.entered.iter().chain(&delta.left));
-                        let now = earlier.next(before, delta);
                         Arc::make_mut(members).shards[shard] = now;
                     }
                 }
