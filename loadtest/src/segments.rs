@@ -42,7 +42,7 @@ pub struct Plan {
     pub traits: usize,
     /// Profiles.
     pub profiles: u64,
-    /// How often one in a hundred of the profiles is changed.
+    /// How often one in a hundred of the profiles is changed, after a first time.
     pub rounds: usize,
 }
 
@@ -67,9 +67,11 @@ pub struct Report {
     pub idle: f64,
     /// Profiles that were changed in each round.
     pub changed: u64,
-    /// The mean of the refreshes after a change, which may take several.
+    /// All refreshes of the first change together: rows are made of the columns.
+    pub first: f64,
+    /// The mean of the refreshes after a later change, which may take several.
     pub refresh: f64,
-    /// All refreshes of a round together.
+    /// All refreshes of such a round together.
     pub round: f64,
     /// From the last answer until audiences are true for a later time; the longest.
     pub seen_after: f64,
@@ -125,8 +127,8 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
     tell(&format!("{idle:.3} s of processor time in an idle second"));
 
     let changed = plan.profiles.div_ceil(100);
-    let (mut refreshes, mut spent, mut seen_after) = (0.0, 0.0, 0.0_f64);
-    for _ in 0..plan.rounds {
+    let (mut first, mut refreshes, mut spent, mut seen_after) = (0.0, 0.0, 0.0, 0.0_f64);
+    for round in 0..=plan.rounds {
         let before = Scrape::of(server.console)?;
         change(plan, &server, changed, &mut random, &mut members)?;
         let begun = Instant::now();
@@ -134,8 +136,13 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
         seen_after = seen_after.max(begun.elapsed().as_secs_f64());
         let after = Scrape::of(server.console)?;
         let grown = |name: &str| after.sum(name, "") - before.sum(name, "");
-        refreshes += grown("throng_segment_refresh_duration_seconds_count");
-        spent += grown("throng_segment_refresh_duration_seconds_sum");
+        let took = grown("throng_segment_refresh_duration_seconds_sum");
+        if round == 0 {
+            first = took;
+        } else {
+            refreshes += grown("throng_segment_refresh_duration_seconds_count");
+            spent += took;
+        }
         check(&server, &members)?;
     }
     let scrape = Scrape::of(server.console)?;
@@ -149,6 +156,7 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(&str)) -> Result<Report> {
         anew,
         idle,
         changed,
+        first,
         refresh: spent / f64::max(refreshes, 1.0),
         #[expect(clippy::cast_precision_loss, reason = "a few rounds")]
         round: spent / (plan.rounds.max(1) as f64),
