@@ -43,7 +43,9 @@ pub(super) struct Tables {
     /// What each node asks.
     steps: Vec<Step>,
     /// The parts of the nodes that have some, those of a node together.
-    parts: Vec<NodeId>,
+    parts: Vec<u32>,
+    /// What counts are compared with.
+    counts: Vec<Within>,
     comparisons: Vec<Option<Comparison>>,
     /// The outputs that each node is the root of.
     outputs: Vec<Vec<u32>>,
@@ -58,19 +60,25 @@ pub(super) struct Tables {
     needed: Vec<Needed>,
 }
 
-/// What a node asks. The most frequent leaves lie here, and need no more than the facts and their range.
+/// What a node asks, in little room. The most frequent leaves lie here, and need no more than the facts and their range.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Known(bool),
     /// Of these parts, from one to before another.
-    All((usize, usize)),
-    Any((usize, usize)),
-    Not(NodeId),
+    All((u32, u32)),
+    Any((u32, u32)),
+    Not(u32),
     /// Whether there is a fact; of whom lacks the bit there is none.
     Did(Bit),
-    Count(Bit, Within),
+    /// Whether there are as many as is said there.
+    Count(Bit, u32),
     /// Another leaf.
     Leaf,
+}
+
+/// The number of a node, or a place among parts of nodes: there are fewer than 32 bits count.
+fn small(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 /// The facts that a leaf is about: those of its trait that lie in its window, and of what it looks back to, if it does.
@@ -118,6 +126,7 @@ impl Tables {
             parents: vec![Vec::new(); nodes.len()],
             steps: Vec::with_capacity(nodes.len()),
             parts: Vec::new(),
+            counts: Vec::new(),
             comparisons: vec![None; nodes.len()],
             outputs: vec![Vec::new(); nodes.len()],
             reached: Vec::new(),
@@ -170,22 +179,25 @@ impl Tables {
         this
     }
 
-    /// What a node asks; its parts are put down.
+    /// What a node asks; its parts, and what it compares a count with, are put down.
     fn step(&mut self, id: NodeId, node: &Node) -> Step {
         let mut range = |parts: &[NodeId]| {
             let from = self.parts.len();
-            self.parts.extend(parts);
-            (from, self.parts.len())
+            self.parts.extend(parts.iter().map(|part| small(*part)));
+            (small(from), small(self.parts.len()))
         };
         match node {
             Node::True => Step::Known(true),
             Node::False => Step::Known(false),
             Node::And(parts) => Step::All(range(parts)),
             Node::Or(parts) => Step::Any(range(parts)),
-            Node::Not(part) => Step::Not(*part),
+            Node::Not(part) => Step::Not(small(*part)),
             Node::Did(of, _) => Step::Did(Bit::of(*of)),
             Node::Measure(of, _, Kind::Count, ..) => match self.comparisons[id] {
-                Some(Comparison::Band(band)) => Step::Count(Bit::of(*of), band.narrow()),
+                Some(Comparison::Band(band)) => {
+                    self.counts.push(band.narrow());
+                    Step::Count(Bit::of(*of), small(self.counts.len() - 1))
+                }
                 _ => Step::Known(false),
             },
             Node::Measure(..)
@@ -400,16 +412,18 @@ impl<'a> Lone<'a> {
 
     fn node(&mut self, profile: &Profile<'_>, node: NodeId) -> bool {
         let tables = self.tables;
-        match tables.steps[node] {
+        let step = tables.steps[node];
+        match step {
             Step::Known(answer) => return answer,
-            Step::Not(part) => return !self.node(profile, part),
+            Step::Not(part) => return !self.node(profile, part as usize),
             Step::Did(bit) => {
                 return profile.signature.has(bit) && self.ranges[node][0].is_in(profile.facts);
             }
             Step::Count(bit, within) => {
                 let has_some = profile.signature.has(bit);
                 let count = if has_some { self.ranges[node][0].count_in(profile.facts) } else { 0 };
-                return within.holds(i64::try_from(count).unwrap_or(i64::MAX));
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                return tables.counts[within as usize].holds(count);
             }
             Step::All(_) | Step::Any(_) | Step::Leaf => {}
         }
@@ -417,10 +431,10 @@ impl<'a> Lone<'a> {
         if number == self.number {
             return found;
         }
-        let ask = |part: &NodeId| self.node(profile, *part);
-        let answer = match tables.steps[node] {
-            Step::All((from, to)) => tables.parts[from..to].iter().all(ask),
-            Step::Any((from, to)) => tables.parts[from..to].iter().any(ask),
+        let ask = |part: &u32| self.node(profile, *part as usize);
+        let answer = match step {
+            Step::All((from, to)) => tables.parts[from as usize..to as usize].iter().all(ask),
+            Step::Any((from, to)) => tables.parts[from as usize..to as usize].iter().any(ask),
             _ => self.leaf(profile, node),
         };
         self.found[node] = (self.number, answer);
