@@ -22,10 +22,11 @@ use super::groups::Groups;
 use super::lone;
 use super::lone::Lone;
 use super::lone::Profile;
-use super::lone::Ranges;
-use super::lone::Tables;
 use super::shard_rows::ShardRows;
 use super::sifted::Sifted;
+use super::tables;
+use super::tables::Ranges;
+use super::tables::Tables;
 use super::worker::Worker;
 use crate::bitmap::Block;
 use crate::bitmap::BlockSet;
@@ -84,7 +85,7 @@ impl Repeated {
     pub fn again<'a>(&'a self, snapshot: &'a Snapshot, before: Millis, now: Millis) -> Again<'a> {
         let moment = |at: Millis| Moment { now: at, true_for: at, retention: snapshot.retention };
         let program = &self.program;
-        let ranges = program.graph.nodes.iter().map(|node| lone::ranges(node, moment(now)));
+        let ranges = program.graph.nodes.iter().map(|node| tables::ranges(node, moment(now)));
         Again {
             of: self,
             snapshot,

@@ -5,8 +5,8 @@
 
 use roaring::RoaringBitmap;
 
-use super::lone::Tables;
 use super::members::Delta;
+use super::tables::Tables;
 use crate::model::Ordinal;
 use crate::plan::compile::Output;
 use crate::plan::compile::Program;

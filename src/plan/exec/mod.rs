@@ -17,6 +17,7 @@ mod members;
 mod needed;
 mod shard_rows;
 mod sifted;
+mod tables;
 mod touched;
 mod worker;
 

@@ -7,8 +7,8 @@
 use super::came::Came;
 use super::dirty::Candidates;
 use super::dirty::Fact;
-use super::lone::Reached;
-use super::lone::Tables;
+use super::tables::Reached;
+use super::tables::Tables;
 use crate::bitmap::BlockSet;
 use crate::bitmap::Head;
 use crate::bitmap::Interval;
