@@ -73,7 +73,8 @@ fn duckdb_and_pandas_read_every_counted_event_once() {
     };
     // A file that was listed may be part of a larger one, and gone, when it is read.
     let is_gone = |output: &Output| {
-        String::from_utf8_lossy(&output.stderr).contains("No files found that match")
+        let error = String::from_utf8_lossy(&output.stderr);
+        ["No files found that match", "FileNotFoundError"].iter().any(|gone| error.contains(gone))
     };
     let mut output = read();
     for _ in 0..5 {
