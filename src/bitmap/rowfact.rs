@@ -2,10 +2,13 @@
 
 use super::TraitId;
 use super::scan::Interval;
+use crate::model::time::DAY;
 use crate::model::time::Millis;
 
-/// The bits of a time, in milliseconds since 1970: they last for 139 years. The trait has those above.
-const TIME: u32 = 42;
+/// The bits of a time, in milliseconds: they last for 278 years. The trait has those above.
+const TIME: u32 = 43;
+/// The first time there can be, a century before 1970: no event counts that is older.
+const FIRST: Millis = -36_525 * DAY;
 const LATEST: u64 = (1 << TIME) - 1;
 /// Numbers of traits are lower.
 const TRAITS: u64 = (1 << (64 - TIME)) - 1;
@@ -17,7 +20,7 @@ pub struct RowFact(u64);
 impl RowFact {
     /// A fact; `None` where the trait's number or the time is out of range.
     pub fn new(id: TraitId, time: Millis) -> Option<Self> {
-        let (id, time) = (u64::from(id.0), u64::try_from(time).ok()?);
+        let (id, time) = (u64::from(id.0), u64::try_from(time.checked_sub(FIRST)?).ok()?);
         (id < TRAITS && time <= LATEST).then_some(Self(id << TIME | time))
     }
 
@@ -31,12 +34,12 @@ impl RowFact {
     /// When it was.
     #[inline]
     pub fn time(self) -> Millis {
-        (self.0 & LATEST).cast_signed()
+        (self.0 & LATEST).cast_signed() + FIRST
     }
 
-    /// The second it was in; the last one for all that are later.
-    pub(super) fn second(self) -> u32 {
-        u32::try_from((self.0 & LATEST) / 1000).unwrap_or(u32::MAX)
+    /// The second after 1970 that it was in; `None` before, and where 32 bits do not count it.
+    pub(super) fn second(self) -> Option<u32> {
+        u32::try_from(self.time().div_euclid(1000)).ok()
     }
 
     /// So many milliseconds later, on the same day as one that has its place.
@@ -60,10 +63,11 @@ impl FactRange {
 
     /// Those of a trait.
     pub fn new(id: TraitId, interval: Interval) -> Self {
-        let last = u64::try_from(interval.hi).unwrap_or(0).min(LATEST);
-        let first = u64::try_from(interval.lo).unwrap_or(0);
         let id = u64::from(id.0);
-        if interval.is_empty() || interval.hi < 0 || first > last || id >= TRAITS {
+        let place = |time: Millis| u64::try_from(time.saturating_sub(FIRST));
+        let Ok(last) = place(interval.hi).map(|last| last.min(LATEST)) else { return Self::EMPTY };
+        let first = place(interval.lo).unwrap_or(0);
+        if first > last || id >= TRAITS {
             return Self::EMPTY;
         }
         Self { first: id << TIME | first, length: last - first }
@@ -108,33 +112,36 @@ const FEW: usize = 32;
 mod tests {
     use super::*;
 
+    const LAST: Millis = FIRST + (1 << 43) - 1;
+
     #[test]
     fn a_fact_has_its_trait_and_its_time() {
-        for id in [0, 1, 70, (1 << 22) - 2] {
-            for time in [0, 1, 1_800_000_000_000, (1 << 42) - 1] {
+        for id in [0, 1, 70, (1 << 21) - 2] {
+            for time in [FIRST, -1, 0, 1, 1_800_000_000_000, LAST] {
                 let fact = RowFact::new(TraitId(id), time).unwrap();
                 assert_eq!((fact.id(), fact.time()), (TraitId(id), time));
             }
         }
-        assert_eq!(RowFact::new(TraitId((1 << 22) - 1), 0), None);
+        assert_eq!(RowFact::new(TraitId((1 << 21) - 1), 0), None);
         assert_eq!(RowFact::new(TraitId(u32::MAX), 0), None);
-        for time in [-1, 1 << 42, i64::MAX, i64::MIN] {
+        for time in [FIRST - 1, LAST + 1, i64::MAX, i64::MIN] {
             assert_eq!(RowFact::new(TraitId(1), time), None);
         }
     }
 
     #[test]
     fn a_range_holds_what_its_interval_does() {
-        let times = [0, 1, 5, 6, 7, 1000, (1 << 42) - 1];
-        let ids = [0, 1, 2, (1 << 22) - 2];
+        let times = [FIRST, -5, 0, 1, 5, 6, 7, 1000, LAST];
+        let ids = [0, 1, 2, (1 << 21) - 2];
         let all = ids.iter().flat_map(|id| times.map(|time| RowFact::new(TraitId(*id), time)));
         let all: Vec<RowFact> = all.flatten().collect();
         assert!(all.is_sorted());
         // Few and many at once.
-        for facts in [&all[..], &all[..7], &[]] {
+        for facts in [&all[..], &all[..9], &[]] {
             for id in ids {
-                for lo in [i64::MIN, -1, 0, 1, 6, 999, 1 << 42, i64::MAX] {
-                    for hi in [i64::MIN, -1, 0, 1, 6, 1001, (1 << 42) - 1, 1 << 42, i64::MAX] {
+                for lo in [i64::MIN, FIRST - 1, FIRST, -1, 0, 1, 6, 999, LAST, i64::MAX] {
+                    for hi in [i64::MIN, FIRST - 1, FIRST, -5, 0, 6, 1001, LAST, LAST + 1, i64::MAX]
+                    {
                         let interval = Interval { lo, hi };
                         let range = FactRange::new(TraitId(id), interval);
                         let is_one =

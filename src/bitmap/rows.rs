@@ -85,7 +85,10 @@ impl Rows {
                 columns.days().flat_map(runs).map(move |(day, run)| (id, day, run))
             })
         };
-        for (_, _, run) in runs() {
+        for (id, day, run) in runs() {
+            // Whether all of the day is in range.
+            RowFact::new(id, day_start(day))?;
+            RowFact::new(id, day_start(day).checked_add(DAY)?)?;
             for ordinal in run.ordinals {
                 rows.heads[usize::from(*ordinal)].start += 1;
             }
@@ -101,7 +104,6 @@ impl Rows {
         let last = of_any.and_then(Iterator::last);
         for (id, day, run) in runs() {
             let first = RowFact::new(id, day_start(day))?;
-            RowFact::new(id, day_start(day).checked_add(DAY)?)?;
             let (bit, is_last) = (Bit::of(id), Some(day) == last);
             for (millis, ordinal) in run.timed() {
                 let fact = first.later_by(millis);
@@ -112,7 +114,7 @@ impl Rows {
                 // The latest event of before the last day counts for long, and came before the events of the last
                 // refresh did.
                 if id == TraitId::ANY && (!is_last || head.event == NONE) {
-                    head.event = fact.second();
+                    head.event = fact.second().unwrap_or(NONE);
                 }
             }
         }
@@ -144,7 +146,7 @@ impl Rows {
         let head = &mut self.heads[at];
         Signature::set_kept(&mut head.signature, Bit::of(id));
         if id == TraitId::ANY && head.event == NONE {
-            head.event = fact.second();
+            head.event = fact.second().unwrap_or(NONE);
         }
         self.later.push((fact, head.last));
         let Ok(count) = u32::try_from(self.later.len()) else { return false };
@@ -297,11 +299,13 @@ mod tests {
             Rows::of(&block).is_some()
         };
         assert!(of(1, 0));
-        assert!(!of(1, -1));
+        assert!(of(1, -1));
+        assert!(!of(1, -40_000 * DAY));
         assert!(!of(u32::MAX, 0));
         let mut rows = Rows::of(&Block::new()).unwrap();
         assert!(rows.add(0, TraitId(1), 0));
-        assert!(!rows.add(0, TraitId(1), -1));
+        assert!(rows.add(0, TraitId(1), -1));
+        assert!(!rows.add(0, TraitId(1), -40_000 * DAY));
         assert!(!rows.add(0, TraitId(u32::MAX), 0));
     }
 }

@@ -9,28 +9,20 @@ use super::dirty::Candidates;
 use super::dirty::Fact;
 use super::tables::Reached;
 use super::tables::Tables;
-use crate::bitmap::BlockSet;
 use crate::bitmap::Head;
 use crate::bitmap::Interval;
 use crate::bitmap::Rows;
 use crate::bitmap::TraitId;
-use crate::model::BLOCK;
-
-/// More than one in so many runs are many.
-const MANY: usize = 16;
 
 /// What is left of the facts that came to a block. All its memory is used again.
 #[derive(Debug, Default)]
 pub(super) struct Sifted {
     heads: Vec<Head>,
-    /// Profiles, and the outputs that may be other of each; nothing else of them is. The lowest bit is set where the
-    /// output may only have become true, the next are the output, and those above them the profile. A few may be there
-    /// twice.
+    /// Profiles, and the outputs that may be other of each, in order; nothing else of them is. The lowest bit is set
+    /// where the output may only have become true, the next are the output, and those above them the profile.
     pairs: Vec<u64>,
-    /// The profiles of these, in their order.
+    /// The profiles of these.
     pub(super) list: Vec<u16>,
-    /// Of whom a run was looked at.
-    seen: BlockSet,
 }
 
 impl Sifted {
@@ -44,11 +36,10 @@ impl Sifted {
         retained: Interval,
         candidates: &mut Candidates,
     ) {
-        let Self { heads, pairs, list, seen } = self;
+        let Self { heads, pairs, list } = self;
         rows.heads(came.runs.iter().map(|run| run.ordinal), heads);
         // More than are left: each is put down, and is left there where it passes.
-        let (mut count, mut more) = (0, 0);
-        seen.reset(BLOCK);
+        let mut count = 0;
         // Every event is one of these, and hardly a rule asks for them.
         let of_any = tables.reached(TraitId::ANY);
         for (run, head) in came.runs.iter().zip(heads) {
@@ -66,7 +57,6 @@ impl Sifted {
                 candidates.add(ordinal);
                 continue;
             }
-            more += usize::from(!seen.insert_new(ordinal));
             let signature = head.signature();
             for (_, id, _) in facts {
                 let reached = if *id == TraitId::ANY { of_any } else { tables.reached(*id) };
@@ -82,12 +72,9 @@ impl Sifted {
         pairs.truncate(count);
         // One of another run may have become a candidate since.
         pairs.retain(|pair| !candidates.has(profile_of(*pair)));
-        // To ask a few twice takes less than to put all in order.
-        if more * MANY > came.runs.len() {
-            pairs.sort_unstable();
-            // What one fact may make false, and another one true, may have become either.
-            pairs.dedup_by_key(|pair| *pair >> 1);
-        }
+        pairs.sort_unstable();
+        // Who did much is asked once. What one fact may make false, and another one true, may have become either.
+        pairs.dedup_by_key(|pair| *pair >> 1);
         list.clear();
         list.extend(pairs.chunk_by(is_of_one).map(|of_one| profile_of(of_one[0])));
     }
